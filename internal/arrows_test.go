@@ -1,0 +1,78 @@
+package internal
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// allowed is the picture in docs/ARCHITECTURE.md: who may import whom, of ours.
+var allowed = map[string]string{
+	"clock":              "",
+	"config":             "",
+	"control":            "",
+	"lab":                "control",
+	"vip":                "clock",
+	"vip/viptest":        "clock vip",
+	"ha/election":        "clock",
+	"ha/detect":          "clock",
+	"ha/state":           "",
+	"ha":                 "clock config ha/election ha/detect ha/state",
+	"ha/beat":            "clock config ha ha/election ha/detect",
+	"ha/gossip":          "clock config ha ha/election ha/state",
+	"dataplane":          "",
+	"dataplane/http1":    "dataplane",
+	"dataplane/route":    "config dataplane",
+	"dataplane/upstream": "clock config dataplane dataplane/http1",
+	"dataplane/engine":   "dataplane dataplane/http1",
+	"dataplane/proxy":    "clock config dataplane dataplane/engine dataplane/route dataplane/upstream",
+}
+
+// forbidden names what may not be imported, with the reason that a reader is owed.
+var forbidden = []struct{ pkg, imports, why string }{
+	{"ha/election", "net os time/tick log/slog", "the election is a value: no socket, file or logger"},
+	{"ha/detect", "net os log/slog", "detection is a value"},
+	{"ha/state", "net os log/slog", "merging is a value"},
+	{"dataplane/http1", "net os net/http log/slog", "the parser works on bytes alone"},
+	{"dataplane/route", "net os net/http log/slog", "finding a route never blocks"},
+	{"config", "net os/exec net/http log/slog", "a file is judged without touching the host"},
+}
+
+func TestArrows(t *testing.T) {
+	const module = "proxyd/internal/"
+	err := filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || path.Ext(p) != ".go" || strings.HasSuffix(p, "_test.go") {
+			return err
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), p, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		pkg := filepath.ToSlash(filepath.Dir(p))
+		may, known := allowed[pkg]
+		if !known {
+			t.Errorf("%s: package %s is not in the picture", p, pkg)
+		}
+		for _, i := range f.Imports {
+			dep, _ := strconv.Unquote(i.Path.Value)
+			for _, rule := range forbidden {
+				if rule.pkg == pkg && strings.Contains(" "+rule.imports+" ", " "+dep+" ") {
+					t.Errorf("%s: %s may not import %s: %s", p, pkg, dep, rule.why)
+				}
+			}
+			dep, ours := strings.CutPrefix(dep, module)
+			if ours && !strings.Contains(" "+may+" ", " "+dep+" ") {
+				t.Errorf("%s: %s may not import %s", p, pkg, dep)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

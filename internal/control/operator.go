@@ -1,0 +1,124 @@
+// Package control is the admin API on a Unix socket and its client. Operator is what
+// can be asked of a node; the program implements it, and Client is one too, far away.
+package control
+
+import (
+	"context"
+	"time"
+)
+
+// An Operator answers and carries out what an operator wants of one node.
+type Operator interface {
+	Status(ctx context.Context) (*Status, error)
+	Pools(ctx context.Context) ([]Pool, error)
+	// Config returns the configuration in force with every default, as TOML, without secrets.
+	Config(ctx context.Context) (string, error)
+	// Reload reads the configuration file again. On error the old one keeps serving and
+	// the error lists all that is wrong.
+	Reload(ctx context.Context) (*Reload, error)
+	// Failover hands a VIP over (all that this cluster's holders have, if vip is "") to a
+	// node ("" for the best fit one) and returns when it is held there.
+	Failover(ctx context.Context, f Failover) (*FailoverResult, error)
+	Version(ctx context.Context) (*Version, error)
+}
+
+// Status is the cluster as one node sees it now. Keys are stable.
+type Status struct {
+	Cluster string       `json:"cluster"`
+	Health  string       `json:"health"`  // healthy | degraded | failed
+	Reasons []string     `json:"reasons"` // why it is not healthy
+	Node    string       `json:"node"`    // who answers
+	Config  string       `json:"config"`  // hash of its configuration
+	Since   time.Time    `json:"since"`   // its process started
+	Nodes   []NodeStatus `json:"nodes"`
+	VIPs    []VIPStatus  `json:"vips"`
+	Last    *Change      `json:"last_change"`
+}
+
+// NodeStatus is one voter.
+type NodeStatus struct {
+	Name    string `json:"name"`
+	State   string `json:"state"` // up | draining | unfit | unheard
+	Address string `json:"address"`
+	AgeMS   int64  `json:"age_ms"` // since it was last heard; 0 for the one who answers, -1 never
+	Config  string `json:"config"`
+	Version string `json:"version"`
+	UptimeS int64  `json:"uptime_s"`
+	Reason  string `json:"reason,omitempty"` // why it is unfit
+	// LongestGapMS is the longest silence between two of its beats, of LimitMS allowed.
+	LongestGapMS int64 `json:"longest_gap_ms"`
+	LimitMS      int64 `json:"limit_ms"`
+}
+
+// VIPStatus is one virtual address.
+type VIPStatus struct {
+	Name      string     `json:"name"`
+	Address   string     `json:"address"`
+	Interface string     `json:"interface"`
+	Holder    *string    `json:"holder"`  // null if none is known
+	Holders   []string   `json:"holders"` // more than one is a split brain
+	Term      uint64     `json:"term"`
+	Since     *time.Time `json:"since"`
+	LeaseMS   int64      `json:"lease_ms"` // left, if this node holds it
+	Announced *time.Time `json:"last_announced"`
+	Conflicts uint64     `json:"conflicts"`
+}
+
+// Change is one time that an address changed hands.
+type Change struct {
+	Time   time.Time `json:"time"`
+	VIP    string    `json:"vip"`
+	From   string    `json:"from"`
+	To     string    `json:"to"`
+	Reason string    `json:"reason"`
+	Text   string    `json:"text,omitempty"` // what the operator gave as --reason
+}
+
+// Pool is one pool with its servers.
+type Pool struct {
+	Name    string   `json:"name"`
+	Balance string   `json:"balance"`
+	Servers []Server `json:"servers"`
+}
+
+// Server is one upstream.
+type Server struct {
+	Name     string `json:"name"`
+	Address  string `json:"address"`
+	State    string `json:"state"` // up | down | ejected
+	Weight   int    `json:"weight"`
+	Backup   bool   `json:"backup"`
+	Active   int64  `json:"active"`
+	Requests uint64 `json:"requests"`
+	Failures uint64 `json:"failures"`
+	Reason   string `json:"reason,omitempty"` // why it is not up
+}
+
+// Reload is what a reload did.
+type Reload struct {
+	Config   string   `json:"config"` // hash now in force
+	Changed  bool     `json:"changed"`
+	Warnings []string `json:"warnings"`
+}
+
+// Failover is the wish to move a VIP.
+type Failover struct {
+	VIP    string `json:"vip"`
+	To     string `json:"to"`
+	Reason string `json:"reason"`
+}
+
+// FailoverResult is how it went.
+type FailoverResult struct {
+	VIPs []string `json:"vips"`
+	From string   `json:"from"`
+	To   string   `json:"to"`
+	MS   float64  `json:"ms"`
+}
+
+// Version is the build.
+type Version struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	Commit  string `json:"commit,omitempty"`
+}

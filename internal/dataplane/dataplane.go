@@ -1,0 +1,128 @@
+// Package dataplane holds the words the data plane is written in: an Exchange and
+// what it is made of, the Verdict of whoever decides, the Handler that an engine
+// asks. It has no behaviour beyond small accessors; its sub-packages are sentences
+// made of these words.
+package dataplane
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Listener is one address on which clients are accepted. It is immutable; a reload
+// that changes one makes another.
+type Listener struct {
+	Name    string
+	Address string
+	Limits  Limits
+}
+
+// Limits bound what one client may cost. They hold before any route is known.
+type Limits struct {
+	HeaderBytes int           // a request head above it is answered 431
+	URIBytes    int           // a target above it is answered 414
+	Fields      int           // more header fields than this are answered 431
+	HeaderTime  time.Duration // for a whole request head, from its first byte or the connection's start
+	Idle        time.Duration // between two requests of one connection
+	MinRate     int           // bytes a second that an unfinished body or waiting client bytes must reach, averaged over RateWindow
+	RateWindow  time.Duration
+}
+
+// A Route is what an engine must know of the route that Match chose. It is immutable.
+type Route struct {
+	Name      string
+	Pool      string // "" when the answer is made here
+	BodyBytes int64  // a request body above it is answered 413
+	Heavy     bool   // the handler may block: never on an event loop
+	WebSocket bool   // "Upgrade: websocket" may become a tunnel
+	Timeout   Timeouts
+	Log       bool
+	Index     int // place in the snapshot, for counters kept in slices
+}
+
+// Timeouts of the way to a server. Send and Read are between two successes, not totals.
+type Timeouts struct {
+	Connect time.Duration
+	Send    time.Duration
+	Read    time.Duration
+	Tunnel  time.Duration // after an upgrade, without a byte either way
+	Idle    time.Duration // how long an unused server connection is kept
+	Total   time.Duration // of the whole exchange; 0 is none
+}
+
+// A Server is one upstream of a pool. It outlives reloads: a new snapshot adopts the
+// servers of the old one by pool and name, with their health, counters and connections.
+type Server struct {
+	Pool string
+	Name string // as written in the configuration: host:port
+
+	addr    atomic.Pointer[netip.AddrPort] // where the name resolves to now
+	gone    atomic.Bool
+	Active  atomic.Int64 // exchanges in progress
+	keepOne sync.Once
+	kept    any
+}
+
+// Addr returns where to dial; the zero AddrPort while the name does not resolve.
+func (s *Server) Addr() netip.AddrPort {
+	if a := s.addr.Load(); a != nil {
+		return *a
+	}
+	return netip.AddrPort{}
+}
+
+// SetAddr changes where the server is dialled.
+func (s *Server) SetAddr(a netip.AddrPort) { s.addr.Store(&a) }
+
+// Gone reports that no snapshot has the server any more, so that its connections
+// must not be kept.
+func (s *Server) Gone() bool { return s.gone.Load() }
+
+// SetGone marks the server as gone, or as back.
+func (s *Server) SetGone(gone bool) { s.gone.Store(gone) }
+
+// Kept returns what the engine keeps with the server (its idle connections), made by
+// first at the first call. There is one engine a process, so one kind of thing.
+func (s *Server) Kept(first func() any) any {
+	s.keepOne.Do(func() { s.kept = first() })
+	return s.kept
+}
+
+// Verdict says how an exchange goes on.
+type Verdict uint8
+
+const (
+	Next   Verdict = iota // on to the next stage
+	Answer                // send x.Response, made here
+	Wait                  // suspend until x.Resume is called
+	Again                 // send the request (once more) to x.Server
+	Close                 // close the client's connection without an answer
+)
+
+// A Handler decides; an engine moves bytes and asks it. The calls for one exchange
+// are serialised. No method keeps a pointer into x.Request or x.Response after End.
+type Handler interface {
+	// Admit is asked once a connection, before its first byte is read.
+	Admit(l *Listener, client netip.AddrPort) bool
+	// Leave follows every Admit that said yes, when the connection is over.
+	Leave(l *Listener, client netip.AddrPort)
+	// Refused tells of bytes that never became a request. A *Malformed says why.
+	Refused(l *Listener, client netip.AddrPort, err error)
+	// Match sets x.Route (never nil: an unmatched request gets a route that answers
+	// 404). The request head is in, nothing is changed yet. It never blocks.
+	Match(x *Exchange)
+	// Begin strips and adds header fields and either answers (Answer, x.Response made
+	// here), or sets x.Server and says Next.
+	Begin(x *Exchange) Verdict
+	// Respond sees the final response head of x.Server and may change its header.
+	Respond(x *Exchange) Verdict
+	// Retry is asked when an attempt failed before the client got a byte: Again with a
+	// new x.Server, or Answer with x.Response set. x.Replayable says whether the
+	// request can be sent again.
+	Retry(x *Exchange, err error) Verdict
+	// End comes once for every Match, and last. err is nil when the client got all of
+	// the answer; otherwise one of this package's errors or what the socket said.
+	End(x *Exchange, err error)
+}

@@ -1,0 +1,75 @@
+package dataplane
+
+import (
+	"crypto/tls"
+	"net/netip"
+	"time"
+)
+
+// An Exchange is one request with its response. The engine owns it and uses it again
+// after End; whoever else holds it holds it only during a call.
+type Exchange struct {
+	Listener *Listener
+	Config   uint64 // generation of the one snapshot that this exchange sees
+	Snapshot any    // that snapshot, set by Match and cleared by the engine after End; only its maker looks inside
+	Client   netip.AddrPort
+	TLS      *tls.ConnectionState // nil for cleartext
+	ConnID   uint64               // unique in this process
+
+	Request    Request  // head; its slices are of a buffer that the exchange owns until End
+	Response   Response // of the server, or made here
+	Route      *Route   // set by Match
+	Server     *Server  // set by Begin and Retry
+	Attempt    int      // 1 for the first server
+	Replayable bool     // all of the request is still at hand, so that Retry may say Again
+	Sent       bool     // a byte of the request may have reached x.Server in this attempt
+
+	Times Times
+	Bytes Bytes
+
+	Text []byte // scratch for values that Begin and Respond write; grows, emptied after End
+	Mark Mark   // what the handler keeps about the exchange between its calls
+
+	Resume func() // after Wait: goes on with the exchange; may be called from any goroutine
+}
+
+// Mark is the handler's own note on an exchange.
+type Mark struct {
+	ClientIP netip.Addr // found through trusted proxies
+	Reason   string     // why the answer was made here, for log and metrics
+	Local    bool       // the answer was made here
+	Pick     any        // what the pool wants to know again when the exchange ends
+	Tried    [4]*Server // servers that failed, so that none is tried twice
+}
+
+// Times are when things happened; zero if they did not.
+type Times struct {
+	Start     time.Time     // the first byte of the request head
+	Head      time.Time     // the request head was complete
+	Dial      time.Duration // how long the last connect took; 0 for a kept connection
+	Sent      time.Time     // the request head went to the server
+	FirstByte time.Time     // the response head was complete
+}
+
+// Bytes counts what crossed the client's connection, heads included.
+type Bytes struct{ In, Out int64 }
+
+// Keep copies the parts into x.Text and returns the copy, valid until End.
+func (x *Exchange) Keep(parts ...[]byte) []byte {
+	from := len(x.Text)
+	for _, p := range parts {
+		x.Text = append(x.Text, p...)
+	}
+	return x.Text[from:len(x.Text):len(x.Text)]
+}
+
+// Reset makes x ready for the next request of its connection. What belongs to the
+// connection (Listener, Client, TLS, ConnID) stays; buffers keep their capacity.
+func (x *Exchange) Reset() {
+	x.Config, x.Snapshot, x.Route, x.Server = 0, nil, nil, nil
+	x.Attempt, x.Replayable, x.Sent = 0, false, false
+	x.Times, x.Bytes, x.Mark = Times{}, Bytes{}, Mark{}
+	x.Text, x.Resume = x.Text[:0], nil
+	x.Request.Reset()
+	x.Response.Reset()
+}

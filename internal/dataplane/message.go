@@ -1,0 +1,145 @@
+package dataplane
+
+import "bytes"
+
+// FieldID is a header field name that some part of the data plane looks for, so that
+// it is compared once, by the parser.
+type FieldID uint8
+
+const (
+	Other FieldID = iota
+	Host
+	Connection
+	ContentLength
+	TransferEncoding
+	KeepAlive
+	ProxyConnection
+	ProxyAuthenticate
+	ProxyAuthorization
+	TE
+	Trailer
+	Upgrade
+	HTTP2Settings
+	Expect
+	Via
+	Forwarded
+	XForwarded // the whole family: X-Forwarded-* and the like, B3 and S10 of the threat list
+	XForwardedFor
+	XForwardedProto
+	XForwardedHost
+	XForwardedPort
+	XRealIP
+	Proxy // httpoxy
+	SecWebSocketKey
+	SecWebSocketAccept
+	SecWebSocketVersion
+	Date
+	ServerField
+	Location
+	Cookie
+	SetCookie
+	Authorization
+	UserAgent
+	Referer
+)
+
+// A Field is one header field line. Name is as sent, Value without the white space
+// around it.
+type Field struct {
+	Name, Value []byte
+	ID          FieldID
+}
+
+// Header is the field lines of a head, in the order in which they came.
+type Header []Field
+
+// Get returns the value of the first field with that id, or nil.
+func (h Header) Get(id FieldID) []byte {
+	for i := range h {
+		if h[i].ID == id {
+			return h[i].Value
+		}
+	}
+	return nil
+}
+
+// Find returns the value of the first field with that name (any case), or nil.
+func (h Header) Find(name string) []byte {
+	for i := range h {
+		if len(h[i].Name) == len(name) && bytes.EqualFold(h[i].Name, []byte(name)) {
+			return h[i].Value
+		}
+	}
+	return nil
+}
+
+// Add appends a field.
+func (h *Header) Add(id FieldID, name, value []byte) {
+	*h = append(*h, Field{Name: name, Value: value, ID: id})
+}
+
+// Method is one of the methods that proxyd tells apart.
+type Method uint8
+
+const (
+	MethodOther Method = iota
+	GET
+	HEAD
+	POST
+	PUT
+	DELETE
+	OPTIONS
+	PATCH
+	CONNECT
+	TRACE
+)
+
+// Idempotent reports whether a request may be sent twice (RFC 9110, 9.2.2).
+func (m Method) Idempotent() bool {
+	switch m {
+	case GET, HEAD, PUT, DELETE, OPTIONS, TRACE:
+		return true
+	}
+	return false
+}
+
+// A Request is a parsed request head. The canonical forms (Host, Path) are the ones
+// that are routed on, logged and forwarded: there is one form of each.
+type Request struct {
+	Method     Method
+	MethodText []byte
+	Target     []byte // as sent
+	Scheme     []byte // of an absolute-form target; empty otherwise
+	Host       []byte // lower case, without port and trailing dot; empty if HTTP/1.0 sent none
+	Port       []byte // digits after the host; empty if none
+	Path       []byte // normalised: dots resolved, slashes collapsed, unreserved octets decoded; "*" for OPTIONS *
+	Query      []byte // raw, without "?"; nil if there was no "?"
+	Minor      uint8  // HTTP/1.Minor
+	Header     Header
+	Length     int64 // of the body; 0 for none, -1 if chunked
+	Chunked    bool
+	KeepAlive  bool // the client lets its connection be used again
+	Continue   bool // Expect: 100-continue
+	WebSocket  bool // a well-formed WebSocket upgrade (RFC 6455, 4.2.1)
+	Nominated  bool // Connection names fields besides close, keep-alive and upgrade
+}
+
+// Reset empties r, keeping the capacity of its header.
+func (r *Request) Reset() { *r = Request{Header: r.Header[:0]} }
+
+// A Response is a parsed response head, or an answer made here.
+type Response struct {
+	Status    int
+	Reason    []byte // as sent by the server; empty: the registered phrase
+	Minor     uint8
+	Header    Header // without framing fields when made here: the engine writes those
+	Length    int64  // of the body as framed; -1 if chunked or until the server closes
+	Chunked   bool
+	Close     bool   // the server will close its connection, or (made here) the client's is to be closed
+	NoBody    bool   // none follows whatever the fields say: HEAD, 1xx, 204, 304
+	Nominated bool   // as in Request
+	Body      []byte // of an answer made here
+}
+
+// Reset empties r, keeping the capacity of its header.
+func (r *Response) Reset() { *r = Response{Header: r.Header[:0]} }

@@ -1,0 +1,59 @@
+// Package ha is a node's part in the cluster: one goroutine that owns the election
+// machines, is told what happens, and tells the address holders what to do.
+package ha
+
+import (
+	"net/netip"
+	"time"
+
+	"proxyd/internal/clock"
+	"proxyd/internal/ha/election"
+)
+
+// A Mesh carries messages between the nodes. It may lose, delay, double and reorder
+// them; what it delivers comes from who it says (AEAD), and no replay comes through.
+type Mesh interface {
+	// Send sends msg to one voter. It does not block and keeps no reference to msg.
+	Send(to election.ID, msg []byte)
+	// Events is what happened, in order. The channel is closed when the mesh is.
+	Events() <-chan MeshEvent
+	// Challenge asks over a fresh lifeline connection, sent through the interface of the
+	// virtual address, whether the peer's process lives. Blocks up to d.
+	Challenge(to election.ID, d time.Duration) bool
+}
+
+// MeshEvent is one thing that a mesh tells.
+type MeshEvent struct {
+	Kind MeshKind
+	From election.ID
+	Msg  []byte        // of Message: owned by the receiver
+	At   clock.Instant // when it was read from the socket
+	Info string        // of Alive: the node's name; of Gone and Silent: what was seen
+}
+
+// MeshKind is what a MeshEvent tells.
+type MeshKind uint8
+
+const (
+	Message MeshKind = iota // From sent Msg
+	Alive                   // From was heard for the first time, or again
+	Silent                  // no carrier heard From for six beats and a half
+	Gone                    // From's process is gone: lifeline closed and reconnect refused
+)
+
+// A Holder holds one virtual address on this host. Each method returns when the thing
+// is done. Hold is repeated to renew; the rest may be called at any time, and twice.
+type Holder interface {
+	// Hold makes this host answer for the address until the instant, and announces it
+	// if it did not before.
+	Hold(until clock.Instant) error
+	// Yield makes this host silent for the address while it goes on accepting what
+	// reaches it; to is the successor's own address.
+	Yield(to netip.Addr) error
+	// Drop makes this host silent for the address and removes it.
+	Drop() error
+	// Probe asks the network whether another host answers for the address. heard says
+	// whether any frame at all was heard on the interface since the instant, own probe's
+	// answers included. It blocks for d at the most.
+	Probe(since clock.Instant, d time.Duration) (taken, heard bool, err error)
+}

@@ -1,0 +1,42 @@
+// Package vip holds virtual addresses on an interface of this host: it adds them with
+// a lifetime, announces them, watches for others who claim them, and takes them away.
+package vip
+
+import (
+	"context"
+	"net/netip"
+	"time"
+)
+
+// A Link is one network interface. Its fake, a LAN in memory, is package viptest.
+type Link interface {
+	// Name returns the interface's name.
+	Name() string
+	// Add adds p, or prolongs it; it goes by itself when life is over. The link adds it
+	// as /32 or /128 and so that it never becomes a source address by itself.
+	Add(p netip.Prefix, life time.Duration) error
+	// Remove removes p. It is no error if it is not there.
+	Remove(p netip.Prefix) error
+	// Park moves p to the loopback interface, where it accepts and stays silent, for as
+	// long as life; Unpark takes it away from there.
+	Park(p netip.Prefix, life time.Duration) error
+	Unpark(p netip.Prefix) error
+	// Addrs returns the addresses of the interface.
+	Addrs() ([]netip.Prefix, error)
+	// Announce sends one round of gratuitous ARP (request and reply form) or one
+	// unsolicited neighbour advertisement.
+	Announce(a netip.Addr) error
+	// Ask sends one ARP request or neighbour solicitation for a; answers come as Heard.
+	Ask(a netip.Addr) error
+	// Watch calls heard for each frame seen until ctx ends: every ARP and ND frame with
+	// what it claims. Own frames are left out.
+	Watch(ctx context.Context, heard func(Heard)) error
+	// Up reports whether the interface has carrier.
+	Up() (bool, error)
+}
+
+// Heard is what one frame on the link told.
+type Heard struct {
+	From  [6]byte    // the sender's MAC
+	Claim netip.Addr // the address that From answers for by this frame; zero if none
+}
