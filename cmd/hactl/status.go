@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"proxyd/internal/control"
+)
+
+func statusCommand(o *options) *cobra.Command {
+	var format string
+	var watch bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the cluster as this node sees it",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if format != "table" && format != "json" {
+				return usageError{fmt.Errorf("status: -o %s: want table or json", format)}
+			}
+			for {
+				s, err := status(cmd.Context(), o)
+				if !watch {
+					if err != nil {
+						return statusError{exitUnreachable, err.Error()}
+					}
+					return show(cmd.OutOrStdout(), s, format)
+				}
+				if format == "table" {
+					// Home, then clear what the last picture left.
+					fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J")
+				}
+				if err != nil {
+					fmt.Fprintln(cmd.OutOrStdout(), err)
+				} else {
+					// The code of a picture that is replaced in a second means nothing.
+					_ = show(cmd.OutOrStdout(), s, format)
+				}
+				select {
+				case <-cmd.Context().Done():
+					return nil
+				case <-time.After(time.Second):
+				}
+			}
+		},
+	}
+	cmd.Flags().StringVarP(&format, "output", "o", "table", "table or json")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again every second")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func status(ctx context.Context, o *options) (*control.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	return o.client().Status(ctx)
+}
+
+// show prints s and returns the exit code that its health deserves.
+func show(w io.Writer, s *control.Status, format string) error {
+	if format == "json" {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		if err := e.Encode(s); err != nil {
+			return err
+		}
+	} else {
+		table(w, s, time.Now())
+	}
+	switch s.Health {
+	case "healthy":
+		return nil
+	case "degraded":
+		return statusError{code: exitDegraded}
+	}
+	return statusError{code: exitFailed}
+}
+
+func table(w io.Writer, s *control.Status, now time.Time) {
+	agree := ""
+	if len(s.Nodes) > 1 {
+		agree = " (same on all)"
+		for _, n := range s.Nodes {
+			if n.Config != "" && n.Config != s.Config {
+				agree = " (DIFFERS between nodes)"
+			}
+		}
+	}
+	fmt.Fprintf(w, "cluster %s   %s   config %s%s   seen from %s, up %s\n",
+		s.Cluster, strings.ToUpper(s.Health), s.Config, agree, s.Node, age(now.Sub(s.Since)))
+	for _, r := range s.Reasons {
+		fmt.Fprintln(w, "  "+r)
+	}
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 4, 3, ' ', 0)
+	fmt.Fprintln(t, "NODE\tSTATE\tHOLDS\tADDRESS\tLAST HEARD\tLONGEST GAP\tCONFIG\tVERSION\tUPTIME")
+	for _, n := range s.Nodes {
+		heard, gap := "-", "-"
+		if n.Name != s.Node {
+			heard = "never"
+			if n.AgeMS >= 0 {
+				heard = fmt.Sprintf("%d ms ago", n.AgeMS)
+			}
+			gap = fmt.Sprintf("%d of %d ms", n.LongestGapMS, n.LimitMS)
+		}
+		state := n.State
+		if n.Reason != "" {
+			state += " (" + n.Reason + ")"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, state, held(s, n.Name), n.Address, heard, gap,
+			dash(n.Config), dash(n.Version), age(time.Duration(n.UptimeS)*time.Second))
+	}
+	t.Flush()
+	if len(s.VIPs) > 0 {
+		fmt.Fprintln(w)
+		fmt.Fprintln(t, "VIP\tADDRESS\tHOLDER\tTERM\tSINCE\tLEASE\tLAST ANNOUNCED\tCONFLICTS")
+		for _, v := range s.VIPs {
+			holder := "NONE"
+			if len(v.Holders) > 1 {
+				holder = strings.Join(v.Holders, " AND ")
+			} else if v.Holder != nil {
+				holder = *v.Holder
+			}
+			lease := "-"
+			if v.LeaseMS > 0 {
+				lease = fmt.Sprintf("%d ms", v.LeaseMS)
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%d\n", v.Name, v.Address, holder, v.Term, ago(now, v.Since), lease, ago(now, v.Announced), v.Conflicts)
+		}
+		t.Flush()
+	}
+	if c := s.Last; c != nil {
+		fmt.Fprintf(w, "\nLAST CHANGE  %s  %s: %s -> %s  %s", c.Time.UTC().Format(time.RFC3339), c.VIP, dash(c.From), dash(c.To), c.Reason)
+		if c.Text != "" {
+			fmt.Fprintf(w, " (%q)", c.Text)
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+// held lists the VIPs that a node holds.
+func held(s *control.Status, node string) string {
+	var names []string
+	for _, v := range s.VIPs {
+		for _, h := range v.Holders {
+			if h == node {
+				names = append(names, v.Name)
+			}
+		}
+	}
+	return dash(strings.Join(names, ","))
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func ago(now time.Time, t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return age(now.Sub(*t)) + " ago"
+}
+
+// age prints a duration in its two largest units.
+func age(d time.Duration) string {
+	d = max(d, 0)
+	day, hour, minute, second := int(d.Hours())/24, int(d.Hours())%24, int(d.Minutes())%60, int(d.Seconds())%60
+	switch {
+	case day > 0:
+		return fmt.Sprintf("%dd %dh", day, hour)
+	case hour > 0:
+		return fmt.Sprintf("%dh %dm", hour, minute)
+	case minute > 0:
+		return fmt.Sprintf("%dm %ds", minute, second)
+	}
+	return fmt.Sprintf("%ds", second)
+}
+
+func poolsCommand(o *options) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "pools",
+		Short: "Show the pools and how their servers are",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := within(cmd, 3*time.Second)
+			defer cancel()
+			pools, err := o.client().Pools(ctx)
+			if err != nil {
+				return err
+			}
+			switch format {
+			case "json":
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(pools)
+			case "table":
+				t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 3, ' ', 0)
+				fmt.Fprintln(t, "POOL\tBALANCE\tSERVER\tADDRESS\tSTATE\tWEIGHT\tACTIVE\tREQUESTS\tFAILURES\tREASON")
+				for _, p := range pools {
+					for _, s := range p.Servers {
+						weight := fmt.Sprint(s.Weight)
+						if s.Backup {
+							weight += " backup"
+						}
+						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", p.Name, p.Balance, s.Name, dash(s.Address), s.State, weight, s.Active, s.Requests, s.Failures, dash(s.Reason))
+					}
+				}
+				return t.Flush()
+			}
+			return usageError{errors.New("pools: -o: want table or json")}
+		},
+	}
+	cmd.Flags().StringVarP(&format, "output", "o", "table", "table or json")
+	return cmd
+}
+
+func configCommand(o *options) *cobra.Command {
+	var effective bool
+	cmd := &cobra.Command{
+		Use:   "config --effective",
+		Short: "Print the configuration in force, every default included",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !effective {
+				return usageError{errors.New("config: say --effective")}
+			}
+			ctx, cancel := within(cmd, 3*time.Second)
+			defer cancel()
+			text, err := o.client().Config(ctx)
+			if err != nil {
+				return err
+			}
+			_, err = io.WriteString(os.Stdout, text)
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&effective, "effective", false, "with every default filled in")
+	return cmd
+}

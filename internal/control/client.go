@@ -1,0 +1,121 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+)
+
+// A Client is an Operator on the other side of an admin socket. It is safe for
+// concurrent use.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+var _ Operator = (*Client)(nil)
+
+// Dial returns a client of the admin socket at path. It connects at the first call.
+func Dial(path string) *Client {
+	c := &Client{socket: path}
+	c.http.Transport = &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		},
+	}
+	return c
+}
+
+// Status implements Operator, as do the methods below.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	return call[*Status](ctx, c, "GET", "/v1/status", nil)
+}
+
+func (c *Client) Pools(ctx context.Context) ([]Pool, error) {
+	return call[[]Pool](ctx, c, "GET", "/v1/pools", nil)
+}
+
+func (c *Client) Config(ctx context.Context) (string, error) {
+	body, err := c.do(ctx, "GET", "/v1/config", nil)
+	return string(body), err
+}
+
+func (c *Client) Reload(ctx context.Context) (*Reload, error) {
+	return call[*Reload](ctx, c, "POST", "/v1/reload", nil)
+}
+
+func (c *Client) Failover(ctx context.Context, f Failover) (*FailoverResult, error) {
+	return call[*FailoverResult](ctx, c, "POST", "/v1/failover", f)
+}
+
+func (c *Client) Version(ctx context.Context) (*Version, error) {
+	return call[*Version](ctx, c, "GET", "/v1/version", nil)
+}
+
+// Metrics returns the metrics page.
+func (c *Client) Metrics(ctx context.Context) (string, error) {
+	body, err := c.do(ctx, "GET", "/metrics", nil)
+	return string(body), err
+}
+
+func call[Out any](ctx context.Context, c *Client, method, path string, in any) (Out, error) {
+	var out Out
+	body, err := c.do(ctx, method, path, in)
+	if err != nil {
+		return out, err
+	}
+	if err := json.Unmarshal(body, &out); err != nil {
+		return out, fmt.Errorf("answer of %s to %s: %w", c.socket, path, err)
+	}
+	return out, nil
+}
+
+func (c *Client) do(ctx context.Context, method, path string, in any) ([]byte, error) {
+	var send io.Reader = http.NoBody
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, err
+		}
+		send = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, send)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, TimedOut(fmt.Sprintf("proxyd at %s: no answer in time", c.socket))
+		}
+		var op *net.OpError
+		if errors.As(err, &op) {
+			err = op.Err
+		}
+		return nil, &Error{fmt.Sprintf("proxyd at %s: %v", c.socket, err), ErrAbsent}
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("answer of %s to %s: %w", c.socket, path, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return body, nil
+	}
+	var f failure
+	if err := json.Unmarshal(body, &f); err != nil {
+		return nil, fmt.Errorf("proxyd at %s answered %s to %s", c.socket, resp.Status, path)
+	}
+	for _, k := range kinds {
+		if k.word == f.Kind {
+			return nil, &Error{f.Error, k.err}
+		}
+	}
+	return nil, errors.New(f.Error)
+}

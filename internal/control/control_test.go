@@ -1,0 +1,141 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// node is an Operator with fixed answers.
+type node struct {
+	asked Failover
+	err   error
+}
+
+func (n *node) Status(context.Context) (*Status, error) {
+	holder := "edge-1"
+	return &Status{Cluster: "edge", Health: "healthy", Node: "edge-1",
+		Nodes: []NodeStatus{{Name: "edge-1", State: "up", Address: "10.0.0.1"}},
+		VIPs:  []VIPStatus{{Name: "public", Holder: &holder, Term: 7}}}, n.err
+}
+func (n *node) Pools(context.Context) ([]Pool, error)     { return []Pool{{Name: "web"}}, n.err }
+func (n *node) Config(context.Context) (string, error)    { return "[node]\n", n.err }
+func (n *node) Reload(context.Context) (*Reload, error)   { return &Reload{Config: "abc"}, n.err }
+func (n *node) Version(context.Context) (*Version, error) { return &Version{Version: "1"}, n.err }
+func (n *node) Failover(_ context.Context, f Failover) (*FailoverResult, error) {
+	n.asked = f
+	return &FailoverResult{To: f.To}, n.err
+}
+
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+func pages() Pages {
+	return Pages{Metrics: http.NotFoundHandler(), Ready: func() (bool, string) { return false, "draining" }}
+}
+
+// dial serves n on a socket of its own and returns a client of it.
+func dial(t *testing.T, n *node) *Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	l, err := ListenSocket(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, l, SocketHandler(n, pages(), quiet)) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return Dial(path)
+}
+
+func TestClientHearsWhatTheOperatorSays(t *testing.T) {
+	n := &node{}
+	c := dial(t, n)
+	got, err := c.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := n.Status(t.Context())
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("Status (-said +heard):\n%s", d)
+	}
+	wish := Failover{VIP: "public", To: "edge-2", Reason: "kernel"}
+	if _, err := c.Failover(t.Context(), wish); err != nil || n.asked != wish {
+		t.Errorf("Failover reached the operator as %+v, %v; want %+v", n.asked, err, wish)
+	}
+}
+
+func TestClientGetsTheKindOfAnError(t *testing.T) {
+	for _, err := range []error{Refuse("not now"), Invalid("proxyd.toml:3:1: unknown key"), TimedOut("slow")} {
+		c := dial(t, &node{err: err})
+		_, got := c.Reload(t.Context())
+		var e *Error
+		if !errors.As(got, &e) || !errors.Is(got, errors.Unwrap(err)) || got.Error() != err.Error() {
+			t.Errorf("Reload = %v, want %v of the same kind", got, err)
+		}
+	}
+}
+
+func TestClientWithoutProxydSaysSo(t *testing.T) {
+	_, err := Dial(filepath.Join(t.TempDir(), "none.sock")).Status(t.Context())
+	if !errors.Is(err, ErrAbsent) {
+		t.Errorf("Status without a socket = %v, want ErrAbsent", err)
+	}
+}
+
+func TestSocketOfALivingProcessIsNotTaken(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	l, err := ListenSocket(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := ListenSocket(path); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("second ListenSocket = %v, want an error that names %s", err, path)
+	}
+}
+
+func TestPublicAddressOnlyShows(t *testing.T) {
+	h := PublicHandler(&node{}, pages(), quiet)
+	for _, c := range []struct {
+		method, path, host string
+		want               int
+	}{
+		{"GET", "/healthz", "127.0.0.1:9900", 200},
+		{"GET", "/readyz", "127.0.0.1:9900", 503},
+		{"GET", "/v1/status", "[::1]:9900", 200},
+		{"POST", "/v1/reload", "127.0.0.1:9900", 404},
+		{"GET", "/v1/config", "127.0.0.1:9900", 404},
+		{"GET", "/healthz", "evil.example", 421}, // DNS rebinding, E10
+	} {
+		r := httptest.NewRequest(c.method, c.path, nil)
+		r.Host = c.host
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != c.want {
+			t.Errorf("%s %s by host %s = %d, want %d", c.method, c.path, c.host, w.Code, c.want)
+		}
+	}
+}
+
+func TestUnknownFieldsOfACallAreRefused(t *testing.T) {
+	h := SocketHandler(&node{}, pages(), quiet)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("POST", "/v1/failover", strings.NewReader(`{"vpi":"public"}`)))
+	if w.Code != 422 || !strings.Contains(w.Body.String(), "vpi") {
+		t.Errorf("misspelt field = %d %s, want 422 that names it", w.Code, w.Body)
+	}
+}

@@ -1,0 +1,175 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// maxBody bounds what an operator may send in one call, in bytes.
+const maxBody = 1 << 20
+
+// Pages are what is shown besides the Operator's answers.
+type Pages struct {
+	Metrics http.Handler
+	// Ready says whether this node can serve, and if not, why not.
+	Ready func() (bool, string)
+}
+
+// SocketHandler answers everything: what it is served on must let only operators in.
+func SocketHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	readOnly(mux, op, pages, log)
+	mux.HandleFunc("GET /v1/config", func(w http.ResponseWriter, r *http.Request) {
+		text, err := op.Config(r.Context())
+		if err != nil {
+			fail(w, err, log)
+			return
+		}
+		w.Header().Set("Content-Type", "application/toml")
+		io.WriteString(w, text)
+	})
+	mux.HandleFunc("POST /v1/reload", answer(log, func(ctx context.Context, _ struct{}) (*Reload, error) { return op.Reload(ctx) }))
+	mux.HandleFunc("POST /v1/failover", answer(log, op.Failover))
+	return mux
+}
+
+// PublicHandler answers what is safe to show to anyone who can reach the address:
+// metrics, health, status. It changes nothing. Host must be an address literal or
+// localhost, so that no web page can read it by DNS rebinding.
+func PublicHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	readOnly(mux, op, pages, log)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !literal(r.Host) {
+			http.Error(w, "the admin address is reached by address, not by name", http.StatusMisdirectedRequest)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func readOnly(mux *http.ServeMux, op Operator, pages Pages, log *slog.Logger) {
+	mux.Handle("GET /metrics", pages.Metrics)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if ok, why := pages.Ready(); !ok {
+			http.Error(w, why, http.StatusServiceUnavailable)
+			return
+		}
+		io.WriteString(w, "ready\n")
+	})
+	mux.HandleFunc("GET /v1/status", answer(log, func(ctx context.Context, _ struct{}) (*Status, error) { return op.Status(ctx) }))
+	mux.HandleFunc("GET /v1/pools", answer(log, func(ctx context.Context, _ struct{}) ([]Pool, error) { return op.Pools(ctx) }))
+	mux.HandleFunc("GET /v1/version", answer(log, func(ctx context.Context, _ struct{}) (*Version, error) { return op.Version(ctx) }))
+}
+
+// answer makes a handler of one call: JSON in (an empty body is the zero value), JSON out.
+func answer[In, Out any](log *slog.Logger, call func(context.Context, In) (Out, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&in); err != nil && !errors.Is(err, io.EOF) {
+			fail(w, Invalid(fmt.Sprintf("request body: %v", err)), log)
+			return
+		}
+		out, err := call(r.Context(), in)
+		if err != nil {
+			fail(w, err, log)
+			return
+		}
+		reply(w, http.StatusOK, out)
+	}
+}
+
+func fail(w http.ResponseWriter, err error, log *slog.Logger) {
+	f, status := failure{Error: err.Error(), Kind: "error"}, http.StatusInternalServerError
+	for _, k := range kinds {
+		if errors.Is(err, k.err) {
+			f.Kind, status = k.word, k.status
+		}
+	}
+	if status == http.StatusInternalServerError {
+		log.Error("admin call", "error", err)
+	}
+	reply(w, status, f)
+}
+
+func reply(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	// The peer may be gone; there is nobody left to tell.
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+func literal(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.Trim(host, "[]")
+	return host == "localhost" || net.ParseIP(host) != nil
+}
+
+// ListenSocket opens the admin socket at path with mode 0660, for the group "proxyd" if
+// there is one. A socket left behind by a dead process is replaced; one that answers
+// is an error.
+func ListenSocket(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("admin socket %s: %w", path, err)
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("admin socket %s: another proxyd answers there", path)
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("admin socket %s: %w", path, err)
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("admin socket %s: %w", path, err)
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("admin socket %s: %w", path, err)
+	}
+	if g, err := user.LookupGroup("proxyd"); err == nil {
+		if gid, err := strconv.Atoi(g.Gid); err == nil {
+			// Without the right to give it to the group it stays with ours.
+			_ = os.Chown(path, -1, gid)
+		}
+	}
+	return l, nil
+}
+
+// Serve answers on l until ctx ends. It returns after the calls in progress have ended
+// or a second has passed.
+func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }() // ends with Shutdown
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if err := s.Shutdown(grace); err != nil {
+			s.Close()
+		}
+		return nil
+	}
+}
