@@ -17,6 +17,7 @@ type Listener struct {
 	Name    string
 	Address string
 	Limits  Limits
+	Index   int // of its name among those the process has had, for counters kept in slices
 }
 
 // Limits bound what one client may cost. They hold before any route is known.

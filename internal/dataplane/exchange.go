@@ -38,7 +38,8 @@ type Mark struct {
 	ClientIP netip.Addr // found through trusted proxies
 	Reason   string     // why the answer was made here, for log and metrics
 	Local    bool       // the answer was made here
-	Pick     any        // what the pool wants to know again when the exchange ends
+	Pick     any        // what the pool wants to know again when the attempt ends; nil between attempts
+	Answered bool       // Respond has seen the answer of Pick
 	Tried    [4]*Server // servers that failed, so that none is tried twice
 }
 
