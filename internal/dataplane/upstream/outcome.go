@@ -1,0 +1,112 @@
+package upstream
+
+import (
+	"errors"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"proxyd/internal/dataplane"
+)
+
+// lessons are what counts as a server's failure: passive.on.
+type lessons struct {
+	connect bool // it could not be reached, broke off or sent what is no HTTP
+	timeout bool // it could not be reached or did not answer in time
+	status  map[int]bool
+}
+
+func newLessons(on []string) lessons {
+	l := lessons{status: map[int]bool{}}
+	for _, word := range on {
+		switch word {
+		case "connect":
+			l.connect = true
+		case "timeout":
+			l.timeout = true
+		default:
+			if n, err := strconv.Atoi(word); err == nil {
+				l.status[n] = true
+			}
+		}
+	}
+	return l
+}
+
+// Answered notes that an attempt brought an answer: its status, how long it took, and
+// whether the connection was new. It changes the server's health if the status counts.
+func (p *Pool) Answered(s *Server, now time.Time, status int, took time.Duration, fresh bool, log *slog.Logger) {
+	if fresh {
+		p.Connects[ConnectOK].Add(1)
+	} else {
+		p.Reused.Add(1)
+	}
+	s.Response.Observe(took)
+	if class := status / 100; class >= 1 && class <= 5 {
+		s.Requests[class].Add(1)
+	} else {
+		s.Requests[0].Add(1)
+	}
+	if status >= 400 && p.learn.status[status] {
+		p.fail(s, now, "status "+strconv.Itoa(status), log)
+		return
+	}
+	if s.unfit.Load() {
+		back := false
+		s.change(func(h *Health) { back = h.Succeed() })
+		if back {
+			log.Info("server is back", "pool", p.Name, "server", s.Name)
+		}
+	}
+}
+
+// Failed notes that an attempt brought no answer. Only what is the server's doing
+// counts against it; what the client did, or this process, does not.
+func (p *Pool) Failed(s *Server, now time.Time, err error, log *slog.Logger) {
+	s.Requests[0].Add(1)
+	switch {
+	case errors.Is(err, dataplane.ErrConnect):
+		p.Connects[ConnectFailed].Add(1)
+		s.rotate()
+	case errors.Is(err, dataplane.ErrConnectTime):
+		p.Connects[ConnectTimedOut].Add(1)
+		s.rotate()
+	}
+	p.Broke(s, now, err, log)
+}
+
+// Broke notes that an answer broke off after its head.
+func (p *Pool) Broke(s *Server, now time.Time, err error, log *slog.Logger) {
+	switch {
+	case isAny(err, dataplane.ErrConnectTime, dataplane.ErrSendTime, dataplane.ErrReadTime):
+		if p.learn.timeout {
+			p.fail(s, now, "timeout", log)
+		}
+	case isAny(err, dataplane.ErrConnect, dataplane.ErrSend, dataplane.ErrRead, dataplane.ErrResponse):
+		if p.learn.connect {
+			p.fail(s, now, "connect", log)
+		}
+	}
+}
+
+// Release gives back a server that Pick returned.
+func (p *Pool) Release(s *Server) { s.Active.Add(-1) }
+
+func (p *Pool) fail(s *Server, now time.Time, cause string, log *slog.Logger) {
+	s.Failures.Add(1)
+	out := false
+	s.change(func(h *Health) { out = h.Fail(now, p.Config.Passive, cause) })
+	if out {
+		s.Ejected.Add(1)
+		log.Warn("server is left out", "pool", p.Name, "server", s.Name, "for", p.Config.Passive.FailTimeout, "reason", cause)
+	}
+}
+
+func isAny(err error, targets ...error) bool {
+	for _, t := range targets {
+		if errors.Is(err, t) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,132 @@
+package upstream
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"proxyd/internal/config"
+	"proxyd/internal/dataplane"
+)
+
+// A Server is one upstream with its health and its counters. It outlives reloads: the
+// pool of a new snapshot adopts the servers of the old one by name.
+type Server struct {
+	dataplane.Server
+
+	// Requests counts attempts by the class of their answer: index 1 to 5, 0 for those
+	// that got none.
+	Requests [6]atomic.Uint64
+	Failures atomic.Uint64    // attempts that counted against the server
+	Response Histogram        // from the request's head sent to the answer's head read
+	Checks   [2]atomic.Uint64 // by result: CheckFailed, CheckPassed
+	Ejected  atomic.Uint64    // times that failures left the server out
+
+	host string // to resolve; "" if the name is an address
+	port uint16
+
+	unfit atomic.Bool // !health.Clean(): the hot path reads this alone
+
+	mu     sync.Mutex // guards what follows
+	health Health
+	addrs  []netip.Addr // what the name resolved to last, in order
+}
+
+// Results of a check, the index of Server.Checks.
+const (
+	CheckFailed = iota
+	CheckPassed
+)
+
+func newServer(pool, name string) (*Server, error) {
+	host, port, err := net.SplitHostPort(name)
+	if err != nil {
+		return nil, fmt.Errorf("server %q: want host:port", name)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 || host == "" {
+		return nil, fmt.Errorf("server %q: want host:port", name)
+	}
+	s := &Server{port: uint16(n)}
+	s.Pool, s.Name = pool, name
+	if a, err := netip.ParseAddr(host); err == nil {
+		s.SetAddr(netip.AddrPortFrom(a.Unmap(), s.port))
+	} else {
+		s.host = host
+	}
+	return s, nil
+}
+
+// fit reports whether the server may be given an exchange now.
+func (s *Server) fit(now time.Time) bool {
+	if !s.unfit.Load() {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.health.Fit(now)
+}
+
+// take notes that the server is given an exchange.
+func (s *Server) take(now time.Time, p config.Passive) {
+	s.Active.Add(1)
+	if s.unfit.Load() {
+		s.change(func(h *Health) { h.Take(now, p) })
+	}
+}
+
+// change lets do alter the server's health.
+func (s *Server) change(do func(*Health)) {
+	s.mu.Lock()
+	do(&s.health)
+	s.unfit.Store(!s.health.Clean())
+	s.mu.Unlock()
+}
+
+// State returns up, down or ejected, and why it is not up.
+func (s *Server) State() (state, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.Addr().IsValid() {
+		return "down", "its name does not resolve"
+	}
+	return s.health.State()
+}
+
+// resolved notes what the server's name resolves to now and reports whether that
+// changes where it is dialled. An address in use that is still among them stays.
+func (s *Server) resolved(addrs []netip.Addr) bool {
+	if len(addrs) == 0 {
+		return false
+	}
+	for i := range addrs {
+		addrs[i] = addrs[i].Unmap()
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addrs = slices.Compact(addrs)
+	if slices.Contains(s.addrs, s.Addr().Addr()) {
+		return false
+	}
+	s.SetAddr(netip.AddrPortFrom(s.addrs[0], s.port))
+	return true
+}
+
+// rotate moves on to the next address of a name that has several, after the one in use
+// could not be reached.
+func (s *Server) rotate() {
+	if s.host == "" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(s.addrs, s.Addr().Addr()); i >= 0 && len(s.addrs) > 1 {
+		s.SetAddr(netip.AddrPortFrom(s.addrs[(i+1)%len(s.addrs)], s.port))
+	}
+}
