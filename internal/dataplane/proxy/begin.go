@@ -1,0 +1,100 @@
+package proxy
+
+import (
+	"bytes"
+	"time"
+
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/upstream"
+)
+
+var (
+	nameHost = []byte("Host")
+	nameVia  = []byte("Via")
+	via11    = []byte("1.1 proxyd")
+	via10    = []byte("1.0 proxyd")
+	asterisk = []byte("*")
+	colon    = []byte(":")
+)
+
+// Begin strips what is of this hop or pretended, answers what is answered here, and
+// otherwise finds a server and adds what it is told about the client. The order is
+// fixed: strip, decide, add.
+func (p *Plane) Begin(x *dataplane.Exchange) dataplane.Verdict {
+	s, r := of(x)
+	q := &x.Request
+	seen := s.origin(x)
+	stripHop(&q.Header, r.WebSocket && q.WebSocket, q.Nominated)
+	stripForwarded(&q.Header)
+
+	switch {
+	case q.Method == dataplane.CONNECT || q.Method == dataplane.TRACE: // S12, S13
+		return p.refuse(x, "method")
+	case bytes.Equal(q.Path, asterisk): // S15: the parser lets only OPTIONS have it
+		return p.refuse(x, "options")
+	case q.Length > r.BodyBytes && r.BodyBytes > 0:
+		return p.refuse(x, "too_large")
+	case r.answer != nil:
+		return r.answer.give(x)
+	case r.redirect != nil:
+		if word := r.redirect.give(x); word != "" {
+			return p.refuse(x, word)
+		}
+		return dataplane.Answer
+	}
+
+	server := r.pool.Pick(p.headTime(x), x.Mark.ClientIP)
+	if server == nil {
+		return p.refuse(x, "no_server")
+	}
+	x.Attempt = 1
+	r.send(x, server)
+	s.addForwarded(x, seen)
+	via := via11
+	if q.Minor == 0 {
+		via = via10
+	}
+	q.Header.Add(dataplane.Via, nameVia, via)
+	return dataplane.Next
+}
+
+// send makes server the one that x goes to, and sets the Host that it is told.
+func (r *compiledRoute) send(x *dataplane.Exchange, server *upstream.Server) {
+	x.Server, x.Mark.Pick, x.Mark.Answered = &server.Server, server, false
+	q := &x.Request
+	var host []byte
+	switch {
+	case r.host == hostNamed:
+		host = r.hostName
+	case r.host == hostServer || len(q.Host) == 0: // HTTP/1.0 may name none
+		from := len(x.Text)
+		x.Text = append(x.Text, server.Name...)
+		host = x.Text[from:len(x.Text):len(x.Text)]
+	default:
+		host = clientHost(x)
+	}
+	for i := range q.Header {
+		if q.Header[i].ID == dataplane.Host {
+			q.Header[i].Value = host
+			return
+		}
+	}
+	q.Header.Add(dataplane.Host, nameHost, host)
+}
+
+// clientHost returns the canonical host and port that the client asked for.
+func clientHost(x *dataplane.Exchange) []byte {
+	if len(x.Request.Port) == 0 {
+		return x.Request.Host
+	}
+	return x.Keep(x.Request.Host, colon, x.Request.Port)
+}
+
+// headTime is when the request's head was complete, as read by the engine: good enough
+// for health and budgets, and it saves a look at the clock.
+func (p *Plane) headTime(x *dataplane.Exchange) time.Time {
+	if x.Times.Head.IsZero() {
+		return p.opt.Now()
+	}
+	return x.Times.Head
+}

@@ -1,0 +1,170 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gaissmai/bart"
+
+	"proxyd/internal/config"
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/route"
+	"proxyd/internal/dataplane/upstream"
+)
+
+const (
+	// maxRouteLabels is how many routes have a label of their own in the metrics. With
+	// more of them the label is the pool.
+	maxRouteLabels = 1000
+
+	// rateWindow is over how long limits.min_rate is averaged (HTTP-SAFETY E1).
+	rateWindow = 10 * time.Second
+
+	unmatchedName = "unmatched"
+)
+
+// compile makes a snapshot of c. It opens nothing, starts nothing and changes nothing
+// of old (nil for the first), so whatever goes wrong here leaves no trace.
+func compile(c *config.Config, old *snapshot, listeners int) (*snapshot, error) {
+	s := &snapshot{
+		generation: 1,
+		conf:       c,
+		pools:      make(map[string]*upstream.Pool, len(c.Pool)),
+		counters:   make(map[string]*routeCounters),
+	}
+	if old != nil {
+		s.generation = old.generation + 1
+	}
+	if len(c.Node.TrustedProxies) > 0 {
+		s.trusted = new(bart.Lite)
+		for _, p := range c.Node.TrustedProxies {
+			s.trusted.Insert(p)
+		}
+	}
+	var wrong []error
+	for name, conf := range c.Pool {
+		var before *upstream.Pool
+		if old != nil {
+			before = old.pools[name]
+		}
+		p, err := upstream.New(conf, before)
+		if err != nil {
+			wrong = append(wrong, err)
+			continue
+		}
+		s.pools[name] = p
+	}
+	var err error
+	if s.table, err = route.New(c.Route); err != nil {
+		wrong = append(wrong, err)
+	}
+	for i, conf := range c.Route {
+		r, err := s.compileRoute(conf, i)
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("route %q: %w", conf.Name, err))
+			continue
+		}
+		s.routes = append(s.routes, r)
+	}
+	s.routes = append(s.routes, &compiledRoute{
+		Route:  dataplane.Route{Name: unmatchedName, Index: len(c.Route), Log: true, BodyBytes: int64(c.Limits.Body)},
+		answer: newAnswer(404, noRoute),
+	}, &compiledRoute{
+		Route:    dataplane.Route{Name: "probe", Index: len(c.Route) + 1},
+		answer:   newAnswer(404, noRoute), // never given: a probe is answered before its route is asked
+		counters: &routeCounters{label: "probe"},
+	})
+	if len(wrong) > 0 {
+		return nil, errors.Join(wrong...)
+	}
+	for _, r := range s.routes[:len(c.Route)+1] {
+		r.counters = s.countersFor(r, old, listeners)
+	}
+	s.probe().counters.grow(listeners)
+	return s, nil
+}
+
+func (s *snapshot) compileRoute(conf *config.Route, index int) (*compiledRoute, error) {
+	r := &compiledRoute{Route: dataplane.Route{
+		Name:      conf.Name,
+		Pool:      conf.Pool,
+		BodyBytes: int64(s.conf.Limits.Body),
+		Timeout:   dataplane.Timeouts{Total: conf.Timeout.Total},
+		Log:       conf.Log,
+		Index:     index,
+	}}
+	switch {
+	case conf.Respond != nil:
+		r.answer = configured(conf.Respond)
+	case conf.Redirect != nil:
+		t, err := newTemplate(conf.Redirect)
+		if err != nil {
+			return nil, err
+		}
+		r.redirect = t
+	default:
+		r.pool = s.pools[conf.Pool]
+		if r.pool == nil {
+			return nil, fmt.Errorf("pool %q is not defined", conf.Pool)
+		}
+		r.WebSocket = slices.Contains(conf.Upgrade, "websocket")
+		r.followPool()
+	}
+	return r, nil
+}
+
+// followPool copies what the pool's configuration says about the way to its servers.
+func (r *compiledRoute) followPool() {
+	conf := r.pool.Config
+	r.Timeout.Connect = conf.Timeout.Connect
+	r.Timeout.Send = conf.Timeout.Send
+	r.Timeout.Read = conf.Timeout.Read
+	r.Timeout.Tunnel = conf.Timeout.Tunnel
+	r.Timeout.Idle = conf.Timeout.Idle
+	// Mark.Tried has room for the servers that failed before the last attempt.
+	r.attempts = min(max(conf.Retry.Attempts, 1), len(dataplane.Mark{}.Tried)+1)
+	switch conf.Host {
+	case "", "client":
+		r.host = hostClient
+	case "server":
+		r.host = hostServer
+	default:
+		r.host, r.hostName = hostNamed, []byte(conf.Host)
+	}
+}
+
+// countersFor returns the counters of a route, adopted by label from the old snapshot.
+// Routes with the same label share them.
+func (s *snapshot) countersFor(r *compiledRoute, old *snapshot, listeners int) *routeCounters {
+	label := r.Name
+	if len(s.routes) > maxRouteLabels && r.Pool != "" {
+		label = r.Pool
+	} else if len(s.routes) > maxRouteLabels {
+		label = "other"
+	}
+	c := s.counters[label]
+	if c == nil && old != nil {
+		c = old.counters[label]
+	}
+	if c == nil {
+		c = &routeCounters{label: label}
+	}
+	c.grow(listeners)
+	s.counters[label] = c
+	return c
+}
+
+// limitsOf are the limits of every listener.
+func limitsOf(c *config.Config) dataplane.Limits {
+	return dataplane.Limits{
+		HeaderBytes: int(c.Limits.HeaderBytes),
+		URIBytes:    int(c.Limits.URIBytes),
+		Fields:      c.Limits.Fields,
+		HeaderTime:  c.Limits.HeaderTime,
+		Idle:        c.Limits.Idle,
+		MinRate:     int(c.Limits.MinRate),
+		RateWindow:  rateWindow,
+	}
+}

@@ -1,0 +1,206 @@
+package proxy
+
+import (
+	"bytes"
+	"net/netip"
+
+	"proxyd/internal/dataplane"
+)
+
+var (
+	nameForwarded      = []byte("Forwarded")
+	nameXForwardedFor  = []byte("X-Forwarded-For")
+	nameXForwardedTo   = []byte("X-Forwarded-Host")
+	nameXForwardedPort = []byte("X-Forwarded-Port")
+	nameXForwardedBy   = []byte("X-Forwarded-Proto")
+	nameXRealIP        = []byte("X-Real-IP")
+	schemeHTTP         = []byte("http")
+	schemeHTTPS        = []byte("https")
+)
+
+// maxHops is how many addresses of a chain are looked at. What lies further left is
+// dropped.
+const maxHops = 32
+
+// An origin is what is known of where a request comes from, before this node.
+type origin struct {
+	chain  []byte // X-Forwarded-For to go on with, without the peer; empty: the peer is the client
+	scheme []byte
+	host   []byte // as the client asked for it, with its port
+	port   []byte // that the client connected to
+}
+
+// origin finds the client and sets x.Mark.ClientIP. Only what a trusted proxy says is
+// believed (B3): then the client is the first address from the right that is not
+// trusted itself.
+func (s *snapshot) origin(x *dataplane.Exchange) origin {
+	peer := x.Client.Addr().Unmap()
+	x.Mark.ClientIP = peer
+	o := origin{scheme: schemeHTTP, host: clientHost(x), port: listenerPort(x)}
+	if x.TLS != nil {
+		o.scheme = schemeHTTPS
+	}
+	if s.trusts(peer) {
+		s.believe(x, &o)
+	}
+	return o
+}
+
+// believe takes over what the trusted peer says.
+func (s *snapshot) believe(x *dataplane.Exchange, o *origin) {
+	var plain, standard hops
+	var said element
+	h := x.Request.Header
+	for i := len(h) - 1; i >= 0; i-- {
+		switch h[i].ID {
+		case dataplane.XForwardedFor:
+			plain.addList(h[i].Value)
+		case dataplane.Forwarded:
+			standard.addForwarded(h[i].Value, &said)
+		}
+	}
+	if plain.seen && standard.seen && !plain.equal(&standard) {
+		return // they disagree: neither is believed
+	}
+	chain := &plain
+	if !plain.seen {
+		chain = &standard
+	}
+	for i := range chain.n { // from the right
+		x.Mark.ClientIP = chain.addr[i]
+		if !s.trusts(chain.addr[i]) {
+			break
+		}
+	}
+	from := len(x.Text)
+	for i := chain.n - 1; i >= 0; i-- {
+		x.Text = chain.addr[i].AppendTo(x.Text)
+		if i > 0 {
+			x.Text = append(x.Text, ", "...)
+		}
+	}
+	o.chain = x.Text[from:len(x.Text):len(x.Text)]
+
+	scheme, host := h.Get(dataplane.XForwardedProto), h.Get(dataplane.XForwardedHost)
+	if scheme == nil {
+		scheme = said.proto
+	}
+	if host == nil {
+		host = said.host
+	}
+	switch {
+	case bytes.EqualFold(scheme, schemeHTTP):
+		o.scheme = schemeHTTP
+	case bytes.EqualFold(scheme, schemeHTTPS):
+		o.scheme = schemeHTTPS
+	}
+	if isHost(host) {
+		o.host = host
+	}
+	if port := h.Get(dataplane.XForwardedPort); isPort(port) {
+		o.port = port
+	}
+}
+
+// stripForwarded removes every field that tells of former hops, whoever sent it: what
+// is true of them is added again (B3, S10), and Proxy (S14) never.
+func stripForwarded(h *dataplane.Header) {
+	kept := (*h)[:0]
+	for _, f := range *h {
+		switch f.ID {
+		case dataplane.Forwarded, dataplane.XForwarded, dataplane.XForwardedFor, dataplane.XForwardedProto,
+			dataplane.XForwardedHost, dataplane.XForwardedPort, dataplane.XRealIP, dataplane.Proxy:
+			continue
+		}
+		kept = append(kept, f)
+	}
+	*h = kept
+}
+
+// addForwarded tells the server where the request comes from. It has no effect on what
+// this node believes.
+func (s *snapshot) addForwarded(x *dataplane.Exchange, o origin) {
+	h := &x.Request.Header
+	peer := x.Client.Addr().Unmap()
+	text := keepAddr(x, peer)
+	client, whole := text, text
+	if len(o.chain) > 0 {
+		client = keepAddr(x, x.Mark.ClientIP)
+		whole = x.Keep(o.chain, comma, text)
+	}
+	h.Add(dataplane.XForwardedFor, nameXForwardedFor, whole)
+	h.Add(dataplane.XRealIP, nameXRealIP, client)
+	h.Add(dataplane.XForwardedProto, nameXForwardedBy, o.scheme)
+	if len(o.host) > 0 {
+		h.Add(dataplane.XForwardedHost, nameXForwardedTo, o.host)
+	}
+	h.Add(dataplane.XForwardedPort, nameXForwardedPort, o.port)
+	h.Add(dataplane.Forwarded, nameForwarded, forwardedValue(x, whole, o))
+}
+
+// forwardedValue writes the same as RFC 7239, section 4, has it: an element for each
+// address of the chain, and what is known of the request in the last.
+func forwardedValue(x *dataplane.Exchange, chain []byte, o origin) []byte {
+	from := len(x.Text)
+	t := x.Text
+	for {
+		addr, rest, more := bytes.Cut(chain, comma)
+		if bytes.IndexByte(addr, ':') >= 0 {
+			t = append(append(append(t, `for="[`...), addr...), `]"`...)
+		} else {
+			t = append(append(t, "for="...), addr...)
+		}
+		if !more {
+			break
+		}
+		t, chain = append(t, ", "...), rest
+	}
+	if len(o.host) > 0 {
+		t = append(append(append(t, `;host="`...), o.host...), '"')
+	}
+	t = append(append(t, ";proto="...), o.scheme...)
+	x.Text = t
+	return t[from:len(t):len(t)]
+}
+
+var comma = []byte(", ")
+
+func keepAddr(x *dataplane.Exchange, a netip.Addr) []byte {
+	from := len(x.Text)
+	x.Text = a.WithZone("").AppendTo(x.Text)
+	return x.Text[from:len(x.Text):len(x.Text)]
+}
+
+// listenerPort returns the digits after the last colon of the listener's address.
+func listenerPort(x *dataplane.Exchange) []byte {
+	a := x.Listener.Address
+	i := len(a)
+	for i > 0 && '0' <= a[i-1] && a[i-1] <= '9' {
+		i--
+	}
+	from := len(x.Text)
+	x.Text = append(x.Text, a[i:]...)
+	return x.Text[from:len(x.Text):len(x.Text)]
+}
+
+// isHost reports whether v may be a host with or without a port, and is safe to quote.
+func isHost(v []byte) bool {
+	for _, c := range v {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '.' || c == '-' || c == '_' || c == ':' || c == '[' || c == ']':
+		default:
+			return false
+		}
+	}
+	return len(v) > 0 && len(v) <= 261
+}
+
+func isPort(v []byte) bool {
+	for _, c := range v {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return len(v) > 0 && len(v) <= 5
+}

@@ -1,0 +1,131 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"proxyd/internal/config"
+	"proxyd/internal/dataplane"
+)
+
+// defaultListener is what there is if the configuration names none.
+const defaultListener, defaultAddress = "http", ":80"
+
+// A door is an open listener: its address in the configuration, what the engine knows
+// of it, and its socket.
+type door struct {
+	address  string
+	listener *dataplane.Listener
+	socket   net.Listener
+}
+
+// Listen opens a TCP socket that can be bound to an address that this node does not
+// hold (yet): the virtual addresses are bound on every node beforehand, so that a
+// failover touches nothing here. The backlog is the kernel's maximum.
+func Listen(network, address string) (net.Listener, error) {
+	c := net.ListenConfig{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: false},
+		KeepAlive:       -1, // the engine has deadlines of its own; saves calls at each accept
+		Control: func(_, _ string, raw syscall.RawConn) error {
+			return raw.Control(func(fd uintptr) {
+				// SO_REUSEADDR is Go's default. One of these two fails for the other family.
+				_ = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_FREEBIND, 1)
+				_ = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_FREEBIND, 1)
+			})
+		},
+	}
+	// Go binds "0.0.0.0" to both families; here only ":80" is both.
+	if host, _, err := net.SplitHostPort(address); err == nil && network == "tcp" {
+		switch a, err := netip.ParseAddr(host); {
+		case err != nil:
+		case a.Is4():
+			network = "tcp4"
+		default:
+			network = "tcp6"
+		}
+	}
+	return c.Listen(context.Background(), network, address)
+}
+
+// wanted are the doors that a configuration asks for, without sockets.
+func wanted(c *config.Config, listeners *listenerSet) []*door {
+	var doors []*door
+	add := func(name, address string) {
+		doors = append(doors, &door{address: address, listener: &dataplane.Listener{
+			Name: name, Address: address, Limits: limitsOf(c), Index: listeners.index(name),
+		}})
+	}
+	if len(c.Listener) == 0 {
+		add(defaultListener, defaultAddress)
+	}
+	for name, l := range c.Listener {
+		for _, a := range l.Address {
+			add(name, a)
+		}
+	}
+	return doors
+}
+
+// open gives each door its socket: the one already open for that address, or a new
+// one. It returns the doors that stay as they are, those to serve from now on, and
+// nothing opened if there is an error.
+func (p *Plane) open(doors []*door) (all, fresh []*door, err error) {
+	for _, d := range doors {
+		old := p.doors[d.address]
+		switch {
+		case old != nil && *old.listener == withAddress(*d.listener, old.listener.Address):
+			all = append(all, old)
+			continue
+		case old != nil:
+			// The same kernel socket under another name or with other limits.
+			d.socket, err = share(old.socket)
+		default:
+			d.socket, err = p.opt.Listen("tcp", d.address)
+		}
+		if err != nil {
+			for _, f := range fresh {
+				f.socket.Close()
+			}
+			return nil, nil, fmt.Errorf("open listener %q on %s: %w", d.listener.Name, d.address, reason(err))
+		}
+		d.listener.Address = d.socket.Addr().String()
+		all, fresh = append(all, d), append(fresh, d)
+	}
+	return all, fresh, nil
+}
+
+func withAddress(l dataplane.Listener, address string) dataplane.Listener {
+	l.Address = address
+	return l
+}
+
+// share returns a second handle of a listening socket. Closing one leaves the other,
+// with all connections that wait to be accepted.
+func share(l net.Listener) (net.Listener, error) {
+	filer, ok := l.(*net.TCPListener)
+	if !ok {
+		return nil, fmt.Errorf("a %T cannot be shared", l)
+	}
+	f, err := filer.File()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return net.FileListener(f)
+}
+
+// reason takes off what net says besides the cause: we name the address ourselves.
+func reason(err error) error {
+	for {
+		inner, ok := err.(interface{ Unwrap() error })
+		if !ok || inner.Unwrap() == nil {
+			return err
+		}
+		err = inner.Unwrap()
+	}
+}

@@ -1,0 +1,19 @@
+package proxy
+
+import (
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/route"
+)
+
+// Match gives x the one snapshot that it will see, and its route.
+func (p *Plane) Match(x *dataplane.Exchange) {
+	s := p.current.Load()
+	r := s.unmatched()
+	if len(x.Request.Path) == 1 && x.Request.Path[0] == '*' && p.isProbe(x) {
+		r = s.probe()
+	} else if i := s.table.Find(x.Listener.Name, &x.Request); i != route.None {
+		r = s.routes[i]
+	}
+	x.Snapshot, x.Config, x.Route = s, s.generation, &r.Route
+	r.counters.inflight.Add(1)
+}

@@ -1,0 +1,253 @@
+// Package proxy is the data plane put together: it compiles a configuration into a
+// snapshot and decides, for each exchange, what an engine then does.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"proxyd/internal/config"
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/upstream"
+)
+
+// An Engine moves bytes; package engine has them.
+type Engine interface {
+	// Serve accepts on socket and serves until the socket is closed.
+	Serve(l *dataplane.Listener, socket net.Listener, h dataplane.Handler) error
+	// Shutdown lets exchanges end and closes every connection, by force when ctx ends.
+	Shutdown(ctx context.Context) error
+}
+
+// Options are what a Plane needs of the world. Engine must be given; the rest has
+// working zero values.
+type Options struct {
+	Engine    Engine
+	Logger    *slog.Logger                                        // default: nothing is logged
+	Listen    func(network, address string) (net.Listener, error) // default: Listen of this package
+	Now       func() time.Time                                    // default: time.Now
+	AccessLog io.Writer                                           // what log.access.output = "stdout" means; default os.Stdout
+	Upstream  upstream.Env                                        // Log, Now and Wait are filled in
+}
+
+// A Plane is the data plane of one process. It implements dataplane.Handler for the
+// engine and prometheus.Collector for the metrics page.
+type Plane struct {
+	opt       Options
+	answers   map[string]*answer
+	current   atomic.Pointer[snapshot]
+	conns     *conns
+	listeners listenerSet
+	access    *accessLog
+	panics    atomic.Uint64
+	draining  atomic.Bool
+	broken    atomic.Pointer[string] // a listener whose engine gave up, and why
+	probing   atomic.Int32           // Probes under way
+	probes    sync.Map               // netip.AddrPort of their connections
+	reloads   struct {
+		ok             atomic.Bool
+		at             atomic.Int64 // nanoseconds since 1970
+		taken, refused atomic.Uint64
+	}
+	work sync.WaitGroup // checks and name look-ups
+
+	mu    sync.Mutex       // guards what follows: one Apply, Drain or Shutdown at a time
+	doors map[string]*door // by address as configured
+	stop  context.CancelFunc
+	ended bool
+}
+
+// resolveTime is how long Apply waits for the names of new servers.
+const resolveTime = 2 * time.Second
+
+// New returns a Plane that serves nothing before the first Apply. Shutdown ends it.
+func New(o Options) *Plane {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Listen == nil {
+		o.Listen = Listen
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.AccessLog == nil {
+		o.AccessLog = os.Stdout
+	}
+	p := &Plane{
+		opt:     o,
+		answers: newAnswers(),
+		conns:   newConns(),
+		access:  newAccessLog(o.Logger),
+		doors:   map[string]*door{},
+	}
+	p.opt.Upstream.Log, p.opt.Upstream.Now, p.opt.Upstream.Wait = o.Logger, o.Now, &p.work
+	return p
+}
+
+// Apply takes c into use: compile, open new listeners, publish, retire what is no
+// longer wanted. On error all is as before. Exchanges in progress end with the
+// snapshot that they began with.
+func (p *Plane) Apply(c *config.Config) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.apply(c)
+	p.noteReload(err == nil)
+	return err
+}
+
+// NoteRejected counts a configuration that was refused before it came to Apply.
+func (p *Plane) NoteRejected() { p.noteReload(false) }
+
+func (p *Plane) noteReload(ok bool) {
+	p.reloads.ok.Store(ok)
+	p.reloads.at.Store(p.opt.Now().UnixNano())
+	if ok {
+		p.reloads.taken.Add(1)
+	} else {
+		p.reloads.refused.Add(1)
+	}
+}
+
+func (p *Plane) apply(c *config.Config) error {
+	if p.ended {
+		return errors.New("the data plane is shut down")
+	}
+	doors := wanted(c, &p.listeners)
+	old := p.current.Load()
+	s, err := compile(c, old, len(p.listeners.list()))
+	if err != nil {
+		return err
+	}
+	out, file, err := p.openAccessLog(c.Log.Access)
+	if err != nil {
+		return err
+	}
+	all, fresh, err := p.open(doors)
+	if err != nil {
+		if file != nil {
+			file.Close()
+		}
+		return err
+	}
+	p.resolve(s)
+
+	// Nothing fails from here on.
+	p.access.to(out, file)
+	if p.stop != nil {
+		p.stop()
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop = stop
+	p.current.Store(s)
+	for _, pool := range s.pools {
+		pool.Start(ctx, p.opt.Upstream)
+	}
+	if old != nil {
+		for name, pool := range old.pools {
+			pool.Retire(s.pools[name])
+		}
+	}
+	before := p.doors
+	p.doors = make(map[string]*door, len(all))
+	for _, d := range all {
+		p.doors[d.address] = d
+	}
+	for _, d := range fresh {
+		go p.serve(d) // ends when the door's socket is closed
+	}
+	for address, d := range before {
+		if p.doors[address] != d {
+			d.socket.Close()
+		}
+	}
+	return nil
+}
+
+// resolve waits a little for the names of servers that have no address yet.
+func (p *Plane) resolve(s *snapshot) {
+	ctx, cancel := context.WithTimeout(context.Background(), resolveTime)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, pool := range s.pools {
+		all.Go(func() { pool.Resolve(ctx, p.opt.Upstream) })
+	}
+	all.Wait()
+}
+
+// serve runs the engine on one door. When it ends without being told to, the node is
+// no longer ready, and says why.
+func (p *Plane) serve(d *door) {
+	err := p.opt.Engine.Serve(d.listener, d.socket, p)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended || p.draining.Load() || p.doors[d.address] != d {
+		return
+	}
+	text := fmt.Sprintf("listener %q on %s: %v", d.listener.Name, d.address, err)
+	p.broken.Store(&text)
+	p.opt.Logger.Error("listener ended", "listener", d.listener.Name, "address", d.address, "err", err)
+}
+
+func (p *Plane) openAccessLog(c config.Access) (io.Writer, *os.File, error) {
+	switch {
+	case c.Off:
+		return nil, nil, nil
+	case c.Output == "" || c.Output == "stdout":
+		return p.opt.AccessLog, nil, nil
+	}
+	f, err := os.OpenFile(c.Output, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	if err != nil {
+		return nil, nil, fmt.Errorf("access log: %w", err)
+	}
+	return f, f, nil
+}
+
+// Ready reports whether the plane serves: a configuration is applied, its listeners
+// are open, and it is not draining. Otherwise it says what is missing.
+func (p *Plane) Ready() (ok bool, why string) {
+	switch {
+	case p.current.Load() == nil:
+		return false, "no configuration is applied"
+	case p.draining.Load():
+		return false, "draining"
+	case p.broken.Load() != nil:
+		return false, *p.broken.Load()
+	}
+	return true, ""
+}
+
+// Drain closes the listeners and returns when every connection is closed: idle ones
+// at once, the others after their exchange, all by force when ctx ends.
+func (p *Plane) Drain(ctx context.Context) error {
+	p.draining.Store(true)
+	p.mu.Lock()
+	for _, d := range p.doors {
+		d.socket.Close()
+	}
+	p.mu.Unlock()
+	return p.opt.Engine.Shutdown(ctx)
+}
+
+// Shutdown drains, ends checks and look-ups, and writes the rest of the access log.
+// The Plane cannot be used again.
+func (p *Plane) Shutdown(ctx context.Context) error {
+	err := p.Drain(ctx)
+	p.mu.Lock()
+	p.ended = true
+	if p.stop != nil {
+		p.stop()
+	}
+	p.mu.Unlock()
+	p.work.Wait()
+	p.access.close()
+	return err
+}

@@ -1,0 +1,30 @@
+package proxy
+
+import (
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/upstream"
+)
+
+// Respond learns from the head of x.Server's answer and makes it fit for the client.
+func (p *Plane) Respond(x *dataplane.Exchange) dataplane.Verdict {
+	_, r := of(x)
+	if server, held := x.Mark.Pick.(*upstream.Server); held && !x.Mark.Answered {
+		x.Mark.Answered = true
+		when := x.Times.FirstByte
+		if when.IsZero() {
+			when = p.opt.Now()
+		}
+		took := when.Sub(x.Times.Sent)
+		if x.Times.Sent.IsZero() {
+			took = 0
+		}
+		r.pool.Answered(server, when, x.Response.Status, took, x.Times.Dial != 0, p.opt.Logger)
+		if x.Attempt > 1 {
+			r.pool.Retries[upstream.RetryOK].Add(1)
+		}
+	}
+	h := &x.Response.Header
+	stripHop(h, x.Response.Status == 101 && x.Request.WebSocket && r.WebSocket, x.Response.Nominated)
+	h.Add(dataplane.Via, nameVia, via11)
+	return dataplane.Next
+}

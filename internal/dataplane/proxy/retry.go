@@ -1,0 +1,83 @@
+package proxy
+
+import (
+	"errors"
+
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/upstream"
+)
+
+// Retry decides what follows an attempt that failed before the client got a byte: one
+// more on another server, or an answer made here.
+func (p *Plane) Retry(x *dataplane.Exchange, err error) dataplane.Verdict {
+	_, r := of(x)
+	word, server := blame(err)
+	if server {
+		if other := p.other(x, r, err); other != nil {
+			x.Attempt++
+			r.send(x, other)
+			return dataplane.Again
+		}
+	}
+	p.release(x, r)
+	if word == "" {
+		return dataplane.Close
+	}
+	return p.refuse(x, word)
+}
+
+// blame returns the word for what went wrong ("" if there is nobody left to tell) and
+// whether the server is at fault, or the way to it.
+func blame(err error) (word string, server bool) {
+	switch {
+	case errors.Is(err, dataplane.ErrClientGone):
+		return "", false
+	case errors.Is(err, dataplane.ErrClientSlow):
+		return "client_slow", false
+	case errors.Is(err, dataplane.ErrClientBody):
+		return "client_body", false
+	case errors.Is(err, dataplane.ErrTooLarge):
+		return "too_large", false
+	case errors.Is(err, dataplane.ErrDrained):
+		return "drain", false
+	case errors.Is(err, dataplane.ErrTotalTime):
+		return "timeout", false
+	case errors.Is(err, dataplane.ErrConnectTime), errors.Is(err, dataplane.ErrSendTime), errors.Is(err, dataplane.ErrReadTime):
+		return "timeout", true
+	case errors.Is(err, dataplane.ErrConnect):
+		return "connect", true
+	case errors.Is(err, dataplane.ErrResponse):
+		return "bad_response", true
+	}
+	return "broken", true
+}
+
+// other notes the failure of x.Server, gives it back and returns the server for one
+// more attempt, or nil. A request that may have reached a server goes to another only
+// if it can be sent twice without harm (RFC 9110, 9.2.2).
+func (p *Plane) other(x *dataplane.Exchange, r *compiledRoute, err error) *upstream.Server {
+	failed, held := x.Mark.Pick.(*upstream.Server)
+	if !held {
+		return nil
+	}
+	now := p.opt.Now()
+	r.pool.Failed(failed, now, err, p.opt.Logger)
+	p.release(x, r)
+	if x.Attempt > 1 {
+		r.pool.Retries[upstream.RetryFailed].Add(1)
+	}
+	if x.Attempt >= r.attempts || !x.Replayable || x.Sent && !x.Request.Method.Idempotent() {
+		return nil
+	}
+	x.Mark.Tried[x.Attempt-1] = &failed.Server
+	server, _ := r.pool.PickOther(now, x.Mark.ClientIP, x.Mark.Tried[:x.Attempt])
+	return server
+}
+
+// release gives x.Server back to its pool, once an attempt.
+func (p *Plane) release(x *dataplane.Exchange, r *compiledRoute) {
+	if server, held := x.Mark.Pick.(*upstream.Server); held {
+		r.pool.Release(server)
+		x.Mark.Pick = nil
+	}
+}

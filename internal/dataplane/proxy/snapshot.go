@@ -1,0 +1,66 @@
+package proxy
+
+import (
+	"net/netip"
+
+	"github.com/gaissmai/bart"
+
+	"proxyd/internal/config"
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/route"
+	"proxyd/internal/dataplane/upstream"
+)
+
+// A snapshot is a compiled configuration. It never changes after it is published, and
+// an exchange sees one from Match to End. What in it does change (servers' health,
+// counters) is adopted by the next one.
+type snapshot struct {
+	generation uint64
+	conf       *config.Config
+	table      *route.Table
+	routes     []*compiledRoute // in the order of the file; then for what no route matches; then for Probe
+	pools      map[string]*upstream.Pool
+	counters   map[string]*routeCounters // by label
+	trusted    *bart.Lite                // node.trusted_proxies; nil if there are none
+}
+
+// A compiledRoute is a route with all that is needed to follow it. Exactly one of
+// pool, answer and redirect is set.
+type compiledRoute struct {
+	dataplane.Route
+	counters *routeCounters
+
+	pool     *upstream.Pool
+	host     hostRule
+	hostName []byte // of hostNamed
+	attempts int    // in all, at least 1
+
+	answer   *answer
+	redirect *template
+}
+
+// hostRule says which Host a server is sent.
+type hostRule uint8
+
+const (
+	hostClient hostRule = iota // the client's, in its canonical form
+	hostServer                 // the server's name in the configuration
+	hostNamed                  // a name of the configuration
+)
+
+// of returns the snapshot and the route that Match gave to x.
+func of(x *dataplane.Exchange) (*snapshot, *compiledRoute) {
+	s := x.Snapshot.(*snapshot)
+	return s, s.routes[x.Route.Index]
+}
+
+// unmatched is the route of requests that no other takes.
+func (s *snapshot) unmatched() *compiledRoute { return s.routes[len(s.routes)-2] }
+
+// probe is the route of requests that this node sends itself.
+func (s *snapshot) probe() *compiledRoute { return s.routes[len(s.routes)-1] }
+
+// trusts reports whether what the peer says about its clients is believed.
+func (s *snapshot) trusts(peer netip.Addr) bool {
+	return s.trusted != nil && s.trusted.Contains(peer)
+}

@@ -1,0 +1,53 @@
+package proxy
+
+import (
+	"slices"
+	"strings"
+)
+
+// A PoolView is a pool as an operator sees it now.
+type PoolView struct {
+	Name    string
+	Balance string
+	Servers []ServerView
+}
+
+// A ServerView is a server as an operator sees it now.
+type ServerView struct {
+	Name     string
+	Address  string // where it is dialled; "" while its name does not resolve
+	State    string // up | down | ejected
+	Reason   string // why it is not up
+	Weight   int
+	Backup   bool
+	Active   int64
+	Requests uint64
+	Failures uint64
+}
+
+// Pools returns every pool, by name, with its servers in the order of the file.
+func (p *Plane) Pools() []PoolView {
+	s := p.current.Load()
+	if s == nil {
+		return nil
+	}
+	views := make([]PoolView, 0, len(s.pools))
+	for name, pool := range s.pools {
+		v := PoolView{Name: name, Balance: pool.Config.Balance}
+		for _, server := range pool.Servers() {
+			sv := ServerView{Name: server.Name, Active: server.Active.Load(), Failures: server.Failures.Load()}
+			if a := server.Addr(); a.IsValid() {
+				sv.Address = a.String()
+			}
+			sv.State, sv.Reason = server.State()
+			sv.Weight, sv.Backup = pool.Weight(server)
+			for i := range server.Requests {
+				sv.Requests += server.Requests[i].Load()
+			}
+			v.Servers = append(v.Servers, sv)
+		}
+		views = append(views, v)
+	}
+	slices.SortFunc(views, func(a, b PoolView) int { return strings.Compare(a.Name, b.Name) })
+	return views
+}
