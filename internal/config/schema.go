@@ -20,8 +20,9 @@ type Config struct {
 	Admin    Admin                `toml:"admin"`
 	Log      Log                  `toml:"log"`
 
-	Name string `toml:"-"` // the file it was read from, for messages
-	Hash string `toml:"-"` // of all that must be equal on every node: not [node], cluster.bind, [admin], [log]
+	Name     string    `toml:"-"` // the file it was read from, for messages
+	Hash     string    `toml:"-"` // of all that must be equal on every node: not [node], cluster.bind, cluster.secret, [admin], [log]
+	Warnings []Problem `toml:"-"` // what is allowed but hardly meant
 }
 
 // Node is this host.
@@ -35,17 +36,19 @@ type Node struct {
 type Cluster struct {
 	Name   string           `toml:"name"`   // default "proxyd"
 	Join   []netip.AddrPort `toml:"join"`   // every voter, the same list on every node; default port 7946
-	Secret string           `toml:"secret"` // "file:PATH" or "env:NAME" in the file; here the trimmed text, at least 16 characters
+	Secret Secret           `toml:"secret"` // "file:PATH" or "env:NAME" in the file; here the trimmed text, at least 16 characters
 	Bind   netip.AddrPort   `toml:"bind"`   // default: the address of join that this host has
 	Timing Timing           `toml:"timing"`
+
+	SecretRef string `toml:"-"` // what stands in the file for Secret
 }
 
 // Timing is how fast silence is believed: a preset name, or its own numbers.
 type Timing struct {
-	Preset    string        // "fast", "normal", "slow", or "" for own numbers
-	Heartbeat time.Duration // between two beats
-	Lease     time.Duration // how long a promise lasts for the one who asked; at least 5 beats
-	Guard     time.Duration // how much longer the voter keeps it; at least half a beat
+	Preset    string        `toml:"-"`         // "fast", "normal", "slow", or "" for own numbers
+	Heartbeat time.Duration `toml:"heartbeat"` // between two beats
+	Lease     time.Duration `toml:"lease"`     // how long a promise lasts for the one who asked; at least 5 beats
+	Guard     time.Duration `toml:"guard"`     // how much longer the voter keeps it; at least half a beat
 }
 
 // A VIP is a virtual address that one node of the cluster holds.
@@ -188,13 +191,7 @@ type Log struct {
 
 // Access is the access log: false, or { format, output }.
 type Access struct {
-	Off    bool
+	Off    bool   `toml:"-"`
 	Format string `toml:"format"` // json, the default
 	Output string `toml:"output"` // stdout, the default, or a file
 }
-
-// Size is a number of bytes, in the file "32KiB" or "10MiB".
-type Size int64
-
-// Share is a part of a whole from 0 to 1, in the file "20%".
-type Share float64

@@ -1,0 +1,84 @@
+package config
+
+import "fmt"
+
+// complete fills in what depends on other keys.
+func (d *decoder) complete(c *Config) {
+	if c.Node.Name == "" && !d.refused[root.key("node").key("name")] {
+		name, err := d.host.Hostname()
+		if err == nil {
+			err = checkName(name)
+		}
+		if err != nil {
+			d.report(position{1, 1}, root, "the hostname %q cannot be the node's name (%v); set name in [node]", name, err)
+		}
+		c.Node.Name = name
+	}
+	c.Cluster.SecretRef = d.secretRef
+	if len(c.Listener) == 0 && !d.refused[root.key("listener")] {
+		c.Listener = defaultListeners()
+	}
+	for _, p := range c.Pool {
+		d.completePool(p)
+	}
+	d.nameRoutes(c)
+	for _, r := range c.Route {
+		if len(r.To) == 0 {
+			continue
+		}
+		p := defaultPool()
+		p.Name, p.Servers = "route:"+r.Name, r.To
+		d.completePool(p)
+		c.Pool[p.Name] = p
+		if r.Pool == "" {
+			r.Pool = p.Name
+		}
+	}
+}
+
+// completePool moves the short form of the servers into the long one.
+func (d *decoder) completePool(p *Pool) {
+	short := make([]Server, 0, len(p.Servers)+len(p.Server))
+	for _, addr := range p.Servers {
+		s := *defaultServer()
+		s.Addr = addr
+		short = append(short, s)
+	}
+	p.Server, p.Servers = append(short, p.Server...), nil
+	if p.Balance == "hash" && p.HashKey == "" {
+		p.HashKey = defaultHashKey
+	}
+}
+
+// nameRoutes gives each route without a name one of its host and path, unique in the
+// file.
+func (d *decoder) nameRoutes(c *Config) {
+	taken := map[string]bool{}
+	for i, r := range c.Route {
+		r.Line = d.places[root.key("route").at(i)].key.line
+		if r.Path == "/*" {
+			r.Path = ""
+		}
+		if r.Name != "" {
+			taken[r.Name] = true
+		}
+	}
+	for _, r := range c.Route {
+		if r.Name != "" {
+			continue
+		}
+		base := r.Path
+		if len(r.Host) > 0 {
+			base = r.Host[0] + r.Path
+		}
+		if base == "" {
+			base = "*"
+		}
+		name := base
+		for n := 2; taken[name]; n++ {
+			name = fmt.Sprintf("%s#%d", base, n)
+		}
+		taken[name] = true
+		r.Name = name
+	}
+}

@@ -1,0 +1,96 @@
+package config
+
+import "time"
+
+// Every default stands here and nowhere else, apart from those that depend on other
+// keys: a route's name, its listeners, the node's name (the hostname) and cluster.bind.
+
+func defaultConfig() *Config {
+	return &Config{
+		VIP:      map[string]*VIP{},
+		Listener: map[string]*Listener{},
+		Pool:     map[string]*Pool{},
+		Node:     Node{State: "/var/lib/proxyd"},
+		Cluster:  Cluster{Name: "proxyd", Timing: timingPresets()["normal"]},
+		Limits: Limits{
+			Conns:       50000,
+			HeaderBytes: 32 << 10,
+			URIBytes:    8 << 10,
+			Fields:      100,
+			Body:        10 << 20,
+			HeaderTime:  10 * time.Second,
+			Idle:        60 * time.Second,
+			MinRate:     512,
+		},
+		Admin: Admin{Socket: "/run/proxyd/admin.sock", Listen: "127.0.0.1:9900"},
+		Log:   Log{Level: "info", Access: Access{Format: "json", Output: "stdout"}},
+	}
+}
+
+// defaultPort is of the cluster's addresses.
+const defaultPort = 7946
+
+// timingPresets are the names that cluster.timing knows.
+func timingPresets() map[string]Timing {
+	const ms = time.Millisecond
+	return map[string]Timing{
+		"fast":   {Preset: "fast", Heartbeat: 20 * ms, Lease: 120 * ms, Guard: 20 * ms},
+		"normal": {Preset: "normal", Heartbeat: 40 * ms, Lease: 240 * ms, Guard: 30 * ms},
+		"slow":   {Preset: "slow", Heartbeat: 200 * ms, Lease: 1200 * ms, Guard: 150 * ms},
+	}
+}
+
+func defaultVIP() *VIP { return &VIP{} }
+
+func defaultListener() *Listener { return &Listener{} }
+
+// defaultListeners are those of a file that defines none.
+func defaultListeners() map[string]*Listener {
+	return map[string]*Listener{"http": {Name: "http", Address: []string{":80"}}}
+}
+
+func defaultPool() *Pool {
+	return &Pool{
+		Balance: "round_robin",
+		Host:    "client",
+		Passive: Passive{
+			MaxFails:    3,
+			FailTimeout: 30 * time.Second,
+			On:          []string{"connect", "timeout", "502", "503", "504"},
+		},
+		Retry: Retry{Attempts: 2, Budget: 0.20},
+		Timeout: Timeout{
+			Connect: 5 * time.Second,
+			Send:    60 * time.Second,
+			Read:    60 * time.Second,
+			Tunnel:  time.Hour,
+			Idle:    90 * time.Second,
+		},
+	}
+}
+
+// defaultHashKey is of a pool with balance = "hash".
+const defaultHashKey = "ip"
+
+func defaultServer() *Server { return &Server{Weight: 1} }
+
+func defaultCheck() *Check {
+	return &Check{
+		Path:     "/",
+		Interval: 5 * time.Second,
+		Timeout:  2 * time.Second,
+		Rise:     2,
+		Fall:     3,
+		Status:   "200-399",
+	}
+}
+
+func defaultRoute() *Route {
+	return &Route{Upgrade: []string{"websocket"}, Log: true}
+}
+
+func defaultRespond() *Respond {
+	return &Respond{Status: 200, Type: "text/plain; charset=utf-8"}
+}
+
+func defaultRedirect() *Redirect { return &Redirect{Status: 308} }

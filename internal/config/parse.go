@@ -1,0 +1,55 @@
+package config
+
+import (
+	"errors"
+	"reflect"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Parse reads a configuration, fills in every default and checks every rule. name is
+// the file's, for messages. The error is Problems: all that is wrong, in the order of
+// the file. Parse reads the files and variables that secrets refer to, and the
+// hostname; nothing else of the host.
+func Parse(name string, data []byte) (*Config, error) {
+	return thisHost().Parse(name, data)
+}
+
+// Parse is the function Parse on a host given by the caller.
+func (h Host) Parse(name string, data []byte) (*Config, error) {
+	c, problems := h.parse(data)
+	problems = problems.sorted()
+	for i := range problems {
+		problems[i].File = name
+	}
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	c.Name = name
+	for i := range c.Warnings {
+		c.Warnings[i].File = name
+	}
+	return c, nil
+}
+
+func (h Host) parse(data []byte) (*Config, Problems) {
+	var tree map[string]any
+	if _, err := toml.Decode(string(data), &tree); err != nil {
+		return nil, Problems{syntaxProblem(err)}
+	}
+	places, problems := scan(string(data))
+	d := &decoder{host: h, places: places, problems: problems, refused: map[path]bool{}}
+	c := defaultConfig()
+	d.table(root, tree, reflect.ValueOf(c).Elem())
+	d.complete(c)
+	d.check(c)
+	return c, d.problems
+}
+
+func syntaxProblem(err error) Problem {
+	var syntax toml.ParseError
+	if errors.As(err, &syntax) {
+		return Problem{Line: syntax.Position.Line, Col: max(1, syntax.Position.Col), Msg: syntax.Message}
+	}
+	return Problem{Line: 1, Col: 1, Msg: err.Error()}
+}

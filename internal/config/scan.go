@@ -1,0 +1,315 @@
+package config
+
+import (
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// A position is a place in the text, both counted from 1, the column in characters.
+type position struct{ line, col int }
+
+// A place is where a key and its value stand.
+type place struct {
+	key, value position
+	header     string // the [header] that the key follows, as written; "" above the first
+	inline     bool   // inside { }
+}
+
+// places tells where every key of a file is. The decoder of the TOML library gives
+// positions only for errors of syntax, so this scanner walks the text once more.
+type places map[path]place
+
+// scan finds the places of a text that the library has accepted. It reads nothing
+// into values, and a text that is no TOML makes it find less, not fail. Problems are
+// what TOML 1.0 forbids and the library lets pass.
+func scan(text string) (places, []Problem) {
+	s := &scanner{text: text, line: 1, col: 1, places: places{}, arrays: map[path]int{}}
+	for s.i < len(s.text) {
+		before := s.i
+		s.entry()
+		if s.i == before {
+			s.next() // never stand still
+		}
+	}
+	return s.places, s.problems
+}
+
+type scanner struct {
+	text      string
+	i         int
+	line, col int
+	places    places
+	arrays    map[path]int // elements seen of each array of tables
+	table     path         // that the last header opened
+	header    string
+	depth     int // of { }
+	problems  []Problem
+}
+
+type word struct {
+	name string
+	at   position
+}
+
+// entry reads one header or one key with its value, and what is blank before it.
+func (s *scanner) entry() {
+	s.blank(true)
+	switch {
+	case s.i >= len(s.text):
+	case s.peek() == '[':
+		s.openTable()
+	default:
+		s.keyValue(s.table)
+	}
+}
+
+func (s *scanner) openTable() {
+	start, at := s.i, s.here()
+	s.next()
+	array := s.peek() == '['
+	if array {
+		s.next()
+	}
+	words := s.words()
+	for s.peek() == ']' {
+		s.next()
+	}
+	s.header = s.text[start:s.i]
+	var p path
+	for i, w := range words {
+		p = p.key(w.name)
+		if array && i == len(words)-1 {
+			s.note(p, w.at, w.at)
+			n := s.arrays[p]
+			s.arrays[p] = n + 1
+			p = p.at(n)
+			s.note(p, at, at)
+		} else if n := s.arrays[p]; n > 0 {
+			p = p.at(n - 1)
+		}
+		s.note(p, w.at, w.at)
+	}
+	s.table = p
+}
+
+func (s *scanner) keyValue(base path) {
+	words := s.words()
+	if len(words) == 0 {
+		return
+	}
+	p := base
+	for _, w := range words {
+		p = p.key(w.name)
+		s.note(p, w.at, w.at)
+	}
+	s.blank(false)
+	if s.peek() != '=' {
+		return
+	}
+	s.next()
+	s.blank(false)
+	s.note(p, words[len(words)-1].at, s.here())
+	s.value(p)
+}
+
+func (s *scanner) value(p path) {
+	switch s.peek() {
+	case '"', '\'':
+		s.quoted()
+	case '[':
+		s.array(p)
+	case '{':
+		s.inlineTable(p)
+	default:
+		for s.i < len(s.text) && !strings.ContainsRune(",]}#\r\n", rune(s.peek())) {
+			s.next()
+		}
+	}
+}
+
+func (s *scanner) array(p path) {
+	s.next()
+	for n := 0; ; n++ {
+		s.blank(true)
+		if s.i >= len(s.text) || s.peek() == ']' {
+			s.next()
+			return
+		}
+		before := s.i
+		s.note(p.at(n), s.here(), s.here())
+		s.value(p.at(n))
+		s.blank(true)
+		if s.peek() == ',' {
+			s.next()
+		}
+		if s.i == before {
+			return
+		}
+	}
+}
+
+// inlineTable reads { }. TOML 1.0 wants it on one line, newlines inside its values
+// apart, and without a comma at the end; editors and other tools hold to that.
+func (s *scanner) inlineTable(p path) {
+	open := s.here()
+	s.next()
+	s.depth++
+	defer func() { s.depth-- }()
+	comma, broken := false, false
+	for {
+		broken = s.blank(true) || broken
+		if s.i >= len(s.text) || s.peek() == '}' {
+			break
+		}
+		before := s.i
+		s.keyValue(p)
+		broken = s.blank(true) || broken
+		if comma = s.peek() == ','; comma {
+			s.next()
+		}
+		if s.i == before {
+			return
+		}
+	}
+	s.next()
+	if broken || comma {
+		s.refuse(open, "an inline table { } stands on one line and has no comma before its end; give it a [header] of its own")
+	}
+}
+
+// words reads a dotted key.
+func (s *scanner) words() []word {
+	var words []word
+	for {
+		s.blank(false)
+		w := word{at: s.here()}
+		switch c := s.peek(); {
+		case c == '"' || c == '\'':
+			w.name = s.quoted()
+		case bareByte(c):
+			start := s.i
+			for bareByte(s.peek()) {
+				s.next()
+			}
+			w.name = s.text[start:s.i]
+		default:
+			return words
+		}
+		words = append(words, w)
+		s.blank(false)
+		if s.peek() != '.' {
+			return words
+		}
+		s.next()
+	}
+}
+
+// quoted passes a string of any of the four kinds and returns what a key in quotes
+// says. Values are read by the library.
+func (s *scanner) quoted() string {
+	quote := s.text[s.i : s.i+1]
+	start := s.i
+	closing := quote
+	if strings.HasPrefix(s.text[s.i:], strings.Repeat(quote, 3)) {
+		closing = strings.Repeat(quote, 3)
+	}
+	s.skip(len(closing))
+	for s.i < len(s.text) && !strings.HasPrefix(s.text[s.i:], closing) {
+		if s.peek() == '\\' && quote == `"` {
+			if at := s.here(); s.i+1 < len(s.text) && (s.text[s.i+1] == 'e' || s.text[s.i+1] == 'x') {
+				s.refuse(at, `the escapes \e and \x are not in TOML 1.0; write \u001b or \u00hh`)
+			}
+			s.next()
+		}
+		s.next()
+	}
+	s.skip(len(closing))
+	for len(closing) == 3 && s.peek() == quote[0] { // """ may be preceded by two more
+		s.next()
+	}
+	if quote == "'" {
+		return strings.Trim(s.text[start:s.i], "'")
+	}
+	name, err := strconv.Unquote(s.text[start:s.i])
+	if err != nil {
+		return strings.Trim(s.text[start:s.i], `"`)
+	}
+	return name
+}
+
+// blank passes spaces and, if lines is true, newlines and comments. It says whether a
+// line ended.
+func (s *scanner) blank(lines bool) (ended bool) {
+	for s.i < len(s.text) {
+		switch s.peek() {
+		case ' ', '\t':
+		case '\r', '\n':
+			if !lines {
+				return ended
+			}
+			ended = true
+		case '#':
+			if !lines {
+				return ended
+			}
+			for s.i < len(s.text) && s.peek() != '\n' {
+				s.next()
+			}
+			continue
+		default:
+			return ended
+		}
+		s.next()
+	}
+	return ended
+}
+
+// note keeps the first place of a key; a value seen later completes it.
+func (s *scanner) note(p path, key, value position) {
+	if old, ok := s.places[p]; ok {
+		key = old.key
+		if old.value != old.key {
+			value = old.value
+		}
+	}
+	s.places[p] = place{key: key, value: value, header: s.header, inline: s.depth > 0}
+}
+
+func (s *scanner) refuse(at position, msg string) {
+	s.problems = append(s.problems, Problem{Line: at.line, Col: at.col, Msg: msg})
+}
+
+func (s *scanner) here() position { return position{s.line, s.col} }
+
+// peek returns the next byte, 0 at the end.
+func (s *scanner) peek() byte {
+	if s.i >= len(s.text) {
+		return 0
+	}
+	return s.text[s.i]
+}
+
+func (s *scanner) skip(n int) {
+	for range n {
+		s.next()
+	}
+}
+
+// next passes one character. It does nothing at the end.
+func (s *scanner) next() {
+	if s.i >= len(s.text) {
+		return
+	}
+	r, n := utf8.DecodeRuneInString(s.text[s.i:])
+	s.i += n
+	s.col++
+	if r == '\n' {
+		s.line++
+		s.col = 1
+	}
+}
+
+func bareByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
+}

@@ -1,0 +1,99 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// unbuiltKeys lists the keys of the full schema that this version does not have, by
+// the table they belong to ("" is the root). Whoever builds one adds its field to the
+// schema and takes it out here; a test sees to it that no key is in both.
+func unbuiltKeys(table string) []string {
+	switch table {
+	case "":
+		return []string{"include", "track", "tls", "cert", "acme", "policy", "cache", "stream", "discover", "trace"}
+	case "node":
+		return []string{"zone", "region"}
+	case "cluster":
+		return []string{"witness", "arbiter", "paths", "drain", "notify"}
+	case "vip.*":
+		return []string{"spread"}
+	case "listener.*":
+		return []string{"redirect", "http2", "h2c", "tls", "http3", "proxy_protocol", "unknown", "client_ca"}
+	case "pool.*":
+		return []string{"slow_start", "max_conns", "queue", "sticky", "eject", "breaker", "request_framing",
+			"location", "tls", "discover", "protocol", "zone"}
+	case "pool.*.server":
+		return []string{"zone", "max_conns"}
+	case "pool.*.check":
+		return []string{"type", "method", "header", "body", "match", "port", "send", "expect", "tls"}
+	case "pool.*.retry":
+		return []string{"per_try", "on"}
+	case "route":
+		return []string{"use", "split", "mirror", "files", "rewrite", "strip_prefix", "method", "header", "query",
+			"client", "regex_first", "error_pages", "trailers", "buffer", "client_cert"}
+	case "admin":
+		return []string{"metrics", "tokens"}
+	case "log.access":
+		return []string{"rotate", "redact"}
+	}
+	return nil
+}
+
+// unbuiltKey says whether the key at p is in the schema but not in this version.
+func unbuiltKey(p path) bool {
+	table, key, nested := cutLast(p.pattern())
+	if !nested {
+		table, key = "", p.pattern()
+	}
+	return slices.Contains(unbuiltKeys(table), key)
+}
+
+func cutLast(s string) (before, after string, found bool) {
+	i := strings.LastIndexByte(s, '.')
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+1:], true
+}
+
+// unbuiltValue returns what to say of a value that the schema has and this version
+// does not, or "". It follows the name of the key.
+func unbuiltValue(p path, raw any) string {
+	s, _ := raw.(string)
+	if s == "" {
+		return ""
+	}
+	quoted := `"` + s + `" is not built yet`
+	switch p.pattern() {
+	case "pool.*.balance":
+		if s == "ewma" || s == "random" || s == "first" {
+			return quoted + "; use round_robin, least_conn or hash"
+		}
+	case "pool.*.hash_key":
+		if s == "uri" || strings.HasPrefix(s, "header:") || strings.HasPrefix(s, "cookie:") {
+			return quoted + "; use ip"
+		}
+	case "route.path":
+		if strings.HasPrefix(s, "~") {
+			return "is a regular expression, which is not built yet; use an exact path or \"/prefix/*\""
+		}
+	case "log.access.format":
+		if s == "combined" {
+			return quoted + "; use json"
+		}
+	case "log.access.output":
+		if strings.HasPrefix(s, "syslog:") {
+			return quoted + "; use stdout or a file"
+		}
+	case "node.trusted_proxies", "pool.*.servers":
+		if strings.HasPrefix(s, "file:") {
+			return quoted + "; write the list itself"
+		}
+	case "pool.*.server.addr", "route.to":
+		if strings.HasPrefix(s, "unix:") {
+			return quoted + "; use host:port"
+		}
+	}
+	return ""
+}
