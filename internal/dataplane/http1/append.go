@@ -1,0 +1,121 @@
+package http1
+
+import (
+	"crypto/sha1"
+	"encoding/base64"
+	"strconv"
+
+	"proxyd/internal/dataplane"
+)
+
+// AppendRequest appends the head of r as it goes to a server. Every field of r.Header
+// is written but those of framing, which come from r.Length and r.Chunked alone.
+func AppendRequest(dst []byte, r *dataplane.Request) []byte {
+	dst = append(dst, r.MethodText...)
+	dst = append(dst, ' ')
+	dst = append(dst, r.Path...)
+	if r.Query != nil {
+		dst = append(dst, '?')
+		dst = append(dst, r.Query...)
+	}
+	dst = append(dst, " HTTP/1.1\r\n"...)
+	dst, length := appendFields(dst, r.Header)
+	switch {
+	case r.Chunked:
+		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
+	case r.Length > 0 || length:
+		dst = appendLength(dst, r.Length)
+	}
+	return append(dst, '\r', '\n')
+}
+
+// ResponseOptions say how a response head is written.
+type ResponseOptions struct {
+	Minor     uint8  // of the client's request
+	KeepAlive bool   // the client's connection will be used again
+	Date      []byte // for an answer without Date
+	Upgrade   bool   // of a 101: Connection: upgrade
+}
+
+// AppendResponse appends the head of r as it goes to the client. The framing is
+// r.Length if that is known; else chunked, or for an HTTP/1.0 client until close.
+func AppendResponse(dst []byte, r *dataplane.Response, o ResponseOptions) []byte {
+	dst = appendStatus(dst, r.Status, r.Reason)
+	dst, _ = appendFields(dst, r.Header)
+	if o.Date != nil && r.Header.Get(dataplane.Date) == nil {
+		dst = append(dst, "Date: "...)
+		dst = append(dst, o.Date...)
+		dst = append(dst, '\r', '\n')
+	}
+	switch {
+	case r.Status < 200 || r.Status == 204:
+	case r.Length >= 0:
+		dst = appendLength(dst, r.Length)
+	case r.NoBody:
+	case o.Minor == 1:
+		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
+	}
+	switch {
+	case o.Upgrade:
+		dst = append(dst, "Connection: upgrade\r\n"...)
+	case !o.KeepAlive:
+		dst = append(dst, "Connection: close\r\n"...)
+	case o.Minor == 0:
+		dst = append(dst, "Connection: keep-alive\r\n"...)
+	}
+	return append(dst, '\r', '\n')
+}
+
+// Append1xx appends an interim response.
+func Append1xx(dst []byte, r *dataplane.Response) []byte {
+	dst = appendStatus(dst, r.Status, r.Reason)
+	dst, _ = appendFields(dst, r.Header)
+	return append(dst, '\r', '\n')
+}
+
+func appendStatus(dst []byte, status int, reason []byte) []byte {
+	dst = append(dst, "HTTP/1.1 "...)
+	dst = strconv.AppendInt(dst, int64(status), 10)
+	dst = append(dst, ' ')
+	if len(reason) > 0 {
+		dst = append(dst, reason...)
+	} else {
+		dst = append(dst, Reason(status)...)
+	}
+	return append(dst, '\r', '\n')
+}
+
+// appendFields writes all fields but those of framing, and tells whether there was a
+// Content-Length.
+func appendFields(dst []byte, h dataplane.Header) (out []byte, length bool) {
+	for i := range h {
+		f := &h[i]
+		switch f.ID {
+		case dataplane.ContentLength:
+			length = true
+			continue
+		case dataplane.TransferEncoding:
+			continue
+		}
+		dst = append(dst, f.Name...)
+		dst = append(dst, ':', ' ')
+		dst = append(dst, f.Value...)
+		dst = append(dst, '\r', '\n')
+	}
+	return dst, length
+}
+
+func appendLength(dst []byte, n int64) []byte {
+	dst = append(dst, "Content-Length: "...)
+	dst = strconv.AppendInt(dst, n, 10)
+	return append(dst, '\r', '\n')
+}
+
+// AcceptKey is what a server must answer to Sec-WebSocket-Key (RFC 6455, 4.2.2).
+func AcceptKey(key []byte) (accept [28]byte) {
+	h := sha1.New()
+	h.Write(key)
+	h.Write([]byte("258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	base64.StdEncoding.Encode(accept[:], h.Sum(nil))
+	return accept
+}
