@@ -1,0 +1,244 @@
+package beat
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"proxyd/internal/ha"
+	"proxyd/internal/ha/election"
+)
+
+// A lifeline is dialled by each node to each other and kept open. The dialler sends
+//
+//	version 1 | sender 1 | nonce 16 | MAC 32
+//
+// and the other side answers version 1 | MAC 32 over the nonce, which only a living
+// process with the cluster's secret can. From then on nothing is sent; the kernel closes
+// the connection when the process is gone.
+const (
+	callSize   = 1 + 1 + 16 + sha256.Size
+	answerSize = 1 + sha256.Size
+)
+
+// handshakeTime bounds how long a lifeline's handshake may take.
+const handshakeTime = 2 * time.Second
+
+func (m *Mesh) mac(purpose string, parts ...[]byte) ([]byte, error) {
+	key, err := m.keys.derive("lifeline " + purpose)
+	if err != nil {
+		return nil, err
+	}
+	h := hmac.New(sha256.New, key)
+	for _, p := range parts {
+		h.Write(p)
+	}
+	return h.Sum(nil), nil
+}
+
+// call makes the handshake as the one who dialled p.
+func (m *Mesh) call(c net.Conn, p *peer) error {
+	msg := make([]byte, 18, callSize)
+	msg[0], msg[1] = wireVersion, m.self
+	if _, err := rand.Read(msg[2:]); err != nil {
+		return err
+	}
+	sum, err := m.mac("call", msg, []byte(p.id))
+	if err != nil {
+		return err
+	}
+	if _, err := c.Write(append(msg, sum...)); err != nil {
+		return err
+	}
+	var got [answerSize]byte
+	if _, err := io.ReadFull(c, got[:]); err != nil {
+		return err
+	}
+	want, err := m.mac("answer", msg[2:18], []byte(p.id))
+	if err != nil {
+		return err
+	}
+	if got[0] != wireVersion || !hmac.Equal(got[1:], want) {
+		return errors.New("wrong answer: another secret or version")
+	}
+	return nil
+}
+
+// answer makes the handshake as the one who was dialled.
+func (m *Mesh) answer(c net.Conn) error {
+	var got [callSize]byte
+	if _, err := io.ReadFull(c, got[:]); err != nil {
+		return err
+	}
+	if got[0] != wireVersion {
+		return errVersion
+	}
+	want, err := m.mac("call", got[:18], []byte(m.Self))
+	if err != nil {
+		return err
+	}
+	if !hmac.Equal(got[18:], want) || int(got[1]) >= len(m.peers) || m.peers[got[1]] == nil {
+		return errStranger
+	}
+	sum, err := m.mac("answer", got[2:18], []byte(m.Self))
+	if err != nil {
+		return err
+	}
+	_, err = c.Write(slices.Concat([]byte{wireVersion}, sum))
+	return err
+}
+
+// maxLifelines bounds what strangers can make this node keep open.
+const maxLifelines = 256
+
+// serveLifelines answers who dials until ctx ends.
+func (m *Mesh) serveLifelines(ctx context.Context) {
+	room := make(chan struct{}, maxLifelines)
+	for {
+		c, err := m.tcp.Accept()
+		if err != nil {
+			if isClosed(err) {
+				return
+			}
+			m.Log.Warn("lifeline", "error", err)
+			if !wait(ctx, 100*time.Millisecond) {
+				return
+			}
+			continue
+		}
+		select {
+		case room <- struct{}{}:
+		default:
+			c.Close()
+			continue
+		}
+		go func() { // ends with the connection, or with ctx
+			defer func() { <-room }()
+			defer c.Close()
+			defer context.AfterFunc(ctx, func() { c.Close() })()
+			_ = c.SetDeadline(time.Now().Add(handshakeTime))
+			if err := m.answer(c); err != nil {
+				m.dropped.count(err)
+				return
+			}
+			_ = c.SetDeadline(time.Time{})
+			// The other side never sends; this waits for its end.
+			var one [1]byte
+			_, _ = c.Read(one[:])
+		}()
+	}
+}
+
+// keepLifeline keeps a lifeline to p until ctx ends, and tells when its end means that
+// p's process is gone.
+func (m *Mesh) keepLifeline(ctx context.Context, p *peer) {
+	pause := m.Heartbeat
+	for {
+		c, err := m.dial(ctx, p, handshakeTime, "")
+		if err != nil {
+			if !wait(ctx, pause) {
+				return
+			}
+			pause = min(2*pause, time.Second)
+			continue
+		}
+		pause = m.Heartbeat
+		stop := context.AfterFunc(ctx, func() { c.Close() })
+		var one [1]byte
+		_, err = c.Read(one[:])
+		stop()
+		c.Close()
+		if ctx.Err() != nil {
+			return
+		}
+		if m.gone(ctx, p) {
+			m.tell(ha.MeshEvent{Kind: ha.Gone, From: p.id, At: m.Now(), Info: fmt.Sprintf("its lifeline closed (%v) and a new one is refused", err)})
+		}
+	}
+}
+
+// gone reports whether p's port refuses. While a process dies its kernel may still
+// accept for a moment, and cut that off: so it is asked again, briefly.
+func (m *Mesh) gone(ctx context.Context, p *peer) bool {
+	for try := range 10 {
+		c, err := m.dial(ctx, p, m.Heartbeat, "")
+		switch {
+		case err == nil:
+			c.Close()
+			return false // it lives, or lives again: then its datagrams tell of a new life
+		case errors.Is(err, syscall.ECONNREFUSED):
+			return true
+		case !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF):
+			return false // no answer: the network, or a frozen process
+		}
+		if !wait(ctx, time.Duration(try)*time.Millisecond) {
+			return false
+		}
+	}
+	return false
+}
+
+// dial makes a new lifeline to p within d, on one interface if device is not "".
+func (m *Mesh) dial(ctx context.Context, p *peer, d time.Duration, device string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		cerr := raw.Control(func(fd uintptr) {
+			// A peer whose host is gone must not hold a dead connection for hours.
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 10_000)
+			if err == nil && device != "" {
+				err = unix.BindToDevice(int(fd), device)
+			}
+		})
+		return errors.Join(cerr, err)
+	}}
+	c, err := dialer.DialContext(ctx, "tcp", p.addr.String())
+	if err != nil {
+		return nil, err
+	}
+	_ = c.SetDeadline(time.Now().Add(d))
+	if err := m.call(c, p); err != nil {
+		c.Close()
+		return nil, err
+	}
+	_ = c.SetDeadline(time.Time{})
+	return c, nil
+}
+
+// Challenge implements ha.Mesh. A frozen process does not answer, though its kernel
+// still accepts.
+func (m *Mesh) Challenge(to election.ID, d time.Duration) bool {
+	p := m.peer(to)
+	if p == nil {
+		return false
+	}
+	c, err := m.dial(context.Background(), p, d, "")
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
+}
+
+// wait waits for d and reports whether ctx goes on.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,297 @@
+package beat
+
+import (
+	"context"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"proxyd/internal/clock"
+	"proxyd/internal/ha"
+	"proxyd/internal/ha/election"
+)
+
+// A Carrier takes datagrams to other nodes on a way of its own. What arrives on it is
+// given to Mesh.Receive. It may lose, delay, double and reorder.
+type Carrier interface {
+	// Carry sends a datagram to a voter. It does not block and keeps no reference to b.
+	Carry(to election.ID, b []byte)
+}
+
+// Config is what a Mesh must know.
+type Config struct {
+	Cluster   string
+	Secret    string
+	Self      election.ID // an address of Voters
+	Voters    []election.ID
+	Heartbeat time.Duration
+	Now       func() clock.Instant
+	Log       *slog.Logger
+}
+
+// A Mesh connects the voters: what is given to Send goes out on every carrier, what
+// comes in first is delivered, copies and recordings are dropped. It implements ha.Mesh.
+type Mesh struct {
+	Config
+	keys     keys
+	self     uint8
+	epoch    uint64
+	out      cipher.AEAD
+	seq      atomic.Uint64
+	peers    []*peer // by place in Voters, nil for ourselves
+	events   chan ha.MeshEvent
+	udp      *net.UDPConn
+	tcp      net.Listener
+	carriers []Carrier
+	dropped  drops
+
+	bufs sync.Pool // *[]byte for datagrams on their way out
+}
+
+// A peer is another voter.
+type peer struct {
+	id   election.ID
+	addr netip.AddrPort // of its heartbeat and lifeline sockets
+
+	mu      sync.Mutex
+	session session
+	heard   clock.Instant // when it was last heard; 0 never
+	silent  bool
+	longest time.Duration // silence between two datagrams of one life
+}
+
+// events are bounded; the oldest kind of news (a datagram) is what is lost when the
+// reader is that far behind, for the next beat says the same again.
+const eventRoom = 1024
+
+// Listen opens the heartbeat and lifeline sockets, one port above the address that Self
+// is known by, and adds further carriers. Close ends it.
+func Listen(c Config, carriers ...Carrier) (*Mesh, error) {
+	m := &Mesh{Config: c, keys: keys{[]byte(c.Secret), c.Cluster}, carriers: carriers, events: make(chan ha.MeshEvent, eventRoom)}
+	m.bufs.New = func() any { b := make([]byte, 0, 2048); return &b }
+	m.Voters = slices.Sorted(slices.Values(c.Voters))
+	place := slices.Index(m.Voters, c.Self)
+	if place < 0 || len(m.Voters) > 255 {
+		return nil, fmt.Errorf("heartbeat: %s is not one of the voters %v", c.Self, c.Voters)
+	}
+	m.self = uint8(place)
+	var random [8]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return nil, err
+	}
+	m.epoch = binary.BigEndian.Uint64(random[:]) | 1
+	var err error
+	if m.out, err = m.keys.life(m.Self, m.epoch); err != nil {
+		return nil, err
+	}
+	for i, v := range m.Voters {
+		a, err := Address(v)
+		if err != nil {
+			return nil, err
+		}
+		if i == place {
+			m.peers = append(m.peers, nil)
+			if m.udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(a)); err != nil {
+				return nil, fmt.Errorf("heartbeat socket %v: %w", a, err)
+			}
+			if m.tcp, err = net.Listen("tcp", a.String()); err != nil {
+				m.udp.Close()
+				return nil, fmt.Errorf("lifeline socket %v: %w", a, err)
+			}
+			continue
+		}
+		m.peers = append(m.peers, &peer{id: v, addr: a})
+	}
+	return m, nil
+}
+
+// Address returns where a voter's heartbeat and lifeline sockets are: one port above
+// the one in its name.
+func Address(id election.ID) (netip.AddrPort, error) {
+	a, err := netip.ParseAddrPort(string(id))
+	if err != nil {
+		return a, fmt.Errorf("voter %s: %w", id, err)
+	}
+	return netip.AddrPortFrom(a.Addr(), a.Port()+1), nil
+}
+
+// Run moves datagrams and keeps the lifelines until ctx ends. It closes the sockets and
+// then Events.
+func (m *Mesh) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	all.Go(m.read)
+	all.Go(func() { m.serveLifelines(ctx) })
+	all.Go(func() { m.watch(ctx) })
+	all.Go(func() { m.dropped.report(ctx, m.Log) })
+	for _, p := range m.peers {
+		if p != nil {
+			all.Go(func() { m.keepLifeline(ctx, p) })
+		}
+	}
+	<-ctx.Done()
+	m.udp.Close()
+	m.tcp.Close()
+	all.Wait()
+	close(m.events)
+}
+
+// Events implements ha.Mesh.
+func (m *Mesh) Events() <-chan ha.MeshEvent { return m.events }
+
+// Send implements ha.Mesh: msg goes out on every carrier as one datagram, so that the
+// copy which comes second is known for a copy.
+func (m *Mesh) Send(to election.ID, msg []byte) {
+	p := m.peer(to)
+	if p == nil || len(msg) > maxDatagram-overhead {
+		return
+	}
+	p.mu.Lock()
+	echo := p.session.echo()
+	p.mu.Unlock()
+	buf := m.bufs.Get().(*[]byte)
+	*buf = seal(*buf, m.out, head{m.self, m.epoch, m.seq.Add(1)}, echo, msg)
+	// A full socket buffer or an unreachable network loses it, as the network may.
+	_, _ = m.udp.WriteToUDPAddrPort(*buf, p.addr)
+	for _, c := range m.carriers {
+		c.Carry(to, *buf)
+	}
+	m.bufs.Put(buf)
+}
+
+func (m *Mesh) peer(id election.ID) *peer {
+	for _, p := range m.peers {
+		if p != nil && p.id == id {
+			return p
+		}
+	}
+	return nil
+}
+
+func (m *Mesh) read() {
+	buf := make([]byte, maxDatagram+1)
+	for {
+		n, _, err := m.udp.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			if isClosed(err) {
+				return
+			}
+			continue // an ICMP error of an earlier datagram
+		}
+		m.Receive(buf[:n])
+	}
+}
+
+// Receive takes in a datagram that came on any carrier. It decrypts b in place and
+// keeps no reference to it.
+func (m *Mesh) Receive(b []byte) {
+	now := m.Now()
+	if err := m.receive(now, b); err != nil {
+		m.dropped.count(err)
+	}
+}
+
+func (m *Mesh) receive(now clock.Instant, b []byte) error {
+	h, err := parseHead(b)
+	if err != nil {
+		return err
+	}
+	if int(h.sender) >= len(m.peers) || m.peers[h.sender] == nil {
+		return errStranger
+	}
+	p := m.peers[h.sender]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.session.cipher
+	if h.epoch != p.session.epoch || c == nil {
+		if c, err = m.keys.life(p.id, h.epoch); err != nil {
+			return err
+		}
+	}
+	echo, payload, err := open(b, c, h)
+	if err != nil {
+		return err
+	}
+	begun, err := p.session.accept(h, c, echo == m.epoch)
+	if err != nil {
+		return err
+	}
+	m.hear(p, now, begun)
+	if len(payload) > 0 {
+		m.tell(ha.MeshEvent{Kind: ha.Message, From: p.id, Msg: slices.Clone(payload), At: now})
+	}
+	return nil
+}
+
+// hear notes that p was heard. p.mu is held.
+func (m *Mesh) hear(p *peer, now clock.Instant, begun bool) {
+	if !begun && p.heard != 0 && !p.silent {
+		p.longest = max(p.longest, now.Sub(p.heard))
+	}
+	if p.heard == 0 || p.silent || begun {
+		m.tell(ha.MeshEvent{Kind: ha.Alive, From: p.id, At: now})
+	}
+	p.heard, p.silent = now, false
+}
+
+// tell queues an event, or loses it when the reader is far behind.
+func (m *Mesh) tell(e ha.MeshEvent) {
+	select {
+	case m.events <- e:
+	default:
+		m.dropped.full.Add(1)
+	}
+}
+
+// LongestGap returns the longest silence of a peer within one life, and the limit at
+// which it would have been taken for dead.
+func (m *Mesh) LongestGap(id election.ID) (gap, limit time.Duration) {
+	if p := m.peer(id); p != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.longest, m.patience()
+	}
+	return 0, 0
+}
+
+// patience is how long a peer may be silent: six missed beats and a half.
+func (m *Mesh) patience() time.Duration { return 6*m.Heartbeat + m.Heartbeat/2 }
+
+// watch tells of peers that fell silent. When it was itself late, nothing can be said of
+// the others: what they sent waits in our own sockets.
+func (m *Mesh) watch(ctx context.Context) {
+	tick := time.NewTicker(m.Heartbeat / 2)
+	defer tick.Stop()
+	last := m.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := m.Now()
+		asleep := now.Sub(last) > 2*m.Heartbeat
+		last = now
+		if asleep {
+			continue
+		}
+		for _, p := range m.peers {
+			if p == nil {
+				continue
+			}
+			p.mu.Lock()
+			if p.heard != 0 && !p.silent && now.Sub(p.heard) > m.patience() {
+				p.silent = true
+				m.tell(ha.MeshEvent{Kind: ha.Silent, From: p.id, At: now, Info: fmt.Sprintf("nothing heard for %v", now.Sub(p.heard).Round(time.Millisecond))})
+			}
+			p.mu.Unlock()
+		}
+	}
+}

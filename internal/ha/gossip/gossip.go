@@ -1,0 +1,203 @@
+// Package gossip is the membership of the cluster, on memberlist: who can be reached,
+// the state that all nodes share, and a carrier of the mesh beside the heartbeat.
+package gossip
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"proxyd/internal/ha/election"
+)
+
+// Config is what a Gossip must know.
+type Config struct {
+	Cluster   string
+	Secret    string
+	Self      election.ID // the address it binds and is known by
+	Voters    []election.ID
+	Transport memberlist.Transport // nil: real sockets
+	Log       *slog.Logger
+
+	// Receive is given the datagrams that Carry sent on the other side. It must not block
+	// and must not keep b. It is set before Join.
+	Receive func(b []byte)
+	// State is what all nodes share; nil shares nothing.
+	State State
+}
+
+// State is what nodes give each other whole when they meet, and from time to time.
+type State interface {
+	Encode() []byte
+	Merge(b []byte) error
+}
+
+// A Gossip is this node's membership. Start makes one; Close ends it.
+type Gossip struct {
+	Config
+	list    *memberlist.Memberlist
+	address map[election.ID]memberlist.Address
+
+	mu    sync.Mutex
+	alive map[string]bool // by name, without ourselves
+
+	refused atomic.Uint64 // packets with another key, or junk
+}
+
+// rejoin is how often nodes that are configured and not members are asked to join.
+// memberlist forgets a member that it took for dead and never asks it again: after a cut
+// of a pair both sides would stay alone for ever.
+const rejoin = time.Second
+
+// Start binds the sockets. Nobody is contacted before Run.
+func Start(c Config) (*Gossip, error) {
+	key, err := hkdf.Key(sha256.New, []byte(c.Secret), []byte("proxyd "+c.Cluster), "gossip", 32)
+	if err != nil {
+		return nil, err
+	}
+	self, err := netip.ParseAddrPort(string(c.Self))
+	if err != nil {
+		return nil, fmt.Errorf("gossip: voter %s: %w", c.Self, err)
+	}
+	g := &Gossip{Config: c, address: map[election.ID]memberlist.Address{}, alive: map[string]bool{}}
+	for _, v := range c.Voters {
+		g.address[v] = memberlist.Address{Addr: string(v), Name: string(v)}
+	}
+	m := memberlist.DefaultLANConfig()
+	m.Name = string(c.Self)
+	m.BindAddr, m.BindPort = self.Addr().String(), int(self.Port())
+	m.AdvertiseAddr, m.AdvertisePort = m.BindAddr, m.BindPort
+	m.Label = c.Cluster
+	m.SecretKey = key
+	m.Transport = c.Transport
+	// On a LAN these find a dead member within a second without false alarms; the
+	// election does not wait for them.
+	m.ProbeInterval, m.ProbeTimeout = 500*time.Millisecond, 200*time.Millisecond
+	m.SuspicionMult = 3
+	m.GossipInterval = 200 * time.Millisecond
+	m.PushPullInterval = 15 * time.Second
+	m.TCPTimeout = 2 * time.Second
+	m.DeadNodeReclaimTime = time.Second // a node that restarts keeps its name and address
+	m.Delegate = (*delegate)(g)
+	m.Events = (*events)(g)
+	m.LogOutput = &logFilter{log: c.Log, refused: &g.refused}
+	if g.list, err = memberlist.Create(m); err != nil {
+		return nil, fmt.Errorf("gossip socket %s: %w", c.Self, err)
+	}
+	return g, nil
+}
+
+// Run joins the configured voters, again and again those that are missing, until ctx
+// ends; then it leaves and closes the sockets.
+func (g *Gossip) Run(ctx context.Context) {
+	tick := time.NewTicker(rejoin)
+	defer tick.Stop()
+	var warned uint64
+	for n := 1; ; n++ {
+		if missing := g.missing(); len(missing) > 0 {
+			// What cannot be joined now is tried again; the status shows who is missing.
+			_, _ = g.list.Join(missing)
+		}
+		select {
+		case <-ctx.Done():
+			_ = g.list.Leave(200 * time.Millisecond)
+			_ = g.list.Shutdown()
+			return
+		case <-tick.C:
+		}
+		if refused := g.refused.Load(); n%60 == 0 && refused > warned {
+			g.Log.Warn("gossip packets dropped: another key, version or program", "count", refused-warned)
+			warned = refused
+		}
+	}
+}
+
+// missing returns the voters that are configured and not members.
+func (g *Gossip) missing() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var out []string
+	for _, v := range g.Voters {
+		if v != g.Self && !g.alive[string(v)] {
+			out = append(out, string(v))
+		}
+	}
+	return out
+}
+
+// Alive returns which voters memberlist has as members now, ourselves included.
+func (g *Gossip) Alive() []election.ID {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := []election.ID{g.Self}
+	for _, v := range g.Voters {
+		if g.alive[string(v)] {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// Refused returns how many packets were dropped because of another key, or as junk.
+func (g *Gossip) Refused() uint64 { return g.refused.Load() }
+
+// Carry implements beat.Carrier.
+func (g *Gossip) Carry(to election.ID, b []byte) {
+	if a, known := g.address[to]; known {
+		_ = g.list.SendToAddress(a, b)
+	}
+}
+
+// delegate is what memberlist asks and tells. Its methods run on the packet loop.
+type delegate Gossip
+
+func (*delegate) NodeMeta(int) []byte             { return nil }
+func (*delegate) GetBroadcasts(int, int) [][]byte { return nil }
+
+func (d *delegate) NotifyMsg(b []byte) {
+	if d.Receive != nil {
+		// Receive decrypts in place, and memberlist uses b again.
+		d.Receive(slices.Clone(b))
+	}
+}
+
+func (d *delegate) LocalState(bool) []byte {
+	if d.State == nil {
+		return nil
+	}
+	return d.State.Encode()
+}
+
+func (d *delegate) MergeRemoteState(b []byte, _ bool) {
+	if d.State == nil || len(b) == 0 {
+		return
+	}
+	if err := d.State.Merge(b); err != nil {
+		d.Log.Warn("cluster state of a peer", "error", err)
+	}
+}
+
+// events keeps Gossip.alive.
+type events Gossip
+
+func (e *events) NotifyJoin(n *memberlist.Node)   { e.set(n, true) }
+func (e *events) NotifyUpdate(n *memberlist.Node) { e.set(n, true) }
+func (e *events) NotifyLeave(n *memberlist.Node)  { e.set(n, false) }
+
+func (e *events) set(n *memberlist.Node, alive bool) {
+	if n.Name == string(e.Self) {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.alive[n.Name] = alive
+}
