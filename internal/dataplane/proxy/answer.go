@@ -14,16 +14,29 @@ import (
 // A cause is why an answer was made here. Its word is the reason in the access log and
 // in proxyd_http_local_responses_total.
 type cause struct {
-	word   string
-	status int // that goes with it; 0 for those of the configuration
+	word     string
+	status   int  // that goes with it; 0 for those of the configuration
+	alarming bool // counted from 0 on, so that an alert sees the first
 }
 
-// causes are all there are, so that each is counted from 0 on.
+// causes are all there are.
 var causes = [...]cause{
-	{"respond", 0}, {"redirect", 0}, {"options", 200}, {noRoute, 404}, {"method", 405}, {"host", 400},
-	{"too_large", 413}, {"client_body", 400}, {"client_slow", 408},
-	{"no_server", 503}, {"connect", 502}, {"broken", 502}, {"bad_response", 502}, {"timeout", 504},
-	{"drain", 503}, {"template", 500},
+	{"respond", 0, false},
+	{"redirect", 0, false},
+	{"options", 200, false},
+	{noRoute, 404, false},
+	{"method", 405, false},
+	{"host", 400, false},
+	{"template", 500, false},
+	{"too_large", 413, false},
+	{"client_body", 400, false},
+	{"client_slow", 408, false},
+	{"drain", 503, false},
+	{"no_server", 503, true},
+	{"connect", 502, true},
+	{"broken", 502, true},
+	{"bad_response", 502, true},
+	{"timeout", 504, true},
 }
 
 const noRoute = "no_route"

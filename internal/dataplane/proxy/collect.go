@@ -96,17 +96,20 @@ func (c *routeCounters) collect(m sink, listeners []*listenerCounters) {
 	m.gauge(descInflight, float64(c.inflight.Load()), c.label)
 	m.counter(descBytesIn, c.in.Load(), c.label)
 	m.counter(descBytesOut, c.out.Load(), c.label)
-	for class := 1; class < len(classes); class++ {
-		m.histogram(descDuration, &c.duration[class], c.label, classes[class])
+	for class := range c.duration {
+		// A route has a series for each class that it has seen, and for 2xx always.
+		if class == 2 || !c.duration[class].Empty() {
+			m.histogram(descDuration, &c.duration[class], c.label, classes[class])
+		}
 	}
 	for i := range causes {
-		status := int64(causes[i].status)
+		n, status := c.local[i].Load(), int64(causes[i].status)
 		if status == 0 {
-			if status = c.statuses[i].Load(); status == 0 {
-				continue
-			}
+			status = c.statuses[i].Load()
 		}
-		m.counter(descLocal, c.local[i].Load(), c.label, strconv.FormatInt(status, 10), causes[i].word)
+		if n > 0 || causes[i].alarming {
+			m.counter(descLocal, n, c.label, strconv.FormatInt(status, 10), causes[i].word)
+		}
 	}
 	for i, rc := range *c.requests.Load() {
 		if i >= len(listeners) {

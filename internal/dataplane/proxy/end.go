@@ -23,7 +23,7 @@ func (p *Plane) End(x *dataplane.Exchange, err error) {
 	}
 	status := x.Response.Status
 	if !x.Mark.Answered && !x.Mark.Local {
-		status = statusClientGone
+		status = unanswered(err)
 	}
 	if err != nil && x.Mark.Reason == "" {
 		x.Mark.Reason = ending(err)
@@ -32,6 +32,18 @@ func (p *Plane) End(x *dataplane.Exchange, err error) {
 	if r.Log {
 		p.access.exchange(x, s.conf.Node.Name, status, now)
 	}
+}
+
+// unanswered is the status for the log and the counters of an exchange that got no
+// answer at all.
+func unanswered(err error) int {
+	switch {
+	case errors.Is(err, dataplane.ErrClientGone), errors.Is(err, dataplane.ErrClientSlow):
+		return statusClientGone
+	case errors.Is(err, dataplane.ErrDrained):
+		return 503
+	}
+	return 500
 }
 
 // ending is the reason in the log line of an exchange whose answer did not reach the

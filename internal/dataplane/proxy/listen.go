@@ -72,9 +72,10 @@ func wanted(c *config.Config, listeners *listenerSet) []*door {
 }
 
 // open gives each door its socket: the one already open for that address, or a new
-// one. It returns the doors that stay as they are, those to serve from now on, and
-// nothing opened if there is an error.
+// one. It returns the doors of the new snapshot and those of them that are not served
+// yet. On error nothing that it opened stays open.
 func (p *Plane) open(doors []*door) (all, fresh []*door, err error) {
+	moved := p.moveAside(doors)
 	for _, d := range doors {
 		old := p.doors[d.address]
 		switch {
@@ -91,12 +92,55 @@ func (p *Plane) open(doors []*door) (all, fresh []*door, err error) {
 			for _, f := range fresh {
 				f.socket.Close()
 			}
+			p.moveBack(moved)
 			return nil, nil, fmt.Errorf("open listener %q on %s: %w", d.listener.Name, d.address, reason(err))
 		}
 		d.listener.Address = d.socket.Addr().String()
 		all, fresh = append(all, d), append(fresh, d)
 	}
 	return all, fresh, nil
+}
+
+// moveAside closes open doors that no one wants any more and that keep a wanted one
+// from being opened: ":80" stands in the way of "10.0.0.9:80", and the reverse.
+func (p *Plane) moveAside(doors []*door) (moved []*door) {
+	keep := make(map[string]bool)
+	ports := make(map[string]bool) // of doors to open
+	for _, d := range doors {
+		keep[d.address] = true
+		if _, port, err := net.SplitHostPort(d.address); err == nil && p.doors[d.address] == nil && port != "0" {
+			ports[port] = true
+		}
+	}
+	for address, d := range p.doors {
+		if _, port, err := net.SplitHostPort(address); err == nil && !keep[address] && ports[port] {
+			delete(p.doors, address)
+			d.socket.Close()
+			moved = append(moved, d)
+		}
+	}
+	return moved
+}
+
+// moveBack opens again what moveAside closed.
+func (p *Plane) moveBack(moved []*door) {
+	for _, d := range moved {
+		socket, err := p.opt.Listen("tcp", d.address)
+		if err != nil {
+			p.lost(d, err)
+			continue
+		}
+		again := &door{address: d.address, listener: d.listener, socket: socket}
+		p.doors[d.address] = again
+		go p.serve(again) // ends when the door's socket is closed
+	}
+}
+
+// lost notes a listener that should be open and is not.
+func (p *Plane) lost(d *door, err error) {
+	text := fmt.Sprintf("listener %q on %s: %v", d.listener.Name, d.address, err)
+	p.broken.Store(&text)
+	p.opt.Logger.Error("listener ended", "listener", d.listener.Name, "address", d.address, "err", err)
 }
 
 func withAddress(l dataplane.Listener, address string) dataplane.Listener {

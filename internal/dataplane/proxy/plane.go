@@ -62,7 +62,6 @@ type Plane struct {
 	mu    sync.Mutex       // guards what follows: one Apply, Drain or Shutdown at a time
 	doors map[string]*door // by address as configured
 	stop  context.CancelFunc
-	ended bool
 }
 
 // resolveTime is how long Apply waits for the names of new servers.
@@ -118,8 +117,8 @@ func (p *Plane) noteReload(ok bool) {
 }
 
 func (p *Plane) apply(c *config.Config) error {
-	if p.ended {
-		return errors.New("the data plane is shut down")
+	if p.draining.Load() {
+		return errors.New("the data plane is draining")
 	}
 	doors := wanted(c, &p.listeners)
 	old := p.current.Load()
@@ -156,6 +155,7 @@ func (p *Plane) apply(c *config.Config) error {
 			pool.Retire(s.pools[name])
 		}
 	}
+	p.broken.Store(nil)
 	before := p.doors
 	p.doors = make(map[string]*door, len(all))
 	for _, d := range all {
@@ -189,12 +189,12 @@ func (p *Plane) serve(d *door) {
 	err := p.opt.Engine.Serve(d.listener, d.socket, p)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ended || p.draining.Load() || p.doors[d.address] != d {
+	if p.draining.Load() || p.doors[d.address] != d {
 		return
 	}
-	text := fmt.Sprintf("listener %q on %s: %v", d.listener.Name, d.address, err)
-	p.broken.Store(&text)
-	p.opt.Logger.Error("listener ended", "listener", d.listener.Name, "address", d.address, "err", err)
+	d.socket.Close()
+	delete(p.doors, d.address) // so that the next Apply opens it again
+	p.lost(d, err)
 }
 
 func (p *Plane) openAccessLog(c config.Access) (io.Writer, *os.File, error) {
@@ -242,7 +242,6 @@ func (p *Plane) Drain(ctx context.Context) error {
 func (p *Plane) Shutdown(ctx context.Context) error {
 	err := p.Drain(ctx)
 	p.mu.Lock()
-	p.ended = true
 	if p.stop != nil {
 		p.stop()
 	}

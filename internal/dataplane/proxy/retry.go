@@ -19,7 +19,7 @@ func (p *Plane) Retry(x *dataplane.Exchange, err error) dataplane.Verdict {
 			return dataplane.Again
 		}
 	}
-	p.release(x, r)
+	p.release(x, r) // where the server is not to blame
 	if word == "" {
 		return dataplane.Close
 	}
@@ -40,9 +40,7 @@ func blame(err error) (word string, server bool) {
 		return "too_large", false
 	case errors.Is(err, dataplane.ErrDrained):
 		return "drain", false
-	case errors.Is(err, dataplane.ErrTotalTime):
-		return "timeout", false
-	case errors.Is(err, dataplane.ErrConnectTime), errors.Is(err, dataplane.ErrSendTime), errors.Is(err, dataplane.ErrReadTime):
+	case errors.Is(err, dataplane.ErrTotalTime), errors.Is(err, dataplane.ErrConnectTime), errors.Is(err, dataplane.ErrSendTime), errors.Is(err, dataplane.ErrReadTime):
 		return "timeout", true
 	case errors.Is(err, dataplane.ErrConnect):
 		return "connect", true
@@ -61,15 +59,19 @@ func (p *Plane) other(x *dataplane.Exchange, r *compiledRoute, err error) *upstr
 		return nil
 	}
 	now := p.opt.Now()
-	r.pool.Failed(failed, now, err, p.opt.Logger)
+	if x.Mark.Answered {
+		r.pool.Broke(failed, now, err, p.opt.Logger)
+	} else {
+		r.pool.Failed(failed, now, err, p.opt.Logger)
+	}
 	p.release(x, r)
 	if x.Attempt > 1 {
 		r.pool.Retries[upstream.RetryFailed].Add(1)
 	}
-	if x.Attempt >= r.attempts || !x.Replayable || x.Sent && !x.Request.Method.Idempotent() {
+	if errors.Is(err, dataplane.ErrTotalTime) || x.Attempt >= r.attempts || !x.Replayable || x.Sent && !x.Request.Method.Idempotent() {
 		return nil
 	}
-	x.Mark.Tried[x.Attempt-1] = &failed.Server
+	x.Mark.Tried[x.Attempt-1] = &failed.Server // compile bounds attempts by its length
 	server, _ := r.pool.PickOther(now, x.Mark.ClientIP, x.Mark.Tried[:x.Attempt])
 	return server
 }

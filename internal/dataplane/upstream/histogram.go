@@ -30,6 +30,16 @@ func (h *Histogram) Observe(d time.Duration) {
 	h.nanos.Add(uint64(d))
 }
 
+// Empty reports that nothing was counted yet.
+func (h *Histogram) Empty() bool {
+	for i := range h.buckets {
+		if h.buckets[i].Load() > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // Read returns how many durations there were, their sum in seconds, and how many were
 // at most as long as each bound, keyed by the bound in seconds.
 func (h *Histogram) Read() (count uint64, seconds float64, buckets map[float64]uint64) {

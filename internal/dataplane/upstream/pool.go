@@ -171,7 +171,7 @@ func (p *Pool) pick(now time.Time, client netip.Addr, tried []*dataplane.Server)
 		}
 	}
 	for _, s := range p.servers {
-		if s.fit(now) && s.Addr().IsValid() {
+		if s.fit(now) {
 			return nil // it has been tried
 		}
 	}
@@ -263,5 +263,8 @@ func (s *slot) eligible(now time.Time, tried []*dataplane.Server, anyone bool) b
 			return false
 		}
 	}
-	return s.Addr().IsValid() && (anyone || s.fit(now))
+	if anyone {
+		return s.Addr().IsValid()
+	}
+	return s.fit(now)
 }

@@ -30,7 +30,7 @@ type Server struct {
 	host string // to resolve; "" if the name is an address
 	port uint16
 
-	unfit atomic.Bool // !health.Clean(): the hot path reads this alone
+	unfit atomic.Bool // has no address, or !health.Clean(): the hot path reads this alone
 
 	mu     sync.Mutex // guards what follows
 	health Health
@@ -58,6 +58,7 @@ func newServer(pool, name string) (*Server, error) {
 		s.SetAddr(netip.AddrPortFrom(a.Unmap(), s.port))
 	} else {
 		s.host = host
+		s.unfit.Store(true)
 	}
 	return s, nil
 }
@@ -69,7 +70,7 @@ func (s *Server) fit(now time.Time) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.health.Fit(now)
+	return s.Addr().IsValid() && s.health.Fit(now)
 }
 
 // take notes that the server is given an exchange.
@@ -84,7 +85,7 @@ func (s *Server) take(now time.Time, p config.Passive) {
 func (s *Server) change(do func(*Health)) {
 	s.mu.Lock()
 	do(&s.health)
-	s.unfit.Store(!s.health.Clean())
+	s.unfit.Store(!s.Addr().IsValid() || !s.health.Clean())
 	s.mu.Unlock()
 }
 
@@ -115,6 +116,7 @@ func (s *Server) resolved(addrs []netip.Addr) bool {
 		return false
 	}
 	s.SetAddr(netip.AddrPortFrom(s.addrs[0], s.port))
+	s.unfit.Store(!s.health.Clean())
 	return true
 }
 
