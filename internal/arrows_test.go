@@ -30,7 +30,7 @@ var allowed = map[string]string{
 	"dataplane/route":    "config dataplane",
 	"dataplane/upstream": "clock config dataplane dataplane/http1",
 	"dataplane/engine":   "dataplane dataplane/http1",
-	"dataplane/proxy":    "clock config dataplane dataplane/engine dataplane/route dataplane/upstream",
+	"dataplane/proxy":    "clock config dataplane dataplane/engine dataplane/http1 dataplane/route dataplane/upstream",
 }
 
 // forbidden names what may not be imported, with the reason that a reader is owed.

@@ -3,12 +3,12 @@ package proxy
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/http1"
 )
 
 // A cause is why an answer was made here. Its word is the reason in the access log and
@@ -69,7 +69,7 @@ var (
 
 // newAnswer makes a plain answer that says its status and nothing of our insides.
 func newAnswer(status int, reason string) *answer {
-	return &answer{status: status, kind: plainText, body: fmt.Appendf(nil, "%d %s\n", status, http.StatusText(status)), reason: reason}
+	return &answer{status: status, kind: plainText, body: fmt.Appendf(nil, "%d %s\n", status, http1.Reason(status)), reason: reason}
 }
 
 // configured is the answer of a route with respond.

@@ -5,16 +5,19 @@ import (
 	"time"
 
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/http1"
 	"proxyd/internal/dataplane/upstream"
 )
 
 var (
-	nameHost = []byte("Host")
-	nameVia  = []byte("Via")
-	via11    = []byte("1.1 proxyd")
-	via10    = []byte("1.0 proxyd")
-	asterisk = []byte("*")
-	colon    = []byte(":")
+	nameHost       = []byte("Host")
+	nameConnection = []byte("Connection")
+	valueUpgrade   = []byte("upgrade")
+	nameVia        = []byte("Via")
+	via11          = []byte("1.1 proxyd")
+	via10          = []byte("1.0 proxyd")
+	asterisk       = []byte("*")
+	colon          = []byte(":")
 )
 
 // Begin strips what is of this hop or pretended, answers what is answered here, and
@@ -24,7 +27,8 @@ func (p *Plane) Begin(x *dataplane.Exchange) dataplane.Verdict {
 	s, r := of(x)
 	q := &x.Request
 	seen := s.origin(x)
-	stripHop(&q.Header, r.WebSocket && q.WebSocket, q.Nominated)
+	upgrade := r.WebSocket && q.WebSocket // S11: nothing else is upgraded to
+	http1.StripHop(&q.Header, q.Nominated, upgrade)
 	stripForwarded(&q.Header)
 
 	switch {
@@ -55,6 +59,9 @@ func (p *Plane) Begin(x *dataplane.Exchange) dataplane.Verdict {
 		via = via10
 	}
 	q.Header.Add(dataplane.Via, nameVia, via)
+	if upgrade {
+		q.Header.Add(dataplane.Connection, nameConnection, valueUpgrade)
+	}
 	return dataplane.Next
 }
 

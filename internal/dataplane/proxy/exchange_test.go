@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/http1"
 )
 
 func TestHopByHopFieldsStopHere(t *testing.T) { // B2, S11
@@ -90,7 +90,7 @@ func TestAnswersMadeHere(t *testing.T) {
 		{"S12 CONNECT", func(x *dataplane.Exchange) { x.Request.Method = dataplane.CONNECT }, "known", "/", 405, "405 Method Not Allowed\n", "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH", "method"},
 		{"S13 TRACE", func(x *dataplane.Exchange) { x.Request.Method = dataplane.TRACE }, "known", "/", 405, "405 Method Not Allowed\n", "", "method"},
 		{"S15 OPTIONS *", func(x *dataplane.Exchange) { x.Request.Method = dataplane.OPTIONS }, "known", "*", 200, "", "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH", "options"},
-		{"body too large", func(x *dataplane.Exchange) { x.Request.Length = 1001 }, "known", "/", 413, "413 Request Entity Too Large\n", "", "too_large"},
+		{"body too large", func(x *dataplane.Exchange) { x.Request.Length = 1001 }, "known", "/", 413, "413 Content Too Large\n", "", "too_large"},
 		{"no server", nil, "x", "/none", 503, "503 Service Unavailable\n", "", "no_server"},
 	} {
 		x := get(c.host, c.path)
@@ -306,7 +306,7 @@ func TestStatusOfAnExchangeWithoutAnswer(t *testing.T) {
 
 func TestEveryCauseHasAPlainAnswer(t *testing.T) {
 	for word, a := range newAnswers() {
-		if a.reason != word || (len(a.body) > 0 && string(a.body) != fmt.Sprintf("%d %s\n", a.status, http.StatusText(a.status))) {
+		if a.reason != word || (len(a.body) > 0 && string(a.body) != fmt.Sprintf("%d %s\n", a.status, http1.Reason(a.status))) {
 			t.Errorf("%s: %d %q", word, a.status, a.body)
 		}
 	}

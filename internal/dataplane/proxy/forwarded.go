@@ -111,10 +111,20 @@ func stripForwarded(h *dataplane.Header) {
 		case dataplane.Forwarded, dataplane.XForwarded, dataplane.XForwardedFor, dataplane.XForwardedProto,
 			dataplane.XForwardedHost, dataplane.XForwardedPort, dataplane.XRealIP, dataplane.Proxy:
 			continue
+		case dataplane.Other:
+			if inFamily(f.Name) {
+				continue
+			}
 		}
 		kept = append(kept, f)
 	}
 	*h = kept
+}
+
+// inFamily reports whether a name that the parser does not know begins X-Forwarded-.
+func inFamily(name []byte) bool {
+	const prefix = "x-forwarded-"
+	return len(name) > len(prefix) && name[1] == '-' && bytes.EqualFold(name[:len(prefix)], nameXForwardedFor[:len(prefix)])
 }
 
 // addForwarded tells the server where the request comes from. It has no effect on what

@@ -43,10 +43,10 @@ func TestForwardedFieldsAreOurs(t *testing.T) { // B3, S10, S14
 	x := with(get("shop.example.com", "/"),
 		"X-Forwarded-For: 1.1.1.1", "X-Forwarded-Proto: https", "X-Forwarded-Host: evil", "X-Forwarded-Port: 1", "X-Forwarded-Prefix: /x",
 		"X-Forwarded-Server: evil", "X-Real-IP: 1.1.1.1", "X-Original-URL: /admin", "X-Rewrite-URL: /admin", "True-Client-IP: 1.1.1.1",
-		"X-Client-IP: 1.1.1.1", "Forwarded: for=1.1.1.1", "Proxy: http://evil", "Accept: */*")
+		"X-Client-IP: 1.1.1.1", "Forwarded: for=1.1.1.1", "Proxy: http://evil", "x-forwarded-ssl: on", "X-Forwarded: y", "Accept: */*")
 	begin(p, x)
 	want := []string{
-		"Host: shop.example.com", "Accept: */*",
+		"Host: shop.example.com", "X-Forwarded: y", "Accept: */*",
 		"X-Forwarded-For: 198.51.100.9", "X-Real-IP: 198.51.100.9", "X-Forwarded-Proto: http", "X-Forwarded-Host: shop.example.com",
 		"X-Forwarded-Port: 8080", `Forwarded: for=198.51.100.9;host="shop.example.com";proto=http`, "Via: 1.1 proxyd",
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/http1"
 	"proxyd/internal/dataplane/upstream"
 )
 
@@ -24,7 +25,7 @@ func (p *Plane) Respond(x *dataplane.Exchange) dataplane.Verdict {
 		}
 	}
 	h := &x.Response.Header
-	stripHop(h, x.Response.Status == 101 && x.Request.WebSocket && r.WebSocket, x.Response.Nominated)
+	http1.StripHop(h, x.Response.Nominated, x.Response.Status == 101 && x.Request.WebSocket && r.WebSocket)
 	h.Add(dataplane.Via, nameVia, via11)
 	return dataplane.Next
 }

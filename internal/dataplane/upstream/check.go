@@ -1,22 +1,24 @@
 package upstream
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"proxyd/internal/config"
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/http1"
 )
 
-// maxProbeBytes is what a check reads of an answer at most.
-const maxProbeBytes = 32 << 10
+// probeLimits bound what a check reads of an answer.
+var probeLimits = http1.Limits{HeaderBytes: 32 << 10, Fields: 100}
 
 // A checker asks one server for its health at the interval of its pool.
 type checker struct {
@@ -119,32 +121,23 @@ func (c *checker) probe(ctx context.Context) string {
 
 // readStatus reads a whole answer's head, past interim ones, and returns its status.
 func (c *checker) readStatus(conn net.Conn) (int, error) {
-	if c.buf == nil {
-		c.buf = make([]byte, 0, 4096)
-	}
+	var r dataplane.Response
 	buf := c.buf[:0]
 	for {
-		if end := bytes.Index(buf, []byte("\r\n\r\n")); end >= 0 {
-			if len(buf) < 12 || !bytes.HasPrefix(buf, []byte("HTTP/1.")) {
-				return 0, errors.New("no HTTP")
-			}
-			status, err := strconv.Atoi(string(buf[9:12]))
-			if err != nil {
-				return 0, errors.New("no HTTP")
-			}
-			if status >= 200 {
-				return status, nil
-			}
-			buf = append(buf[:0], buf[end+4:]...)
+		r.Reset()
+		n, err := http1.ParseResponse(buf, &r, false, probeLimits)
+		if err != nil {
+			return 0, err
+		}
+		if n > 0 && r.Status >= 200 {
+			return r.Status, nil
+		}
+		if n > 0 {
+			buf = buf[:copy(buf, buf[n:])]
 			continue
 		}
-		if len(buf) >= maxProbeBytes {
-			return 0, errors.New("head too long")
-		}
-		if len(buf) == cap(buf) {
-			buf = append(buf, 0)[:len(buf)]
-		}
-		n, err := conn.Read(buf[len(buf):cap(buf)])
+		buf = slices.Grow(buf, 1024)
+		n, err = conn.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		c.buf = buf
 		if n == 0 && err != nil {

@@ -86,11 +86,11 @@ func TestChecksFollowTheServer(t *testing.T) {
 			t.Fatalf("state %s, %q after 4 intervals of 500", state, why)
 		}
 		s.set(ok)
-		time.Sleep(5500 * time.Millisecond)
+		time.Sleep(4400 * time.Millisecond) // less than an interval with its jitter
 		if stateOf(p) != "down" {
 			t.Error("up after one good check of two")
 		}
-		time.Sleep(6 * time.Second)
+		time.Sleep(7 * time.Second)
 		if stateOf(p) != "up" {
 			t.Error("still down after two good checks")
 		}
@@ -106,7 +106,7 @@ func TestWhatFailsACheck(t *testing.T) {
 		{"silent", "hang", "read: timed out"},
 		{"status", "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "status 404"},
 		{"no HTTP", "SSH-2.0-OpenSSH\r\n\r\n", "read: "},
-		{"endless head", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 2*maxProbeBytes), "read: "},
+		{"endless head", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 2*probeLimits.HeaderBytes), "read: "},
 	} {
 		t.Run(c.why, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
