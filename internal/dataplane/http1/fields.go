@@ -39,8 +39,9 @@ func parseFields(b []byte, i int, h *dataplane.Header, f *framing, max int) (int
 			}
 			return i + 2, nil
 		}
-		start := i
-		for i < len(b) && is(b[i], token) {
+		start, seen := i, class(0)
+		for i < len(b) && classes[b[i]]&token != 0 {
+			seen |= classes[b[i]]
 			i++
 		}
 		if i == len(b) {
@@ -70,10 +71,10 @@ func parseFields(b []byte, i int, h *dataplane.Header, f *framing, max int) (int
 		if len(*h) == max {
 			return 0, malformed(431, "fields", "")
 		}
-		id, odd := identify(name)
-		if odd {
+		if seen&underscore != 0 {
 			continue // B4: a name with "_" may be read as one with "-" further on
 		}
+		id := identify(name)
 		if err := f.note(id, value, len(*h)); err != nil {
 			return 0, err
 		}
@@ -186,27 +187,23 @@ func plainSlow(b []byte) bool {
 	return true
 }
 
-// identify names a field. odd says that the name has an underscore.
-func identify(name []byte) (id dataplane.FieldID, odd bool) {
-	candidates := namesByLength(len(name))
-	for i := range candidates {
-		if same(name, candidates[i].name) {
-			return candidates[i].id, false
+// identify finds a name among those that are known.
+func identify(name []byte) dataplane.FieldID {
+	if len(name) >= len(names) {
+		return dataplane.Other
+	}
+	first := lower(name[0])
+	for i := range names[len(name)] {
+		if k := &names[len(name)][i]; k.name[0] == first && same(name, k.name) {
+			return k.id
 		}
 	}
-	return dataplane.Other, bytes.IndexByte(name, '_') >= 0
+	return dataplane.Other
 }
 
 type known struct {
 	name string
 	id   dataplane.FieldID
-}
-
-func namesByLength(n int) []known {
-	if n < len(names) {
-		return names[n]
-	}
-	return nil
 }
 
 // names are the known fields by the length of their name. It is read-only.

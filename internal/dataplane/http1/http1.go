@@ -26,6 +26,7 @@ const (
 	unreserved                   // RFC 3986, 2.3
 	hexDigit
 	hostChar // of a reg-name or IPv4 address, without percent-encoding
+	underscore
 )
 
 // classes is read-only.
@@ -38,7 +39,7 @@ var classes = func() (t [256]class) {
 	const alnum = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 	mark(alnum+"!#$%&'*+-.^_`|~", token)
 	mark(alnum+"-._~", unreserved|hostChar)
-	mark("!$&'()*+,;=", 0)
+	mark("_", underscore)
 	mark("0123456789abcdefABCDEF", hexDigit)
 	for c := 0x21; c < 0x7f; c++ {
 		t[c] |= visible

@@ -86,23 +86,22 @@ func pathQuery(r *dataplane.Request, t []byte) error {
 // authority reads host and port (RFC 3986, 3.2, without user information) and lowers
 // the host's case in place. A trailing dot is left out of host.
 func authority(b []byte) (host, port []byte, err error) {
-	bad := malformed(400, "host", "")
 	if len(b) == 0 {
-		return nil, nil, bad
+		return nil, nil, malformed(400, "host", "")
 	}
 	host = b
 	if b[0] == '[' {
 		end := bytes.IndexByte(b, ']')
 		if end < 0 {
-			return nil, nil, bad
+			return nil, nil, malformed(400, "host", "")
 		}
 		if a, perr := netip.ParseAddr(string(b[1:end])); perr != nil || !a.Is6() || a.Zone() != "" {
-			return nil, nil, bad
+			return nil, nil, malformed(400, "host", "")
 		}
 		host = b[: end+1 : end+1]
 		if rest := b[end+1:]; len(rest) > 0 {
 			if rest[0] != ':' {
-				return nil, nil, bad
+				return nil, nil, malformed(400, "host", "")
 			}
 			port = rest[1:]
 		}
@@ -118,21 +117,21 @@ func authority(b []byte) (host, port []byte, err error) {
 			switch {
 			case c == '.':
 				if label == 0 {
-					return nil, nil, bad
+					return nil, nil, malformed(400, "host", "")
 				}
 				label = 0
 			case is(c, hostChar):
 				host[i] = lower(c)
 				label++
 			default:
-				return nil, nil, bad
+				return nil, nil, malformed(400, "host", "")
 			}
 		}
 		if len(host) > 0 && host[len(host)-1] == '.' {
 			host = host[: len(host)-1 : len(host)-1]
 		}
 		if len(host) == 0 || len(host) > 253 {
-			return nil, nil, bad
+			return nil, nil, malformed(400, "host", "")
 		}
 	}
 	if len(port) == 0 {
@@ -140,7 +139,7 @@ func authority(b []byte) (host, port []byte, err error) {
 	}
 	n, ok := number(port)
 	if !ok || len(port) > 5 || n > 65535 {
-		return nil, nil, bad
+		return nil, nil, malformed(400, "host", "")
 	}
 	return host, port, nil
 }
