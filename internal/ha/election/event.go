@@ -46,6 +46,10 @@ type (
 	// HandOver asks the holder to move the address to a named voter, or to the best fit
 	// one if To is "".
 	HandOver struct{ To ID }
+	// Order tells in which order the voters are candidates, the best first, once it is
+	// known: prefer names nodes, and their names come with the beat. It holds the same
+	// voters as Config.Voters and changes nothing but who waits how long.
+	Order struct{ Voters []ID }
 	// Deaf says that this node hears nothing at all on the address's network. A deaf
 	// holder lets go.
 	Deaf struct{ Deaf bool }
@@ -57,6 +61,7 @@ func (Fitness) event()  {}
 func (Gone) event()     {}
 func (Permit) event()   {}
 func (HandOver) event() {}
+func (Order) event()    {}
 func (Deaf) event()     {}
 
 // An Action is something the node must now do. Actions are done in order, each
