@@ -1,13 +1,16 @@
 # Every target is what CI and you both type. What needs more than three lines is Go code.
 GO ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@2026.2.2
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BUILD = $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+PREFIX ?= /usr/local
 
 .PHONY: build
 build: ## bin/proxyd and bin/hactl
-	$(GO) build -trimpath -o bin/ ./cmd/proxyd ./cmd/hactl
+	CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/proxyd ./cmd/hactl
 
 .PHONY: test
-test: check unit ## everything CI runs
+test: check units unit ## everything CI runs
 
 .PHONY: check
 check:
@@ -15,6 +18,23 @@ check:
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 
+.PHONY: units
+units: build ## the systemd unit, where systemd is there to judge it
+	@mkdir -p build && sed 's,/usr/local/s*bin/,$(CURDIR)/bin/,' deploy/systemd/proxyd.service > build/proxyd.service
+	@if command -v systemd-analyze >/dev/null; then systemd-analyze verify --man=no build/proxyd.service; else echo 'no systemd-analyze here: the unit is not verified'; fi
+
 .PHONY: unit
 unit:
 	$(GO) test -race ./...
+
+T ?= 20s
+.PHONY: fuzz
+fuzz: ## every fuzz target for T
+	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do $(GO) test $$p -run '^$$' -fuzz "^$$f$$" -fuzztime $(T) || exit 1; done; done
+
+.PHONY: install
+install: build
+	install -D -m 0755 bin/proxyd $(DESTDIR)$(PREFIX)/sbin/proxyd && install -D -m 0755 bin/hactl $(DESTDIR)$(PREFIX)/bin/hactl
+	install -D -m 0644 deploy/systemd/proxyd.service $(DESTDIR)/etc/systemd/system/proxyd.service
+	install -D -m 0644 deploy/systemd/proxyd.sysusers.conf $(DESTDIR)/usr/lib/sysusers.d/proxyd.conf
+	@if [ -z "$(DESTDIR)" ] && command -v systemd-sysusers >/dev/null; then systemd-sysusers; systemctl daemon-reload 2>/dev/null || true; fi
