@@ -2,6 +2,10 @@ package config
 
 import "fmt"
 
+// anonymous begins the name of a pool that a route's "to" makes. No name of the file
+// may hold its colon.
+const anonymous = "route:"
+
 // complete fills in what depends on other keys.
 func (d *decoder) complete(c *Config) {
 	if c.Node.Name == "" && !d.refused[root.key("node").key("name")] {
@@ -27,7 +31,7 @@ func (d *decoder) complete(c *Config) {
 			continue
 		}
 		p := defaultPool()
-		p.Name, p.Servers = "route:"+r.Name, r.To
+		p.Name, p.Servers = anonymous+r.Name, r.To
 		d.completePool(p)
 		c.Pool[p.Name] = p
 		if r.Pool == "" {

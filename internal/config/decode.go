@@ -17,7 +17,10 @@ type decoder struct {
 	problems Problems
 	refused  map[path]bool // places whose value was refused, and all above them
 
-	secretRef string // what stands in the file for cluster.secret
+	withLength map[path]bool // places of addresses that are written with a length
+
+	labels    []string // of the routes, for messages
+	secretRef string   // what stands in the file for cluster.secret
 }
 
 func (d *decoder) report(at position, p path, format string, args ...any) {
@@ -29,7 +32,21 @@ func (d *decoder) report(at position, p path, format string, args ...any) {
 
 // bad reports a value.
 func (d *decoder) bad(p path, format string, args ...any) {
-	d.report(d.places[p].value, p, "%s", p.in()+fmt.Sprintf(format, args...))
+	d.report(d.where(p), p, "%s", d.in(p)+fmt.Sprintf(format, args...))
+}
+
+// where is the place of a value, or of the nearest table around it that the file has.
+func (d *decoder) where(p path) position {
+	if at, ok := d.places[p]; ok {
+		return at.value
+	}
+	for p != root {
+		p = p.parent()
+		if at, ok := d.places[p]; ok {
+			return at.key
+		}
+	}
+	return position{1, 1}
 }
 
 // given says whether the file has the key, and nothing was wrong with its value.
@@ -58,7 +75,7 @@ func (d *decoder) table(p path, table map[string]any, dst reflect.Value) {
 // value fills what dst is, a field or an element, from one value of the file.
 func (d *decoder) value(p path, raw any, dst reflect.Value) {
 	if why := unbuiltValue(p, raw); why != "" {
-		d.report(d.places[p].value, p, "%s", p.in()+why)
+		d.report(d.where(p), p, "%s", d.in(p)+why)
 		return
 	}
 	switch v := dst.Addr().Interface().(type) {
@@ -69,6 +86,9 @@ func (d *decoder) value(p path, raw any, dst reflect.Value) {
 	case *Share:
 		set(d, p, raw, v, `a share such as "20%"`, parseShare)
 	case *netip.Prefix:
+		if s, _ := raw.(string); strings.Contains(s, "/") {
+			d.withLength[p] = true
+		}
 		set(d, p, raw, v, `an address such as "10.0.0.0/8"`, parsePrefix)
 	case *netip.AddrPort:
 		set(d, p, raw, v, `an address such as "10.0.0.11" or "10.0.0.11:7946"`, parseNodeAddr)

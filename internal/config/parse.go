@@ -25,7 +25,7 @@ func (h Host) Parse(name string, data []byte) (*Config, error) {
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	c.Name = name
+	c.Name, c.Hash = name, c.hash()
 	for i := range c.Warnings {
 		c.Warnings[i].File = name
 	}
@@ -38,7 +38,8 @@ func (h Host) parse(data []byte) (*Config, Problems) {
 		return nil, Problems{syntaxProblem(err)}
 	}
 	places, problems := scan(string(data))
-	d := &decoder{host: h, places: places, problems: problems, refused: map[path]bool{}}
+	d := &decoder{host: h, places: places, problems: problems, refused: map[path]bool{},
+		withLength: map[path]bool{}, labels: routeLabels(tree)}
 	c := defaultConfig()
 	d.table(root, tree, reflect.ValueOf(c).Elem())
 	d.complete(c)
@@ -52,4 +53,23 @@ func syntaxProblem(err error) Problem {
 		return Problem{Line: syntax.Position.Line, Col: max(1, syntax.Position.Col), Msg: syntax.Message}
 	}
 	return Problem{Line: 1, Col: 1, Msg: err.Error()}
+}
+
+// routeLabels are what messages call the routes: their names, or host and path.
+func routeLabels(tree map[string]any) []string {
+	items, _ := elements(tree["route"])
+	labels := make([]string, len(items))
+	for i, item := range items {
+		table, _ := item.(map[string]any)
+		text := func(key string) string { s, _ := table[key].(string); return s }
+		labels[i] = text("name")
+		if labels[i] == "" {
+			host := text("host")
+			if hosts, _ := elements(table["host"]); len(hosts) > 0 {
+				host, _ = hosts[0].(string)
+			}
+			labels[i] = host + text("path")
+		}
+	}
+	return labels
 }

@@ -73,14 +73,26 @@ func (p path) inTable() string {
 	return " in " + p.table()
 }
 
-// in is what a message about the value at p begins with: `pool "api": check.timeout `.
-func (p path) in() string {
-	parts := p.parts()
-	switch {
-	case len(parts) > 2 && namedTable(parts[0]):
-		return parts[0] + " " + strconv.Quote(parts[1]) + ": " + strings.Join(parts[2:], ".") + " "
-	case len(parts) > 1 && parts[0] == "route":
-		return "[[route]]: " + strings.Join(parts[1:], ".") + " "
+// to is the path of keys from the root.
+func to(keys ...string) path {
+	p := root
+	for _, k := range keys {
+		p = p.key(k)
 	}
-	return strings.Join(parts, ".") + " "
+	return p
+}
+
+// element is the first place in an array that p goes through, or -1.
+func (p path) element() int {
+	_, rest, ok := strings.Cut(string(p), "\x01")
+	if !ok {
+		return -1
+	}
+	digits, _, _ := strings.Cut(rest, "\x00")
+	digits, _, _ = strings.Cut(digits, "\x01")
+	n, err := strconv.Atoi(digits)
+	if err != nil {
+		return -1
+	}
+	return n
 }

@@ -1,5 +1,247 @@
 package config
 
-// check keeps the rules that join several keys.
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// check keeps the rules that values must keep among each other and in themselves.
+// What was refused before is not judged again.
 func (d *decoder) check(c *Config) {
+	d.checkNode(c)
+	d.checkCluster(c)
+	d.checkVIPs(c)
+	d.checkListeners(c)
+	d.checkLimits(&c.Limits)
+	d.checkPools(c)
+	d.checkRoutes(c)
+	d.checkOperation(c)
+}
+
+func (d *decoder) checkNode(c *Config) {
+	if name := to("node", "name"); d.given(name) {
+		if err := checkName(c.Node.Name); err != nil {
+			d.bad(name, "%q %v", c.Node.Name, err)
+		}
+	}
+	if !filepath.IsAbs(c.Node.State) {
+		d.bad(to("node", "state"), "needs an absolute path, not %q", c.Node.State)
+	}
+}
+
+func (d *decoder) checkCluster(c *Config) {
+	l := &c.Cluster
+	if err := checkName(l.Name); err != nil {
+		d.bad(to("cluster", "name"), "%q %v", l.Name, err)
+	}
+	join := to("cluster", "join")
+	seen := map[netip.AddrPort]bool{}
+	for i, a := range l.Join {
+		switch {
+		case !a.IsValid(): // reported
+		case !unicast(a.Addr()):
+			d.bad(join.at(i), "%s is not the address of a host", a.Addr())
+		case seen[a]:
+			d.bad(join.at(i), "%s is there twice", a)
+		}
+		seen[a] = true
+	}
+	if len(l.Join) > 0 && l.Secret == "" && !d.refused[to("cluster", "secret")] {
+		d.bad(join, `needs a secret beside it: what the nodes tell each other is always encrypted (secret = "file:/etc/proxyd/cluster.key", made by hactl init)`)
+	}
+	if bind := to("cluster", "bind"); d.given(bind) {
+		switch {
+		case len(l.Join) == 0:
+			d.bad(bind, "has no meaning without join")
+		case !slices.Contains(l.Join, l.Bind) && !d.refused[join]:
+			d.bad(bind, "%s is not in join, which lists every node of the cluster (%s)", l.Bind, join2(l.Join))
+		}
+	}
+	d.checkTiming(l.Timing)
+}
+
+func (d *decoder) checkTiming(t Timing) {
+	p := to("cluster", "timing")
+	if t.Preset != "" || d.refused[p] {
+		return
+	}
+	d.between(p.key("heartbeat"), t.Heartbeat, 5*time.Millisecond, 10*time.Second)
+	d.between(p.key("lease"), t.Lease, 25*time.Millisecond, time.Minute)
+	if d.refused[p] {
+		return
+	}
+	if t.Lease < 5*t.Heartbeat {
+		d.bad(p.key("lease"), "(%s) must be at least five heartbeats (%s)", formatDuration(t.Lease), formatDuration(5*t.Heartbeat))
+	}
+	if t.Guard < t.Heartbeat/2 {
+		d.bad(p.key("guard"), "(%s) must be at least half a heartbeat (%s)", formatDuration(t.Guard), formatDuration(t.Heartbeat/2))
+	}
+	if t.Guard > t.Lease {
+		d.bad(p.key("guard"), "(%s) must not be longer than the lease (%s)", formatDuration(t.Guard), formatDuration(t.Lease))
+	}
+}
+
+func (d *decoder) checkVIPs(c *Config) {
+	owner := map[netip.Addr]string{}
+	for _, name := range sortedKeys(c.VIP) {
+		v, p := c.VIP[name], to("vip", name)
+		d.checkVIPAddress(c, v, owner)
+		if ifc := p.key("interface"); !d.refused[ifc] {
+			if !d.given(ifc) {
+				d.bad(p, "needs an interface, such as interface = \"eth0\"")
+			} else if !interfaceName(v.Interface) {
+				d.bad(ifc, "%q is no name of an interface", v.Interface)
+			}
+		}
+		for i, node := range v.Prefer {
+			if err := checkName(node); err != nil {
+				d.bad(p.key("prefer").at(i), "%q %v", node, err)
+			} else if slices.Contains(v.Prefer[:i], node) {
+				d.bad(p.key("prefer").at(i), "%q is there twice", node)
+			}
+		}
+		d.checkFollow(c, v)
+	}
+}
+
+func (d *decoder) checkVIPAddress(c *Config, v *VIP, owner map[netip.Addr]string) {
+	p := to("vip", v.Name)
+	q := p.key("address")
+	a := v.Address.Addr()
+	switch {
+	case d.refused[q]:
+		return
+	case !d.given(q):
+		d.bad(p, "needs an address with the length of its subnet, such as address = \"203.0.113.10/24\"")
+		return
+	case !d.withLength[q]:
+		d.bad(q, "needs the length of its subnet, such as \"%s/%d\"", a, map[bool]int{true: 24, false: 64}[a.Is4()])
+		return
+	case !unicast(a) || a.IsLinkLocalUnicast():
+		d.bad(q, "%s cannot be a virtual address", a)
+	case v.Address.Bits() == 0:
+		d.bad(q, "%s has no subnet", v.Address)
+	case a.Is4() && v.Address.Bits() < 31 && (a == v.Address.Masked().Addr() || a == broadcast(v.Address)):
+		d.bad(q, "%s is the network's or the broadcast address of its subnet", v.Address)
+	case owner[a] != "":
+		d.bad(q, "%s is the address of vip %q too", a, owner[a])
+	}
+	owner[a] = v.Name
+	for _, node := range c.Cluster.Join {
+		if node.Addr() == a {
+			d.bad(q, "%s is the address of a node in cluster.join; a virtual address is one that no host has of its own", a)
+		}
+	}
+}
+
+func (d *decoder) checkFollow(c *Config, v *VIP) {
+	p := to("vip", v.Name)
+	q := p.key("follow")
+	if v.Preempt.On && len(v.Prefer) == 0 && v.Follow == "" && d.given(p.key("preempt")) {
+		d.warn(c, p.key("preempt"), "has no meaning without prefer: no node is better than another")
+	}
+	if v.Follow == "" || d.refused[q] {
+		return
+	}
+	if c.VIP[v.Follow] == nil {
+		d.bad(q, "%q is not defined (defined: %s)", v.Follow, join(sortedKeys(c.VIP)))
+		return
+	}
+	if len(v.Prefer) > 0 {
+		d.bad(p.key("prefer"), "has no meaning beside follow: the holder of %q holds this one", v.Follow)
+	}
+	if v.Preempt.On {
+		d.bad(p.key("preempt"), "has no meaning beside follow: the holder of %q holds this one", v.Follow)
+	}
+	seen := map[string]bool{}
+	for w := v; w != nil && w.Follow != ""; w = c.VIP[w.Follow] {
+		if seen[w.Name] {
+			if w == v {
+				d.bad(q, "leads back to %q: one of them must not follow", v.Name)
+			}
+			return
+		}
+		seen[w.Name] = true
+	}
+}
+
+func (d *decoder) checkOperation(c *Config) {
+	if p := to("admin", "socket"); !filepath.IsAbs(c.Admin.Socket) || len(c.Admin.Socket) > maxSocketPath {
+		d.bad(p, "needs an absolute path of at most %d characters, not %q", maxSocketPath, c.Admin.Socket)
+	}
+	if p := to("admin", "listen"); c.Admin.Listen != "" && !d.refused[p] {
+		if a, err := parseListenAddr(c.Admin.Listen); err != nil {
+			d.bad(p, "%v, or \"\" for none", err)
+		} else {
+			c.Admin.Listen = a.String()
+			for _, name := range sortedKeys(c.Listener) {
+				for _, other := range c.Listener[name].Address {
+					if b, err := parseListenAddr(other); err == nil && a.overlaps(b) {
+						d.bad(p, "%s is taken by listener %q (%s)", a, name, b)
+					}
+				}
+			}
+		}
+	}
+	if p := to("log", "level"); !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
+		d.bad(p, "%q is not one of debug, info, warn, error", c.Log.Level)
+	}
+	if p := to("log", "access", "format"); c.Log.Access.Format != "json" && !d.refused[p] {
+		d.bad(p, "%q is not json", c.Log.Access.Format)
+	}
+	if p := to("log", "access", "output"); c.Log.Access.Output != "stdout" && !filepath.IsAbs(c.Log.Access.Output) && !d.refused[p] {
+		d.bad(p, "%q is neither stdout nor an absolute path", c.Log.Access.Output)
+	}
+}
+
+// maxSocketPath is what the kernel allows (sun_path, without the closing zero).
+const maxSocketPath = 107
+
+// between refuses a value that is not from lo to hi.
+func (d *decoder) between(p path, v, lo, hi time.Duration) {
+	if d.refused[p] || v >= lo && v <= hi {
+		return
+	}
+	d.bad(p, "(%s) must be from %s to %s", formatDuration(v), formatDuration(lo), formatDuration(hi))
+}
+
+func within[T int | Size](d *decoder, p path, v, lo, hi T) {
+	if d.refused[p] || v >= lo && v <= hi {
+		return
+	}
+	d.bad(p, "(%v) must be from %v to %v", v, lo, hi)
+}
+
+// warn keeps a remark on what is allowed.
+func (d *decoder) warn(c *Config, p path, format string, args ...any) {
+	at := d.where(p)
+	c.Warnings = append(c.Warnings, Problem{Line: at.line, Col: at.col, Msg: "warning: " + d.in(p) + fmt.Sprintf(format, args...)})
+	slices.SortStableFunc(c.Warnings, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+	})
+}
+
+func unicast(a netip.Addr) bool {
+	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// broadcast is the last address of an IPv4 subnet.
+func broadcast(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 1 << (7 - i%8)
+	}
+	return netip.AddrFrom4(b)
+}
+
+func join2(addrs []netip.AddrPort) string {
+	words := make([]string, len(addrs))
+	for i, a := range addrs {
+		words[i] = a.String()
+	}
+	return join(words)
 }

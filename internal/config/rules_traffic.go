@@ -1,0 +1,191 @@
+package config
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func (d *decoder) checkListeners(c *Config) {
+	type bound struct {
+		listener string
+		addr     listenAddr
+	}
+	var all []bound
+	for _, name := range sortedKeys(c.Listener) {
+		l, p := c.Listener[name], to("listener", name)
+		q := p.key("address")
+		if len(l.Address) == 0 && !d.refused[q] {
+			d.bad(p, "needs an address, such as address = \":80\"")
+		}
+		for i, text := range l.Address {
+			a, err := parseListenAddr(text)
+			if err != nil {
+				if !d.refused[q.at(i)] {
+					d.bad(q.at(i), "%v", err)
+				}
+				continue
+			}
+			l.Address[i] = a.String()
+			for _, b := range all {
+				if a.overlaps(b.addr) {
+					d.bad(q.at(i), "%s is taken by %s of listener %q", a, b.addr, b.listener)
+				}
+			}
+			all = append(all, bound{name, a})
+		}
+	}
+}
+
+func (d *decoder) checkLimits(l *Limits) {
+	p := to("limits")
+	within(d, p.key("conns"), l.Conns, 1, 10_000_000)
+	within(d, p.key("conns_per_ip"), l.ConnsPerIP, 0, 10_000_000)
+	within(d, p.key("header_bytes"), l.HeaderBytes, 1<<10, 1<<20)
+	within(d, p.key("uri_bytes"), l.URIBytes, 64, 1<<20)
+	within(d, p.key("fields"), l.Fields, 10, 10_000)
+	within(d, p.key("body"), l.Body, 1, 1<<50)
+	d.between(p.key("header_time"), l.HeaderTime, 100*time.Millisecond, time.Hour)
+	d.between(p.key("idle"), l.Idle, 100*time.Millisecond, day)
+	within(d, p.key("min_rate"), l.MinRate, 0, 1<<30)
+	if !d.refused[p] && l.URIBytes > l.HeaderBytes {
+		d.bad(p.key("uri_bytes"), "(%s) must not be larger than header_bytes (%s): the head includes the URI", l.URIBytes, l.HeaderBytes)
+	}
+}
+
+func (d *decoder) checkPools(c *Config) {
+	used := map[string]bool{}
+	for _, r := range c.Route {
+		used[r.Pool] = true
+	}
+	for _, name := range sortedKeys(c.Pool) {
+		if strings.HasPrefix(name, anonymous) {
+			continue // judged with its route
+		}
+		pool, p := c.Pool[name], to("pool", name)
+		d.checkServers(p, pool)
+		d.checkBalance(p, pool)
+		d.checkPassive(p.key("passive"), pool.Passive)
+		if pool.Check != nil {
+			d.checkCheck(p.key("check"), pool.Check)
+		}
+		within(d, p.key("retry").key("attempts"), pool.Retry.Attempts, 1, 10)
+		d.checkTimeout(p.key("timeout"), pool.Timeout)
+		if !used[name] {
+			d.warn(c, p, "is used by no route")
+		}
+	}
+}
+
+func (d *decoder) checkServers(p path, pool *Pool) {
+	short, long := p.key("servers"), p.key("server")
+	if len(pool.Server) == 0 && !d.refused[short] && !d.refused[long] {
+		d.bad(p, "has no servers: write servers = [\"10.0.1.5:8080\"]")
+	}
+	shorts := 0
+	for _, ok := d.places[short.at(shorts)]; ok; _, ok = d.places[short.at(shorts)] {
+		shorts++
+	}
+	place := func(i int) path {
+		if i < shorts {
+			return short.at(i)
+		}
+		return long.at(i - shorts).key("addr")
+	}
+	d.checkAddrs(pool, place)
+	for i, s := range pool.Server {
+		if i >= shorts {
+			within(d, long.at(i-shorts).key("weight"), s.Weight, 1, 1000)
+		}
+	}
+}
+
+// checkAddrs judges the addresses of a pool's servers; place tells where each stands.
+func (d *decoder) checkAddrs(pool *Pool, place func(int) path) {
+	seen := map[string]bool{}
+	for i := range pool.Server {
+		s := &pool.Server[i]
+		if d.refused[place(i)] {
+			continue
+		}
+		if s.Addr == "" {
+			d.bad(place(i), "needs host:port")
+			continue
+		}
+		addr, err := parseServerAddr(s.Addr)
+		if err != nil {
+			d.bad(place(i), "%v", err)
+			continue
+		}
+		s.Addr = addr
+		if seen[addr] {
+			d.bad(place(i), "%q is there twice", addr)
+		}
+		seen[addr] = true
+	}
+}
+
+func (d *decoder) checkBalance(p path, pool *Pool) {
+	balances := []string{"round_robin", "least_conn", "hash"}
+	if q := p.key("balance"); !d.refused[q] && !slices.Contains(balances, pool.Balance) {
+		msg := "%q is not one of " + join(balances)
+		if near := nearest(pool.Balance, balances); near != "" {
+			msg += "; did you mean \"" + near + "\"?"
+		}
+		d.bad(q, msg, pool.Balance)
+	}
+	if q := p.key("hash_key"); d.given(q) {
+		switch {
+		case pool.Balance != "hash" && !d.refused[p.key("balance")]:
+			d.bad(q, "has no meaning without balance = \"hash\"")
+		case pool.HashKey != "ip":
+			d.bad(q, "%q is not ip", pool.HashKey)
+		}
+	}
+	if q := p.key("host"); d.given(q) && pool.Host != "client" && pool.Host != "server" {
+		if !hostPort(pool.Host) {
+			d.bad(q, "%q is neither client, server nor a host name", pool.Host)
+		}
+	}
+}
+
+func (d *decoder) checkPassive(p path, v Passive) {
+	within(d, p.key("max_fails"), v.MaxFails, 0, 1_000_000)
+	d.between(p.key("fail_timeout"), v.FailTimeout, time.Millisecond, day)
+	for i, on := range v.On {
+		if d.refused[p.key("on")] || on == "connect" || on == "timeout" {
+			continue
+		}
+		if code, err := strconv.Atoi(on); err != nil || code < 400 || code > 599 || len(on) != 3 {
+			d.bad(p.key("on").at(i), "%q is not connect, timeout or a status from 400 to 599", on)
+		}
+	}
+}
+
+func (d *decoder) checkCheck(p path, v *Check) {
+	if q := p.key("path"); !d.refused[q] && !targetPath(v.Path) {
+		d.bad(q, "%q must begin with \"/\" and have no spaces or fragments", v.Path)
+	}
+	d.between(p.key("interval"), v.Interval, 10*time.Millisecond, day)
+	d.between(p.key("timeout"), v.Timeout, time.Millisecond, day)
+	if !d.refused[p] && v.Timeout >= v.Interval {
+		d.bad(p.key("timeout"), "(%s) must be shorter than check.interval (%s)", formatDuration(v.Timeout), formatDuration(v.Interval))
+	}
+	within(d, p.key("rise"), v.Rise, 1, 1000)
+	within(d, p.key("fall"), v.Fall, 1, 1000)
+	if q := p.key("status"); !d.refused[q] && !statusList(v.Status) {
+		d.bad(q, "%q is no list of codes and ranges such as \"200-299,301\"", v.Status)
+	}
+	if q := p.key("host"); d.given(q) && !hostPort(v.Host) {
+		d.bad(q, "%q is not a host name", v.Host)
+	}
+}
+
+func (d *decoder) checkTimeout(p path, v Timeout) {
+	d.between(p.key("connect"), v.Connect, time.Millisecond, time.Hour)
+	d.between(p.key("send"), v.Send, time.Millisecond, day)
+	d.between(p.key("read"), v.Read, time.Millisecond, day)
+	d.between(p.key("tunnel"), v.Tunnel, time.Millisecond, 365*day)
+	d.between(p.key("idle"), v.Idle, time.Millisecond, day)
+}
