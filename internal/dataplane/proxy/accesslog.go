@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -23,20 +25,28 @@ const (
 	accessDelay = 5 * time.Millisecond
 )
 
-// accessLog writes a JSON line for each exchange, from a goroutine of its own.
+// accessLog writes a JSON line for each exchange, from a goroutine of its own. Nobody
+// else ever waits for the output.
 type accessLog struct {
 	dropped atomic.Uint64
 	failed  atomic.Uint64
 	log     *slog.Logger
 
-	mu      sync.Mutex // guards what follows
-	out     io.Writer  // nil: off
-	file    *os.File   // out, if it is ours to close
-	waiting []byte
-	closed  bool
+	mu     sync.Mutex // guards what follows
+	now    batch      // where lines go
+	before []batch    // of earlier outputs, not written yet
+	spare  []byte     // an empty buffer for now
+	closed bool
 
 	wake chan struct{} // holds one
 	done chan struct{} // closed when the writer has ended
+}
+
+// A batch is lines that wait for one output.
+type batch struct {
+	lines []byte
+	out   io.Writer // nil: off
+	file  *os.File  // out, if it is ours to close
 }
 
 func newAccessLog(log *slog.Logger) *accessLog {
@@ -97,22 +107,49 @@ func (a *accessLog) refused(d *dataplane.Listener, client netip.AddrPort, node s
 func (a *accessLog) put(b []byte) {
 	a.mu.Lock()
 	switch {
-	case a.out == nil || a.closed:
+	case a.now.out == nil || a.closed:
 		a.mu.Unlock()
 		return
-	case len(a.waiting)+len(b) > maxAccessBytes:
+	case len(a.now.lines)+len(b) > maxAccessBytes:
 		a.mu.Unlock()
 		a.dropped.Add(1)
 		return
 	}
-	first := len(a.waiting) == 0
-	a.waiting = append(a.waiting, b...)
+	first := len(a.now.lines) == 0 // else the writer knows
+	a.now.lines = append(a.now.lines, b...)
 	a.mu.Unlock()
 	if first {
-		select {
-		case a.wake <- struct{}{}:
-		default:
-		}
+		a.rouse()
+	}
+}
+
+func (a *accessLog) rouse() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// to sends the lines from now on to out (nil: nowhere). What waits is still written
+// where it would have gone; then a file that was written to before is closed.
+func (a *accessLog) to(out io.Writer, file *os.File) {
+	a.mu.Lock()
+	a.before = append(a.before, a.now)
+	a.now = batch{out: out, file: file}
+	a.mu.Unlock()
+	a.rouse()
+}
+
+// close ends the writer when what waits is written, and returns then or when ctx ends.
+func (a *accessLog) close(ctx context.Context) {
+	a.to(nil, nil)
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	a.rouse()
+	select {
+	case <-a.done:
+	case <-ctx.Done():
 	}
 }
 
@@ -120,7 +157,6 @@ func (a *accessLog) put(b []byte) {
 // written.
 func (a *accessLog) write() {
 	defer close(a.done)
-	var spare []byte
 	var told time.Time
 	for range a.wake {
 		a.mu.Lock()
@@ -129,52 +165,42 @@ func (a *accessLog) write() {
 		if !last {
 			time.Sleep(accessDelay)
 		}
-		a.mu.Lock()
-		full, out := a.waiting, a.out
-		a.waiting, last = spare[:0], a.closed
-		a.mu.Unlock()
-		if len(full) > 0 && out != nil {
-			if _, err := out.Write(full); err != nil {
+		for _, b := range a.take() {
+			if err := b.write(); err != nil {
 				a.failed.Add(1)
 				if now := time.Now(); now.Sub(told) > time.Minute {
 					told = now
 					a.log.Warn("access log cannot be written", "err", err)
 				}
 			}
+			a.mu.Lock()
+			a.spare = b.lines[:0]
+			a.mu.Unlock()
 		}
-		spare = full
 		if last {
 			return
 		}
 	}
 }
 
-// to sends the lines from now on to out (nil: nowhere). A file that was written to
-// before is closed.
-func (a *accessLog) to(out io.Writer, file *os.File) {
+// take returns all that waits, oldest first, and leaves the newest output in place.
+func (a *accessLog) take() []batch {
 	a.mu.Lock()
-	old := a.file
-	a.out, a.file = out, file
-	a.mu.Unlock()
-	if old != nil {
-		old.Close()
-	}
+	defer a.mu.Unlock()
+	all := append(a.before, batch{lines: a.now.lines, out: a.now.out})
+	a.before, a.now.lines, a.spare = nil, a.spare, nil
+	return all
 }
 
-// close writes what waits and ends the writer.
-func (a *accessLog) close() {
-	a.mu.Lock()
-	ended := a.closed
-	a.closed = true
-	a.mu.Unlock()
-	if !ended {
-		select {
-		case a.wake <- struct{}{}:
-		default:
-		}
+// write writes the lines and closes the file if it is ours.
+func (b batch) write() (err error) {
+	if len(b.lines) > 0 && b.out != nil {
+		_, err = b.out.Write(b.lines)
 	}
-	<-a.done
-	a.to(nil, nil)
+	if b.file != nil {
+		err = errors.Join(err, b.file.Close())
+	}
+	return err
 }
 
 func protoOf(minor uint8) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -345,14 +346,14 @@ func BenchmarkExchange(b *testing.B) {
 		b.Run(fmt.Sprintf("log=%v", logged), func(b *testing.B) {
 			c := base()
 			c.Route[0].Log = logged
-			p, log := start(b, c)
+			p, _ := start(b, c)
+			p.access.to(io.Discard, nil)
 			x := plain()
 			request, response := slices.Clone(x.Request.Header), dataplane.Header{{Name: []byte("Content-Type"), Value: []byte("text/plain")}}
 			b.ReportAllocs()
 			for b.Loop() {
 				run(p, x, request, response)
 			}
-			_ = log
 		})
 	}
 }

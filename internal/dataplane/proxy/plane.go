@@ -247,6 +247,6 @@ func (p *Plane) Shutdown(ctx context.Context) error {
 	}
 	p.mu.Unlock()
 	p.work.Wait()
-	p.access.close()
+	p.access.close(ctx)
 	return err
 }
