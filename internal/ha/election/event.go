@@ -14,11 +14,19 @@ type ID string
 type Config struct {
 	Self   ID
 	Voters []ID          // every voter, Self among them; the best candidate first
-	Lease  time.Duration // how long a promise lasts for the one who asked
+	Lease  time.Duration // how long a promise lasts for the one who asked; at least 5 beats
 	Guard  time.Duration // how much longer a voter keeps it, for clocks that disagree
 	Beat   time.Duration // renewals are asked once a beat; candidates wait index x one beat
 	Term   uint64        // the highest term this node may have used before; ours start above
-	Quiet  bool          // start silent for lease + guard: an earlier life may have promised
+
+	// Quiet makes the machine promise nothing for lease + guard, because an earlier life
+	// may have promised. False is right only where no earlier life can have been.
+	Quiet bool
+	// Witness makes this voter one that never holds.
+	Witness bool
+	// Preempt is how long a better candidate must have been fit before the holder hands
+	// over to it; 0 never (sticky). "At once" is any small positive duration.
+	Preempt time.Duration
 }
 
 // An Event is something that happened to the node.
@@ -35,8 +43,13 @@ type (
 	// Fitness says whether this node could serve if it held the address.
 	Fitness struct{ Fit bool }
 	// Gone says that a voter's process is gone for certain (its lifeline closed and the
-	// reconnect was refused): whatever it promised or held, it does no more.
-	Gone struct{ Peer ID }
+	// reconnect was refused): whatever it promised or held, it does no more. At is when
+	// the refused reconnect was begun, by this node's clock; 0 is now. A Gone that is
+	// older than one lease is not believed, since the voter may have a new life by then.
+	Gone struct {
+		Peer ID
+		At   clock.Instant
+	}
 	// Permit answers WantPermit: with two voters and the other silent, whether this node
 	// may claim alone. It counts only for the silence it was asked for.
 	Permit struct {
@@ -44,7 +57,7 @@ type (
 		Ok    bool
 	}
 	// HandOver asks the holder to move the address to a named voter, or to the best fit
-	// one if To is "".
+	// one if To is "". It does nothing where Machine.Successor names none.
 	HandOver struct{ To ID }
 	// Order tells in which order the voters are candidates, the best first, once it is
 	// known: prefer names nodes, and their names come with the beat. It holds the same
@@ -81,15 +94,26 @@ type (
 		Reason Reason // why it changed hands; the same in every renewal
 	}
 	// Yield moves the address out of sight (silent, still accepting) because To will
-	// announce it next: a planned hand-over.
-	Yield struct{ To ID }
+	// announce it next: a planned hand-over. No Drop follows it: the node ends the
+	// drain by itself. A Hold follows if To does not take the address.
+	Yield struct {
+		To     ID
+		Reason Reason
+	}
 	// Drop takes the permission back at once.
 	Drop struct{ Reason Reason }
-	// WantPermit asks whether this node may claim alone although Peer is silent; the
-	// answer comes as a Permit with the same Round.
+	// Announce asks for the address, which is held, to be announced again in full:
+	// another node that held it too has dropped it.
+	Announce struct{}
+	// WantPermit asks whether this node may hold alone although Peer is silent; the
+	// answer comes as a Permit with the same Round. With Keep it holds already and asks
+	// to go on: then it must only not be cut off itself (deaf, or without its arbiter),
+	// since a peer that lives and reaches us gets no permit. Without Keep the network
+	// must show no live holder. No answer is a no.
 	WantPermit struct {
 		Peer  ID
 		Round uint64
+		Keep  bool
 	}
 )
 
@@ -97,6 +121,7 @@ func (Send) action()       {}
 func (Hold) action()       {}
 func (Yield) action()      {}
 func (Drop) action()       {}
+func (Announce) action()   {}
 func (WantPermit) action() {}
 
 // Reason says why an address changed hands; the values are those of the metric
@@ -125,19 +150,23 @@ const (
 
 // Msg is the whole protocol.
 type Msg struct {
-	Kind Kind
-	Term uint64
-	Sent clock.Instant // the asker's clock when it asked, echoed in the answer
-	To   ID            // of Waive: who is to have the address next; of Refuse: who has our promise
-	Info Info          // of Ask by a holder: what decides between two after a cut
+	Kind   Kind
+	Term   uint64
+	Sent   clock.Instant // the asker's clock when it asked, echoed in the answers
+	To     ID            // of Waive: who is to have the address next; of Refuse: who has our promise
+	Reason Reason        // of Waive: why the holder lets go; "" if the sender never held
+	Info   Info
 }
 
-// Info is what a holder says of itself, so that of two that held during a cut the
-// right one stays.
+// Info is what the sender of a message says of itself. It decides nothing where a
+// majority decides; it tells the holder whom it could hand over to, and of two that
+// held during a cut which one stays.
 type Info struct {
-	Holds  bool // an Ask of a holder, not of a candidate
-	Fit    bool
+	Holds  bool
+	Fit    bool          // could serve if it held the address
+	Quiet  bool          // has just started: holds nothing, promises nothing yet
 	Deaf   bool          // was deaf during the cut
+	Hears  bool          // has heard the receiver within the last lease
 	Held   time.Duration // how long without a break
 	Prefer uint8         // place in the order of candidates, 0 the best
 }

@@ -1,0 +1,197 @@
+package election
+
+import (
+	"cmp"
+	"slices"
+
+	"proxyd/internal/clock"
+)
+
+// giveBeats is how many beats a named successor has to take the address.
+const giveBeats = 4
+
+// avoidLeases is for how many leases nothing is handed to one who did not take it.
+const avoidLeases = 20
+
+// campaign begins to ask for promises, under a term above all that are known.
+func (m *Machine) campaign() {
+	m.role = Candidate
+	m.term = m.above(max(m.seen, m.granted, m.term))
+	m.first = m.term
+	m.quit = m.now.Add(m.Lease)
+	for i := range m.peers {
+		m.peers[i].acked = false
+	}
+	m.ask()
+}
+
+// above returns our next term above t. Each voter has its own residue, so no two ever
+// use the same term.
+func (m *Machine) above(t uint64) uint64 {
+	n := uint64(len(m.Voters))
+	mine := uint64(0)
+	for _, v := range m.Voters {
+		if v < m.Self {
+			mine++
+		}
+	}
+	return t + 1 + (mine+n-(t+1)%n)%n
+}
+
+// ask begins a round: of a candidacy, or of the renewal of a lease.
+func (m *Machine) ask() {
+	m.asked = m.now
+	m.next = m.beat()
+	m.granted = max(m.granted, m.term)
+	m.seen = max(m.seen, m.term)
+	m.promise = promise{m.Self, m.term, m.now.Add(m.Lease + m.Guard)}
+	m.sendAll(Msg{Kind: Ask, Term: m.term, Sent: m.now})
+	m.count()
+}
+
+// grantee takes in a promise.
+func (m *Machine) grantee(p *peer, msg Msg) {
+	if m.role < Candidate || msg.Term < m.first || msg.Term > m.term || msg.Sent > m.asked {
+		return
+	}
+	if p.acked && msg.Sent <= p.ack {
+		return
+	}
+	p.acked, p.ack = true, msg.Sent
+	m.reunited(p)
+	m.count()
+}
+
+// refused takes in that a voter does not promise.
+func (m *Machine) refused(p *peer, msg Msg) {
+	switch {
+	case m.giving() && p.id == m.heir.to && msg.To == m.Self && msg.Sent == 0:
+		m.takeBack() // the successor cannot
+	case m.role < Candidate:
+	case msg.Term > m.term && (msg.To == "" || msg.To == m.Self || msg.To == p.id) && !msg.Info.Holds && !msg.Info.Quiet:
+		// Only the term is in the way, or a candidacy that may give way to us. Promises
+		// given under the old term still count.
+		m.term = m.above(msg.Term)
+		m.ask()
+	default:
+		m.pairRefused(msg)
+	}
+}
+
+// count works out how far a majority of promises reaches. The lease counts from when
+// we asked, not from when the answers came: a voter's promise began at some moment
+// between the two, so this is the side on which to err.
+func (m *Machine) count() {
+	asked := []clock.Instant{m.asked}
+	for i := range m.peers {
+		if m.peers[i].acked {
+			asked = append(asked, m.peers[i].ack)
+		}
+	}
+	need := len(m.Voters)/2 + 1
+	if m.pair.sole {
+		need = 1
+	}
+	if len(asked) < need {
+		return
+	}
+	slices.SortFunc(asked, func(a, b clock.Instant) int { return cmp.Compare(b, a) })
+	until := asked[need-1].Add(m.Lease)
+	if m.now >= until || m.role == Holder && until <= m.until {
+		return
+	}
+	if m.role != Holder {
+		m.role, m.since, m.held = Holder, m.now, m.why
+		m.heir = heir{}
+	}
+	m.holder, m.last = m.Self, m.now
+	m.until = until
+	m.do(Hold{Term: m.term, Until: until, Reason: m.held})
+}
+
+// release gives up the lease: first the address, then the promises.
+func (m *Machine) release(why Reason) {
+	m.do(Drop{Reason: why})
+	m.follow(m.now, "")
+	m.promise = promise{}
+	m.holder = ""
+	m.why = why
+	m.sendAll(Msg{Kind: Waive, Term: m.term, Reason: why})
+}
+
+// withdraw gives up a candidacy and frees the voters.
+func (m *Machine) withdraw() {
+	m.follow(m.now, "")
+	m.promise = promise{}
+	m.sendAll(Msg{Kind: Waive, Term: m.term})
+}
+
+// give hands the address over: out of sight first, then the promises.
+func (m *Machine) give(to ID, why Reason) {
+	m.do(Yield{To: to, Reason: why})
+	m.follow(m.now, "")
+	m.promise = promise{}
+	m.holder = ""
+	m.why = why
+	m.heir = heir{to, m.Self, m.now.Add(giveBeats * m.Beat)}
+	m.next = m.beat()
+	m.sendAll(Msg{Kind: Waive, Term: m.term, To: to, Reason: why})
+}
+
+// giving reports whether we handed over and the successor has not yet asked.
+func (m *Machine) giving() bool { return m.role == Standby && m.heir.from == m.Self }
+
+// takeBack ends a hand-over that the successor did not take.
+func (m *Machine) takeBack() {
+	if p := m.peer(m.heir.to); p != nil {
+		p.avoid = m.now.Add(avoidLeases * m.Lease)
+	}
+	m.heir = heir{}
+	m.follow(m.now, "")
+	if !m.barred() {
+		m.campaign()
+	}
+}
+
+// Successor returns who would get the address from a HandOver{To: to} at the latest
+// Step, or false if this node does not hold it or that voter (any, if to is "") is not
+// heard or not fit.
+func (m *Machine) Successor(to ID) (ID, bool) {
+	if m.role != Holder {
+		return "", false
+	}
+	for _, v := range m.Voters {
+		p := m.peer(v)
+		if p != nil && (to == v || to == "" && m.now >= p.avoid) && m.able(p) {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+// able reports whether p is heard and could hold.
+func (m *Machine) able(p *peer) bool {
+	return p.known && p.info.Fit && m.now.Sub(p.heard) < m.Lease
+}
+
+// steer hands the address to a better node if there is one: when we are unfit to
+// anyone fit, and with Preempt to one that comes before us and has been fit for long.
+func (m *Machine) steer() {
+	if m.role != Holder {
+		return
+	}
+	if !m.fit {
+		if to, ok := m.Successor(""); ok {
+			m.give(to, CheckFailed)
+		}
+		return
+	}
+	if m.Preempt <= 0 {
+		return
+	}
+	if to, ok := m.Successor(""); ok {
+		if p := m.peer(to); p.index < m.index() && m.now.Sub(p.fit) >= m.Preempt {
+			m.give(to, Preempt)
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package election
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"proxyd/internal/clock"
+)
+
+// A message on the wire, in order; numbers are big-endian:
+//
+//	1 byte   version
+//	1 byte   kind
+//	1 byte   reason
+//	1 byte   flags of Info: holds, fit, quiet, deaf, hears from the lowest bit up
+//	1 byte   Info.Prefer
+//	8 bytes  term
+//	8 bytes  sent, ns
+//	8 bytes  Info.Held, ns
+//	1 byte   length of To, then To
+const (
+	wireVersion  = 1
+	wireHeadSize = 5 + 3*8 + 1
+)
+
+// MaxMsgSize is the most bytes that AppendMsg ever appends.
+const MaxMsgSize = wireHeadSize + 255
+
+const (
+	flagHolds = 1 << iota
+	flagFit
+	flagQuiet
+	flagDeaf
+	flagHears
+	flagsKnown = flagHolds | flagFit | flagQuiet | flagDeaf | flagHears
+)
+
+// wireReasons is in the order of their numbers on the wire: append only.
+var wireReasons = [...]Reason{"", NodeDead, CheckFailed, Planned, Preempt, Conflict, Start, Isolated}
+
+// ErrMsg is what ParseMsg wraps for bytes that are no message of this version.
+var ErrMsg = errors.New("election message")
+
+// AppendMsg appends msg to b. A To of more than 255 bytes is cut, and a reason that is
+// none of ours is left out; no machine makes either.
+func AppendMsg(b []byte, msg Msg) []byte {
+	var flags byte
+	for i, set := range []bool{msg.Info.Holds, msg.Info.Fit, msg.Info.Quiet, msg.Info.Deaf, msg.Info.Hears} {
+		if set {
+			flags |= 1 << i
+		}
+	}
+	var reason byte
+	for i, r := range wireReasons {
+		if r == msg.Reason {
+			reason = byte(i)
+		}
+	}
+	to := msg.To[:min(len(msg.To), 255)]
+	b = append(b, wireVersion, byte(msg.Kind), reason, flags, msg.Info.Prefer)
+	b = binary.BigEndian.AppendUint64(b, msg.Term)
+	b = binary.BigEndian.AppendUint64(b, uint64(msg.Sent))
+	b = binary.BigEndian.AppendUint64(b, uint64(msg.Info.Held))
+	b = append(b, byte(len(to)))
+	return append(b, to...)
+}
+
+// ParseMsg reads the message that is all of b. It keeps no reference to b. What it
+// accepts, AppendMsg writes again byte by byte.
+func ParseMsg(b []byte) (Msg, error) {
+	switch {
+	case len(b) == 0:
+		return Msg{}, fmt.Errorf("%w: empty", ErrMsg)
+	case b[0] != wireVersion:
+		return Msg{}, fmt.Errorf("%w: version %d, want %d", ErrMsg, b[0], wireVersion)
+	case len(b) < wireHeadSize:
+		return Msg{}, fmt.Errorf("%w: %d bytes, want at least %d", ErrMsg, len(b), wireHeadSize)
+	case b[1] > byte(Waive):
+		return Msg{}, fmt.Errorf("%w: unknown kind %d", ErrMsg, b[1])
+	case int(b[2]) >= len(wireReasons):
+		return Msg{}, fmt.Errorf("%w: unknown reason %d", ErrMsg, b[2])
+	case b[3]&^flagsKnown != 0:
+		return Msg{}, fmt.Errorf("%w: unknown flags %#x", ErrMsg, b[3])
+	case len(b) != wireHeadSize+int(b[wireHeadSize-1]):
+		return Msg{}, fmt.Errorf("%w: %d bytes, want %d", ErrMsg, len(b), wireHeadSize+int(b[wireHeadSize-1]))
+	}
+	flags := b[3]
+	msg := Msg{
+		Kind:   Kind(b[1]),
+		Reason: wireReasons[b[2]],
+		Term:   binary.BigEndian.Uint64(b[5:]),
+		Sent:   clock.Instant(binary.BigEndian.Uint64(b[13:])),
+		To:     ID(b[wireHeadSize:]),
+		Info: Info{
+			Holds:  flags&flagHolds != 0,
+			Fit:    flags&flagFit != 0,
+			Quiet:  flags&flagQuiet != 0,
+			Deaf:   flags&flagDeaf != 0,
+			Hears:  flags&flagHears != 0,
+			Held:   time.Duration(binary.BigEndian.Uint64(b[21:])),
+			Prefer: b[4],
+		},
+	}
+	if msg.Term >= 1<<63 { // leaves room above it for ever
+		return Msg{}, fmt.Errorf("%w: term %d out of range", ErrMsg, msg.Term)
+	}
+	if msg.Sent < 0 || msg.Info.Held < 0 {
+		return Msg{}, fmt.Errorf("%w: negative time", ErrMsg)
+	}
+	return msg, nil
+}
