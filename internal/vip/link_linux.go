@@ -1,0 +1,173 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// loopback is the index of lo: the first interface of every network namespace.
+const loopback = 1
+
+// Add adds p as a single address, or prolongs it.
+//
+// With the subnet's own length, removing a virtual address that was added first would
+// take the node's own address and route along, so the length is that of one address.
+// Preferred lifetime 0 keeps IPv6 from choosing it as a source; nodad, because whether
+// it is free was asked before, and detection would keep it silent for a second.
+func (d *Device) Add(p netip.Prefix, life time.Duration) error {
+	return d.at(p, "add %s to %s: %w", func(index int) error {
+		return d.change.AddrReplace(nil, address(p.Addr(), index, life))
+	})
+}
+
+// Remove removes p. It is no error if it is not there, or the interface is not.
+func (d *Device) Remove(p netip.Prefix) error {
+	err := d.at(p, "remove %s from %s: %w", func(index int) error {
+		return absent(d.change.AddrDel(nil, address(p.Addr(), index, 0)))
+	})
+	if errors.Is(err, ErrNoInterface) {
+		return nil
+	}
+	return err
+}
+
+// Park puts p on loopback, where it accepts and nobody is told. It is silent only with
+// arp_ignore on the interface: see Sysctls.
+func (d *Device) Park(p netip.Prefix, life time.Duration) error {
+	if err := d.change.AddrReplace(nil, address(p.Addr(), loopback, life)); err != nil {
+		return fmt.Errorf("park %s on lo: %w", p.Addr(), err)
+	}
+	return nil
+}
+
+// Unpark takes p from loopback. It is no error if it is not there.
+func (d *Device) Unpark(p netip.Prefix) error {
+	if err := absent(d.change.AddrDel(nil, address(p.Addr(), loopback, 0))); err != nil {
+		return fmt.Errorf("take %s from lo: %w", p.Addr(), err)
+	}
+	return nil
+}
+
+// at does something to an address at the device's place.
+func (d *Device) at(p netip.Prefix, format string, do func(index int) error) error {
+	if err := d.twice(func(pl place) error { return do(pl.index) }); err != nil {
+		return fmt.Errorf(format, p.Addr(), d.name, err)
+	}
+	return nil
+}
+
+// address describes a virtual address to the kernel, which counts its life in seconds.
+func address(a netip.Addr, index int, life time.Duration) *netlink.Addr {
+	n := a.BitLen()
+	na := &netlink.Addr{
+		IPNet:     &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(n, n)},
+		LinkIndex: index,
+		ValidLft:  int((life + time.Second - 1) / time.Second),
+	}
+	if a.Is6() {
+		na.Flags = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE
+	}
+	if index == loopback {
+		na.Scope = unix.RT_SCOPE_HOST
+	}
+	return na
+}
+
+// absent turns the errors that say that there is nothing to remove into none.
+func absent(err error) error {
+	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
+
+// Addrs returns the addresses of the interface, with the lengths they were given.
+func (d *Device) Addrs() ([]netip.Prefix, error) {
+	p, err := d.here()
+	if err != nil {
+		return nil, err
+	}
+	return d.addrsOf(p.index)
+}
+
+func (d *Device) addrsOf(index int) ([]netip.Prefix, error) {
+	return listAddrs(d.query, index)
+}
+
+func listAddrs(h *netlink.Handle, index int) ([]netip.Prefix, error) {
+	all, err := h.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var ps []netip.Prefix
+	for _, a := range all {
+		if p, ok := prefix(a.IPNet); ok && a.LinkIndex == index {
+			ps = append(ps, p)
+		}
+	}
+	return ps, nil
+}
+
+func prefix(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	a, ok := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), bits), ok
+}
+
+// Neighbours returns who ought to answer if asked: gateways that the kernel has an
+// entry for, then hosts that were reachable within the kernel's own reachable time. An
+// entry that is merely stale proves nothing: its host may have been switched off.
+func (d *Device) Neighbours() ([]netip.Addr, error) {
+	p, err := d.here()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := d.query.NeighList(p.index, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list neighbours of %s: %w", d.name, err)
+	}
+	gateways, err := d.gateways(p.index)
+	if err != nil {
+		return nil, err
+	}
+	const (
+		fresh = unix.NUD_REACHABLE | unix.NUD_DELAY | unix.NUD_PROBE | unix.NUD_PERMANENT
+		known = fresh | unix.NUD_STALE
+	)
+	var first, rest []netip.Addr
+	for _, e := range entries {
+		a, ok := netip.AddrFromSlice(e.IP)
+		switch a = a.Unmap(); {
+		case !ok || a.IsMulticast():
+		case gateways[a] && e.State&known != 0:
+			first = append(first, a)
+		case e.State&fresh != 0:
+			rest = append(rest, a)
+		}
+	}
+	return append(first, rest...), nil
+}
+
+// gateways returns the next hops of the routes through the interface.
+func (d *Device) gateways(index int) (map[netip.Addr]bool, error) {
+	routes, err := d.query.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: index}, netlink.RT_FILTER_OIF)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list routes of %s: %w", d.name, err)
+	}
+	all := map[netip.Addr]bool{}
+	for _, r := range routes {
+		if a, ok := netip.AddrFromSlice(r.Gw); ok {
+			all[a.Unmap()] = true
+		}
+	}
+	return all, nil
+}
