@@ -38,3 +38,20 @@ install: build
 	install -D -m 0644 deploy/systemd/proxyd.service $(DESTDIR)/etc/systemd/system/proxyd.service
 	install -D -m 0644 deploy/systemd/proxyd.sysusers.conf $(DESTDIR)/usr/lib/sysusers.d/proxyd.conf
 	@if [ -z "$(DESTDIR)" ] && command -v systemd-sysusers >/dev/null; then systemd-sysusers; systemctl daemon-reload 2>/dev/null || true; fi
+
+.PHONY: lab
+lab: build ## bin/lab, which plays demo, drill and bench
+	CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/lab
+
+.PHONY: demo
+demo: lab ## a pair on this machine, live
+	@bin/lab demo
+
+N ?= 5
+.PHONY: drill
+drill: lab ## every fault N times; only=kill,cut for some, args=--json for more
+	@bin/lab drill -n $(N) $(if $(only),--only $(only)) $(args)
+
+.PHONY: bench
+bench: lab ## beside nginx, HAProxy and keepalived (root)
+	@bin/lab bench $(args)

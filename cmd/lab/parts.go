@@ -1,0 +1,48 @@
+package main
+
+import (
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"proxyd/internal/lab"
+)
+
+// The commands here are run by lab itself, on the hosts of a stage.
+
+func serveCommand() *cobra.Command {
+	var name, listen string
+	cmd := &cobra.Command{
+		Use:    "serve",
+		Short:  "Be a web server of the stage",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return lab.Serve(cmd.Context(), name, listen)
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "web", "what it answers")
+	cmd.Flags().StringVar(&listen, "listen", ":8080", "address")
+	return cmd
+}
+
+func loadCommand() *cobra.Command {
+	var spec lab.LoadSpec
+	cmd := &cobra.Command{
+		Use:    "load",
+		Short:  "Be the client of the stage",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return lab.RunLoad(cmd.Context(), spec, os.Stdout)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&spec.Target, "target", "", "host:port")
+	f.IntVar(&spec.Rate, "rate", 200, "requests a second on connections of their own")
+	f.IntVar(&spec.Kept, "kept", 0, "connections that are kept")
+	f.IntVar(&spec.KeptRate, "kept-rate", 0, "requests a second on all kept connections together")
+	f.DurationVar(&spec.Deadline, "deadline", time.Second, "of one request")
+	return cmd
+}
