@@ -39,10 +39,14 @@ type Fault struct {
 	Return  Promise // of undoing it
 }
 
+// unnoticed is the promise of all that clients must not notice.
+func unnoticed() Promise {
+	return Promise{Outage: 100 * time.Millisecond, Failed: 1, Two: AddressLifetime}
+}
+
 // Faults returns every fault that the lab can play, in the order of a drill.
 func Faults() []Fault {
-	// The promise of all that clients must not notice.
-	calm := Promise{Outage: 100 * time.Millisecond, Failed: 1, Two: AddressLifetime}
+	calm := unnoticed()
 	return []Fault{
 		{
 			Key: "handover", Name: "planned hand-over", Moves: true, Promise: calm,

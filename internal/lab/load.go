@@ -20,6 +20,8 @@ type Load struct {
 
 	mu       sync.Mutex
 	attempts []Attempt // in the order in which they ended
+	total    int       // since the first success
+	failed   int       // of those
 	bad      error
 }
 
@@ -62,10 +64,28 @@ func (l *Load) read(from io.Reader) {
 			l.bad = err
 		} else {
 			l.attempts = append(l.attempts, a)
+			l.count(a)
 			l.forget(a.End.Add(-keepFor))
 		}
 		l.mu.Unlock()
 	}
+}
+
+func (l *Load) count(a Attempt) {
+	if a.Outcome == OK {
+		l.total++
+	} else if l.total > 0 {
+		l.total++
+		l.failed++
+	}
+}
+
+// Totals returns how many requests there were since the first that succeeded, and how many
+// of them failed.
+func (l *Load) Totals() (requests, failed int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.total, l.failed
 }
 
 // forget drops what ended before an instant, now and then.

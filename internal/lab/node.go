@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -19,8 +20,10 @@ type Node struct {
 	Socket string // its admin socket
 	Log    string // what proxyd printed, of all its lives
 
-	binary  string
-	client  *control.Client
+	binary string
+	client *control.Client
+
+	mu      sync.Mutex
 	process *Process // nil before the first start
 }
 
@@ -56,27 +59,39 @@ func (n *Node) Start() error {
 	if err != nil {
 		return err
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.process = p
 	return nil
 }
 
+// last returns the process of the node's present or last life, nil before the first.
+func (n *Node) last() *Process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.process
+}
+
 // Alive reports whether proxyd runs. A frozen one does.
-func (n *Node) Alive() bool { return n.process != nil && n.process.Alive() }
+func (n *Node) Alive() bool {
+	p := n.last()
+	return p != nil && p.Alive()
+}
 
 // PID returns proxyd's process number, 0 if it never ran.
 func (n *Node) PID() int {
-	if n.process == nil {
-		return 0
+	if p := n.last(); p != nil {
+		return p.PID()
 	}
-	return n.process.PID()
+	return 0
 }
 
 // Kill ends proxyd as a crash would; nobody cleans up behind it.
 func (n *Node) Kill() error {
-	if n.process == nil {
-		return nil
+	if p := n.last(); p != nil {
+		return p.Kill()
 	}
-	return n.process.Kill()
+	return nil
 }
 
 // Freeze stops proxyd's threads without ending it.
@@ -89,18 +104,18 @@ func (n *Node) Thaw() error { return n.signal(syscall.SIGCONT) }
 func (n *Node) Reload() error { return n.signal(syscall.SIGHUP) }
 
 func (n *Node) signal(sig syscall.Signal) error {
-	if n.process == nil {
-		return fmt.Errorf("node %s was never started", n.Name)
+	if p := n.last(); p != nil {
+		return p.Signal(sig)
 	}
-	return n.process.Signal(sig)
+	return fmt.Errorf("node %s was never started", n.Name)
 }
 
 // Stop ends proxyd as systemd does, with SIGTERM and patience.
 func (n *Node) Stop(patience time.Duration) error {
-	if n.process == nil {
-		return nil
+	if p := n.last(); p != nil {
+		return p.Terminate(patience)
 	}
-	return n.process.Terminate(patience)
+	return nil
 }
 
 // Status asks the node how it sees the cluster.
@@ -118,11 +133,12 @@ func (n *Node) Client() *control.Client { return n.client }
 
 // gone says how proxyd ended, with the last words of its log.
 func (n *Node) gone() error {
-	if n.process == nil {
+	p := n.last()
+	if p == nil {
 		return fmt.Errorf("node %s was never started", n.Name)
 	}
 	how := "exit code 0"
-	if err := n.process.Err(); err != nil {
+	if err := p.Err(); err != nil {
 		how = err.Error()
 	}
 	return errors.New("proxyd on " + n.Name + " ended (" + how + "); " + tail(n.Log, 8))

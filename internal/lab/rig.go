@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -73,7 +72,10 @@ func (r *Rig) Steady(ctx context.Context, patience time.Duration) error {
 		if r.Holder() == nil {
 			return false, notYet{fmt.Errorf("who answers for the VIP: %v", r.Watch.Now())}
 		}
-		return r.served(now.Add(-steadyFor), now), notYet{errors.New("requests fail or stall")}
+		lately := now.Add(-steadyFor)
+		attempts := r.Load.Between(lately, now)
+		return r.served(lately, now), notYet{fmt.Errorf("of %d requests in the last %v some failed (%s), or there was a gap of %v",
+			len(attempts), steadyFor, kinds(Failures(attempts, false)), Outage(attempts, lately, now, 0))}
 	})
 }
 
