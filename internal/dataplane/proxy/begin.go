@@ -36,7 +36,7 @@ func (p *Plane) Begin(x *dataplane.Exchange) dataplane.Verdict {
 		return p.refuse(x, "method")
 	case bytes.Equal(q.Path, asterisk): // S15: the parser lets only OPTIONS have it
 		return p.refuse(x, "options")
-	case q.Length > r.BodyBytes && r.BodyBytes > 0:
+	case q.Length > r.BodyBytes:
 		return p.refuse(x, "too_large")
 	case r.answer != nil:
 		return r.answer.give(x)

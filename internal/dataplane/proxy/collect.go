@@ -33,6 +33,7 @@ var (
 	descRetries      = desc("upstream_retries_total", "Second and later attempts.", "pool", "result")
 	descChecks       = desc("upstream_checks_total", "Active checks.", "pool", "server", "result")
 	descEjections    = desc("upstream_ejections_total", "Times that failed exchanges left the server out.", "pool", "server", "reason")
+	descConfig       = desc("config_info", "The configuration in force.", "cluster", "version", "hash")
 	descReloadOK     = desc("config_last_reload_successful", "1 if the last configuration was taken.")
 	descReloadTime   = desc("config_last_reload_timestamp_seconds", "When a configuration was last taken or refused.")
 	descReloads      = desc("config_reloads_total", "Configurations by what became of them.", "result")
@@ -55,6 +56,7 @@ func (p *Plane) Collect(out chan<- prometheus.Metric) {
 	p.collectListeners(m)
 	s := p.current.Load()
 	if s != nil {
+		m.gauge(descConfig, 1, s.conf.Cluster.Name, strconv.FormatUint(s.generation, 10), s.conf.Hash)
 		listeners := p.listeners.list()
 		for _, c := range s.counters {
 			c.collect(m, listeners)

@@ -105,20 +105,27 @@ func (s *snapshot) believe(x *dataplane.Exchange, o *origin) {
 // stripForwarded removes every field that tells of former hops, whoever sent it: what
 // is true of them is added again (B3, S10), and Proxy (S14) never.
 func stripForwarded(h *dataplane.Header) {
-	kept := (*h)[:0]
-	for _, f := range *h {
-		switch f.ID {
-		case dataplane.Forwarded, dataplane.XForwarded, dataplane.XForwardedFor, dataplane.XForwardedProto,
-			dataplane.XForwardedHost, dataplane.XForwardedPort, dataplane.XRealIP, dataplane.Proxy:
-			continue
-		case dataplane.Other:
-			if inFamily(f.Name) {
-				continue
+	kept := 0
+	for i := range *h {
+		if f := &(*h)[i]; !tellsOfHops(f) {
+			if kept != i {
+				(*h)[kept] = *f
 			}
+			kept++
 		}
-		kept = append(kept, f)
 	}
-	*h = kept
+	*h = (*h)[:kept]
+}
+
+func tellsOfHops(f *dataplane.Field) bool {
+	switch f.ID {
+	case dataplane.Forwarded, dataplane.XForwarded, dataplane.XForwardedFor, dataplane.XForwardedProto,
+		dataplane.XForwardedHost, dataplane.XForwardedPort, dataplane.XRealIP, dataplane.Proxy:
+		return true
+	case dataplane.Other:
+		return inFamily(f.Name)
+	}
+	return false
 }
 
 // inFamily reports whether a name that the parser does not know begins X-Forwarded-.

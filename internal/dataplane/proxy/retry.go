@@ -15,6 +15,7 @@ func (p *Plane) Retry(x *dataplane.Exchange, err error) dataplane.Verdict {
 	if server {
 		if other := p.other(x, r, err); other != nil {
 			x.Attempt++
+			x.Response.Reset()
 			r.send(x, other)
 			return dataplane.Again
 		}

@@ -22,20 +22,19 @@ const fewRetries = 3
 // request counts a request's first attempt.
 func (b *budget) request(now time.Time) { b.slot(now).requests++ }
 
-// retry counts a retry if the budget has room for it.
-func (b *budget) retry(now time.Time, share config.Share) bool {
-	s := b.slot(now)
+// allows reports whether there is room for one more retry.
+func (b *budget) allows(now time.Time, share config.Share) bool {
+	b.slot(now)
 	requests, retries := 0, 0
 	for i := range b.slots {
 		requests += b.slots[i].requests
 		retries += b.slots[i].retries
 	}
-	if float64(retries) >= float64(share)*float64(requests)+fewRetries*float64(len(b.slots)) {
-		return false
-	}
-	s.retries++
-	return true
+	return float64(retries) < float64(share)*float64(requests)+fewRetries*float64(len(b.slots))
 }
+
+// retry counts a retry.
+func (b *budget) retry(now time.Time) { b.slot(now).retries++ }
 
 // slot returns the slot of now, emptying those that time has passed over.
 func (b *budget) slot(now time.Time) *struct{ requests, retries int } {

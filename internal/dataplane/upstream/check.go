@@ -101,6 +101,7 @@ func (c *checker) probe(ctx context.Context) string {
 	defer cancel()
 	conn, err := c.env.Dial(ctx, addr)
 	if err != nil {
+		c.server.rotate()
 		return wording("connect", err)
 	}
 	defer conn.Close()
@@ -150,6 +151,9 @@ func (c *checker) readStatus(conn net.Conn) (int, error) {
 func wording(doing string, err error) string {
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
 		return doing + ": timed out"
+	}
+	if bad := (*dataplane.Malformed)(nil); errors.As(err, &bad) {
+		return "no acceptable HTTP: " + bad.Reason
 	}
 	text := err.Error()
 	if i := strings.LastIndex(text, ": "); i >= 0 {

@@ -156,22 +156,29 @@ func TestBudgetKeepsRetriesAtAShare(t *testing.T) {
 	for i := range 1000 {
 		b.request(at(i % 10))
 	}
+	retry := func(now time.Time) bool {
+		ok := b.allows(now, 0.2)
+		if ok {
+			b.retry(now)
+		}
+		return ok
+	}
 	allowed := 0
 	for range 1000 {
-		if b.retry(at(9), 0.2) {
+		if retry(at(9)) {
 			allowed++
 		}
 	}
 	if want := 200 + 10*fewRetries; allowed != want {
 		t.Errorf("%d retries of 1000 requests in 10 s, want %d", allowed, want)
 	}
-	if !b.retry(at(30), 0.2) {
+	if !retry(at(30)) {
 		t.Error("nothing is forgotten after 20 s")
 	}
 	for range 10 * fewRetries {
-		b.retry(at(30), 0.2)
+		retry(at(30))
 	}
-	if b.retry(at(31), 0.2) {
+	if retry(at(31)) {
 		t.Error("a quiet pool retries without end")
 	}
 }

@@ -154,11 +154,14 @@ func (p *Pool) Pick(now time.Time, client netip.Addr) *Server {
 func (p *Pool) PickOther(now time.Time, client netip.Addr, tried []*dataplane.Server) (s *Server, over bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.attempts.retry(now, p.Config.Retry.Budget) {
+	if !p.attempts.allows(now, p.Config.Retry.Budget) {
 		p.Retries[RetryOverBudget].Add(1)
 		return nil, true
 	}
-	return p.pick(now, client, tried), false
+	if s = p.pick(now, client, tried); s != nil {
+		p.attempts.retry(now)
+	}
+	return s, false
 }
 
 // pick goes through the tiers: servers that are up, backups that are up. When no server

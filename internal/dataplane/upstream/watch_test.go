@@ -105,8 +105,8 @@ func TestWhatFailsACheck(t *testing.T) {
 		{"refused", "", "connect: connection refused"},
 		{"silent", "hang", "read: timed out"},
 		{"status", "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "status 404"},
-		{"no HTTP", "SSH-2.0-OpenSSH\r\n\r\n", "read: "},
-		{"endless head", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 2*probeLimits.HeaderBytes), "read: "},
+		{"no HTTP", "SSH-2.0-OpenSSH\r\n\r\n", "no acceptable HTTP: status_line"},
+		{"endless head", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 2*probeLimits.HeaderBytes), "no acceptable HTTP: "},
 	} {
 		t.Run(c.why, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
