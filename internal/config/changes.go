@@ -13,7 +13,8 @@ import (
 
 // A setting is one value of a configuration and its place: "pool.api.check.interval".
 type setting struct {
-	thing string // the named thing it belongs to, "pool.api", or the section
+	outer string // the named thing around it: "pool.api" of a server of that pool
+	thing string // the thing it belongs to: "pool.api", or a section, or one server
 	key   string
 	value string
 }
@@ -30,6 +31,9 @@ func (c *Config) settings() []setting {
 			all = append(all, tableSettings(section, section, f)...)
 		case reflect.Map:
 			for _, name := range sortedMapKeys(f) {
+				if strings.HasPrefix(name, anonymous) {
+					continue // the route says it all
+				}
 				thing := section + "." + name
 				all = append(all, tableSettings(thing, thing, f.MapIndex(reflect.ValueOf(name)).Elem())...)
 			}
@@ -66,13 +70,17 @@ func tableSettings(thing, prefix string, v reflect.Value) []setting {
 			for i := range order {
 				s := value.Index(i)
 				order[i] = s.FieldByName("Addr").String()
-				all = append(all, tableSettings(key+"."+order[i], key+"."+order[i], s)...)
+				server := tableSettings(key+"."+order[i], key+"."+order[i], s)
+				for k := range server {
+					server[k].outer = thing
+				}
+				all = append(all, server...)
 			}
-			all = append(all, setting{thing, key, "[" + join(order) + "]"})
+			all = append(all, setting{thing: thing, key: key, value: "[" + join(order) + "]"})
 		case value.Kind() == reflect.Struct && !whole(value):
 			all = append(all, tableSettings(thing, key, value)...)
 		default:
-			all = append(all, setting{thing, key, valueText(value)})
+			all = append(all, setting{thing: thing, key: key, value: valueText(value)})
 		}
 	}
 	return all
@@ -135,6 +143,9 @@ func Changes(old, new *Config) []string {
 // appendChange adds a line for what only one side has; of a whole thing, one for all.
 func appendChange(lines []string, s setting, other map[string]string, how string) []string {
 	if _, ok := other[s.thing]; !ok && s.key != s.thing {
+		return lines
+	}
+	if _, ok := other[s.outer]; !ok && s.outer != "" {
 		return lines
 	}
 	if s.value == "" {

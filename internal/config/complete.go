@@ -8,7 +8,7 @@ const anonymous = "route:"
 
 // complete fills in what depends on other keys.
 func (d *decoder) complete(c *Config) {
-	if c.Node.Name == "" && !d.refused[root.key("node").key("name")] {
+	if c.Node.Name == "" && !d.spoilt(to("node", "name")) {
 		name, err := d.host.Hostname()
 		if err == nil {
 			err = checkName(name)
@@ -19,7 +19,10 @@ func (d *decoder) complete(c *Config) {
 		c.Node.Name = name
 	}
 	c.Cluster.SecretRef = d.secretRef
-	if len(c.Listener) == 0 && !d.refused[root.key("listener")] {
+	if !d.given(to("limits", "uri_bytes")) {
+		c.Limits.URIBytes = min(c.Limits.URIBytes, c.Limits.HeaderBytes)
+	}
+	if len(c.Listener) == 0 && !d.spoilt(to("listener")) {
 		c.Listener = defaultListeners()
 	}
 	for _, p := range c.Pool {
@@ -40,7 +43,8 @@ func (d *decoder) complete(c *Config) {
 	}
 }
 
-// completePool moves the short form of the servers into the long one.
+// completePool moves the short form of the servers into the long one, and keeps the
+// default time-out of a check below an interval that was made short.
 func (d *decoder) completePool(p *Pool) {
 	short := make([]Server, 0, len(p.Servers)+len(p.Server))
 	for _, addr := range p.Servers {
@@ -49,6 +53,9 @@ func (d *decoder) completePool(p *Pool) {
 		short = append(short, s)
 	}
 	p.Server, p.Servers = append(short, p.Server...), nil
+	if base := to("pool", p.Name, "check"); p.Check != nil && !d.given(base.key("timeout")) {
+		p.Check.Timeout = min(p.Check.Timeout, p.Check.Interval/2)
+	}
 	if p.Balance == "hash" && p.HashKey == "" {
 		p.HashKey = defaultHashKey
 	}
@@ -59,7 +66,7 @@ func (d *decoder) completePool(p *Pool) {
 func (d *decoder) nameRoutes(c *Config) {
 	taken := map[string]bool{}
 	for i, r := range c.Route {
-		r.Line = d.places[root.key("route").at(i)].key.line
+		r.Line = d.places[to("route").at(i)].key.line
 		if r.Path == "/*" {
 			r.Path = ""
 		}
@@ -67,6 +74,7 @@ func (d *decoder) nameRoutes(c *Config) {
 			taken[r.Name] = true
 		}
 	}
+	next := map[string]int{}
 	for _, r := range c.Route {
 		if r.Name != "" {
 			continue
@@ -79,8 +87,9 @@ func (d *decoder) nameRoutes(c *Config) {
 			base = "*"
 		}
 		name := base
-		for n := 2; taken[name]; n++ {
-			name = fmt.Sprintf("%s#%d", base, n)
+		for taken[name] {
+			next[base]++
+			name = fmt.Sprintf("%s#%d", base, next[base]+1)
 		}
 		taken[name] = true
 		r.Name = name

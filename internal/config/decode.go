@@ -15,7 +15,8 @@ type decoder struct {
 	host     Host
 	places   places
 	problems Problems
-	refused  map[path]bool // places whose value was refused, and all above them
+	refused  map[path]bool // places whose value was refused, and all around them
+	gone     map[path]bool // places whose own value could not be read
 
 	withLength map[path]bool // places of addresses that are written with a length
 
@@ -28,6 +29,20 @@ func (d *decoder) report(at position, p path, format string, args ...any) {
 	for q := p; q != root; q = q.parent() {
 		d.refused[q] = true
 	}
+}
+
+// spoilt says whether a value, one inside it or one around it was refused. What is said
+// of it then would only repeat that.
+func (d *decoder) spoilt(p path) bool {
+	if d.refused[p] {
+		return true
+	}
+	for q := p; q != root; q = q.parent() {
+		if d.gone[q] {
+			return true
+		}
+	}
+	return false
 }
 
 // bad reports a value.
@@ -52,7 +67,13 @@ func (d *decoder) where(p path) position {
 // given says whether the file has the key, and nothing was wrong with its value.
 func (d *decoder) given(p path) bool {
 	_, ok := d.places[p]
-	return ok && !d.refused[p]
+	return ok && !d.spoilt(p)
+}
+
+// unreadable reports a value that is lost.
+func (d *decoder) unreadable(p path, format string, args ...any) {
+	d.gone[p] = true
+	d.bad(p, format, args...)
 }
 
 // table fills a struct from a table of the file.
@@ -118,14 +139,14 @@ func (d *decoder) kind(p path, raw any, dst reflect.Value) {
 	case reflect.Bool:
 		b, ok := raw.(bool)
 		if !ok {
-			d.bad(p, "needs true or false, not %s", kindOf(raw))
+			d.unreadable(p, "needs true or false, not %s", kindOf(raw))
 			return
 		}
 		dst.SetBool(b)
 	case reflect.Int:
 		n, ok := raw.(int64)
 		if !ok || n != int64(int32(n)) {
-			d.bad(p, "needs a whole number without quotes, not %s", kindOf(raw))
+			d.unreadable(p, "needs a whole number without quotes, not %s", kindOf(raw))
 			return
 		}
 		dst.SetInt(n)
@@ -137,7 +158,7 @@ func (d *decoder) kind(p path, raw any, dst reflect.Value) {
 	case reflect.Struct:
 		table, ok := raw.(map[string]any)
 		if !ok {
-			d.bad(p, "needs a table { }, not %s", kindOf(raw))
+			d.unreadable(p, "needs a table { }, not %s", kindOf(raw))
 			return
 		}
 		d.table(p, table, dst)
@@ -154,7 +175,7 @@ func (d *decoder) kind(p path, raw any, dst reflect.Value) {
 func (d *decoder) named(p path, raw any, dst reflect.Value) {
 	tables, ok := raw.(map[string]any)
 	if !ok {
-		d.bad(p, "is a set of named tables: write [%s.NAME]", p.last())
+		d.unreadable(p, "is a set of named tables: write [%s.NAME]", p.last())
 		return
 	}
 	for _, name := range sortedKeys(tables) {
@@ -183,7 +204,7 @@ func (d *decoder) list(p path, raw any, dst reflect.Value) {
 		d.places[p.at(0)] = d.places[p]
 	}
 	if !ok {
-		d.bad(p, "needs a list [ ], not %s", kindOf(raw))
+		d.unreadable(p, "needs a list [ ], not %s", kindOf(raw))
 		return
 	}
 	out := reflect.MakeSlice(dst.Type(), 0, len(items))
@@ -213,12 +234,12 @@ func (d *decoder) list(p path, raw any, dst reflect.Value) {
 func set[T any](d *decoder, p path, raw any, dst *T, needs string, parse func(string) (T, error)) {
 	s, ok := raw.(string)
 	if !ok {
-		d.bad(p, "needs %s in quotes, not %s", needs, kindOf(raw))
+		d.unreadable(p, "needs %s in quotes, not %s", needs, kindOf(raw))
 		return
 	}
 	v, err := parse(s)
 	if err != nil {
-		d.bad(p, "%v", err)
+		d.unreadable(p, "%v", err)
 		return
 	}
 	*dst = v
@@ -227,7 +248,7 @@ func set[T any](d *decoder, p path, raw any, dst *T, needs string, parse func(st
 func (d *decoder) text(p path, raw any) (string, bool) {
 	s, ok := raw.(string)
 	if !ok {
-		d.bad(p, "needs a text in quotes, not %s", kindOf(raw))
+		d.unreadable(p, "needs a text in quotes, not %s", kindOf(raw))
 	}
 	return s, ok
 }
@@ -237,7 +258,7 @@ func (d *decoder) timing(p path, raw any, t *Timing) {
 	case string:
 		preset, ok := timingPresets()[v]
 		if !ok {
-			d.bad(p, `%q is no preset: fast, normal, slow, or { heartbeat = "40ms", lease = "240ms", guard = "30ms" }`, v)
+			d.unreadable(p, `%q is no preset: fast, normal, slow, or { heartbeat = "40ms", lease = "240ms", guard = "30ms" }`, v)
 			return
 		}
 		*t = preset
@@ -245,7 +266,7 @@ func (d *decoder) timing(p path, raw any, t *Timing) {
 		t.Preset = ""
 		d.table(p, v, reflect.ValueOf(t).Elem())
 	default:
-		d.bad(p, "needs a preset (fast, normal, slow) or a table { }, not %s", kindOf(raw))
+		d.unreadable(p, "needs a preset (fast, normal, slow) or a table { }, not %s", kindOf(raw))
 	}
 }
 
@@ -253,17 +274,17 @@ func (d *decoder) preempt(p path, raw any, dst *Preempt) {
 	switch v := raw.(type) {
 	case bool:
 		if v {
-			d.bad(p, `needs how long the preferred node must be well first, such as "5m", or false`)
+			d.unreadable(p, `needs how long the preferred node must be well first, such as "5m", or false`)
 		}
 	case string:
 		after, err := parseDuration(v)
 		if err != nil {
-			d.bad(p, "%v, or false", err)
+			d.unreadable(p, "%v, or false", err)
 			return
 		}
 		*dst = Preempt{On: true, After: after}
 	default:
-		d.bad(p, `needs false or a duration such as "5m", not %s`, kindOf(raw))
+		d.unreadable(p, `needs false or a duration such as "5m", not %s`, kindOf(raw))
 	}
 }
 
@@ -274,7 +295,7 @@ func (d *decoder) access(p path, raw any, a *Access) {
 	case map[string]any:
 		d.table(p, v, reflect.ValueOf(a).Elem())
 	default:
-		d.bad(p, `needs false or { format = "json", output = "stdout" }, not %s`, kindOf(raw))
+		d.unreadable(p, `needs false or { format = "json", output = "stdout" }, not %s`, kindOf(raw))
 	}
 }
 
@@ -286,7 +307,7 @@ func (d *decoder) redirect(p path, raw any, r *Redirect) {
 	case map[string]any:
 		d.table(p, v, reflect.ValueOf(r).Elem())
 	default:
-		d.bad(p, `needs "https", an absolute URL or { to, status }, not %s`, kindOf(raw))
+		d.unreadable(p, `needs "https", an absolute URL or { to, status }, not %s`, kindOf(raw))
 	}
 }
 

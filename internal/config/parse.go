@@ -2,7 +2,10 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 )
@@ -33,12 +36,18 @@ func (h Host) Parse(name string, data []byte) (*Config, error) {
 }
 
 func (h Host) parse(data []byte) (*Config, Problems) {
+	if len(data) > maxFile {
+		return nil, Problems{{Line: 1, Col: 1, Msg: fmt.Sprintf("the file has %d bytes; at most %d are read", len(data), maxFile)}}
+	}
+	places, problems, err := scan(string(data))
+	if err != nil {
+		return nil, Problems{*err}
+	}
 	var tree map[string]any
 	if _, err := toml.Decode(string(data), &tree); err != nil {
-		return nil, Problems{syntaxProblem(err)}
+		return nil, Problems{syntaxProblem(err, string(data))}
 	}
-	places, problems := scan(string(data))
-	d := &decoder{host: h, places: places, problems: problems, refused: map[path]bool{},
+	d := &decoder{host: h, places: places, problems: problems, refused: map[path]bool{}, gone: map[path]bool{},
 		withLength: map[path]bool{}, labels: routeLabels(tree)}
 	c := defaultConfig()
 	d.table(root, tree, reflect.ValueOf(c).Elem())
@@ -47,12 +56,28 @@ func (h Host) parse(data []byte) (*Config, Problems) {
 	return c, d.problems
 }
 
-func syntaxProblem(err error) Problem {
+// maxFile bounds the text: ten thousand routes need a tenth of it.
+const maxFile = 16 << 20
+
+// syntaxProblem gives an error of the TOML library in our form. The library counts
+// columns in bytes, and puts a key that is there twice at the end of its line.
+func syntaxProblem(err error, text string) Problem {
 	var syntax toml.ParseError
-	if errors.As(err, &syntax) {
-		return Problem{Line: syntax.Position.Line, Col: max(1, syntax.Position.Col), Msg: syntax.Message}
+	if !errors.As(err, &syntax) {
+		return Problem{Line: 1, Col: 1, Msg: err.Error()}
 	}
-	return Problem{Line: 1, Col: 1, Msg: err.Error()}
+	p := Problem{Line: max(1, syntax.Position.Line), Col: 1, Msg: strings.ReplaceAll(syntax.Message, "\n", " ")}
+	lines := strings.Split(text, "\n")
+	if p.Line > len(lines) {
+		return p
+	}
+	line := lines[p.Line-1]
+	if strings.Contains(p.Msg, "already been") {
+		p.Col = 1 + len(line) - len(strings.TrimLeft(line, " \t"))
+	} else if n := min(syntax.Position.Col-1, len(line)); n > 0 {
+		p.Col = 1 + utf8.RuneCountInString(line[:n])
+	}
+	return p
 }
 
 // routeLabels are what messages call the routes: their names, or host and path.

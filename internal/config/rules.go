@@ -28,6 +28,9 @@ func (d *decoder) checkNode(c *Config) {
 			d.bad(name, "%q %v", c.Node.Name, err)
 		}
 	}
+	for i, p := range c.Node.TrustedProxies {
+		c.Node.TrustedProxies[i] = p.Masked()
+	}
 	if !filepath.IsAbs(c.Node.State) {
 		d.bad(to("node", "state"), "needs an absolute path, not %q", c.Node.State)
 	}
@@ -50,14 +53,14 @@ func (d *decoder) checkCluster(c *Config) {
 		}
 		seen[a] = true
 	}
-	if len(l.Join) > 0 && l.Secret == "" && !d.refused[to("cluster", "secret")] {
+	if len(l.Join) > 0 && l.Secret == "" && !d.spoilt(to("cluster", "secret")) {
 		d.bad(join, `needs a secret beside it: what the nodes tell each other is always encrypted (secret = "file:/etc/proxyd/cluster.key", made by hactl init)`)
 	}
 	if bind := to("cluster", "bind"); d.given(bind) {
 		switch {
 		case len(l.Join) == 0:
 			d.bad(bind, "has no meaning without join")
-		case !slices.Contains(l.Join, l.Bind) && !d.refused[join]:
+		case !slices.Contains(l.Join, l.Bind) && !d.spoilt(join):
 			d.bad(bind, "%s is not in join, which lists every node of the cluster (%s)", l.Bind, join2(l.Join))
 		}
 	}
@@ -66,12 +69,12 @@ func (d *decoder) checkCluster(c *Config) {
 
 func (d *decoder) checkTiming(t Timing) {
 	p := to("cluster", "timing")
-	if t.Preset != "" || d.refused[p] {
+	if t.Preset != "" || d.spoilt(p) {
 		return
 	}
 	d.between(p.key("heartbeat"), t.Heartbeat, 5*time.Millisecond, 10*time.Second)
 	d.between(p.key("lease"), t.Lease, 25*time.Millisecond, time.Minute)
-	if d.refused[p] {
+	if d.spoilt(p) {
 		return
 	}
 	if t.Lease < 5*t.Heartbeat {
@@ -90,7 +93,7 @@ func (d *decoder) checkVIPs(c *Config) {
 	for _, name := range sortedKeys(c.VIP) {
 		v, p := c.VIP[name], to("vip", name)
 		d.checkVIPAddress(c, v, owner)
-		if ifc := p.key("interface"); !d.refused[ifc] {
+		if ifc := p.key("interface"); !d.spoilt(ifc) {
 			if !d.given(ifc) {
 				d.bad(p, "needs an interface, such as interface = \"eth0\"")
 			} else if !interfaceName(v.Interface) {
@@ -113,7 +116,7 @@ func (d *decoder) checkVIPAddress(c *Config, v *VIP, owner map[netip.Addr]string
 	q := p.key("address")
 	a := v.Address.Addr()
 	switch {
-	case d.refused[q]:
+	case d.spoilt(q):
 		return
 	case !d.given(q):
 		d.bad(p, "needs an address with the length of its subnet, such as address = \"203.0.113.10/24\"")
@@ -144,11 +147,12 @@ func (d *decoder) checkFollow(c *Config, v *VIP) {
 	if v.Preempt.On && len(v.Prefer) == 0 && v.Follow == "" && d.given(p.key("preempt")) {
 		d.warn(c, p.key("preempt"), "has no meaning without prefer: no node is better than another")
 	}
-	if v.Follow == "" || d.refused[q] {
+	if v.Follow == "" || d.spoilt(q) {
 		return
 	}
 	if c.VIP[v.Follow] == nil {
-		d.bad(q, "%q is not defined (defined: %s)", v.Follow, join(sortedKeys(c.VIP)))
+		others := slices.DeleteFunc(sortedKeys(c.VIP), func(name string) bool { return name == v.Name })
+		d.bad(q, "%q is not defined (defined: %s)", v.Follow, join(others))
 		return
 	}
 	if len(v.Prefer) > 0 {
@@ -173,15 +177,21 @@ func (d *decoder) checkOperation(c *Config) {
 	if p := to("admin", "socket"); !filepath.IsAbs(c.Admin.Socket) || len(c.Admin.Socket) > maxSocketPath {
 		d.bad(p, "needs an absolute path of at most %d characters, not %q", maxSocketPath, c.Admin.Socket)
 	}
-	if p := to("admin", "listen"); c.Admin.Listen != "" && !d.refused[p] {
+	if p := to("admin", "listen"); c.Admin.Listen != "" && !d.spoilt(p) {
 		if a, err := parseListenAddr(c.Admin.Listen); err != nil {
 			d.bad(p, "%v, or \"\" for none", err)
 		} else {
 			c.Admin.Listen = a.String()
 			for _, name := range sortedKeys(c.Listener) {
 				for _, other := range c.Listener[name].Address {
-					if b, err := parseListenAddr(other); err == nil && a.overlaps(b) {
+					b, err := parseListenAddr(other)
+					if err != nil || !a.overlaps(b) {
+						continue
+					}
+					if d.given(p) {
 						d.bad(p, "%s is taken by listener %q (%s)", a, name, b)
+					} else {
+						d.bad(to("listener", name, "address"), "%s is taken by admin.listen (%s)", b, a)
 					}
 				}
 			}
@@ -190,10 +200,10 @@ func (d *decoder) checkOperation(c *Config) {
 	if p := to("log", "level"); !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		d.bad(p, "%q is not one of debug, info, warn, error", c.Log.Level)
 	}
-	if p := to("log", "access", "format"); c.Log.Access.Format != "json" && !d.refused[p] {
+	if p := to("log", "access", "format"); c.Log.Access.Format != "json" && !d.spoilt(p) {
 		d.bad(p, "%q is not json", c.Log.Access.Format)
 	}
-	if p := to("log", "access", "output"); c.Log.Access.Output != "stdout" && !filepath.IsAbs(c.Log.Access.Output) && !d.refused[p] {
+	if p := to("log", "access", "output"); c.Log.Access.Output != "stdout" && !filepath.IsAbs(c.Log.Access.Output) && !d.spoilt(p) {
 		d.bad(p, "%q is neither stdout nor an absolute path", c.Log.Access.Output)
 	}
 }
@@ -203,14 +213,14 @@ const maxSocketPath = 107
 
 // between refuses a value that is not from lo to hi.
 func (d *decoder) between(p path, v, lo, hi time.Duration) {
-	if d.refused[p] || v >= lo && v <= hi {
+	if d.spoilt(p) || v >= lo && v <= hi {
 		return
 	}
 	d.bad(p, "(%s) must be from %s to %s", formatDuration(v), formatDuration(lo), formatDuration(hi))
 }
 
 func within[T int | Size](d *decoder, p path, v, lo, hi T) {
-	if d.refused[p] || v >= lo && v <= hi {
+	if d.spoilt(p) || v >= lo && v <= hi {
 		return
 	}
 	d.bad(p, "(%v) must be from %v to %v", v, lo, hi)

@@ -2,13 +2,14 @@ package config
 
 import (
 	"fmt"
+	"iter"
 	"net/url"
 	"slices"
 	"strings"
 )
 
 func (d *decoder) checkRoutes(c *Config) {
-	if len(c.Route) == 0 && !d.refused[to("route")] && !d.refused[to("stream")] {
+	if len(c.Route) == 0 && !d.spoilt(to("route")) && !d.spoilt(to("stream")) {
 		d.report(position{1, 1}, root, "at least one [[route]] is needed")
 	}
 	lines := map[string]int{}
@@ -25,14 +26,14 @@ func (d *decoder) checkRoutes(c *Config) {
 		d.checkMatch(c, p, r)
 		d.checkAction(c, p, r)
 		for k, v := range r.Upgrade {
-			if q := p.key("upgrade").at(k); !d.refused[q] && v != "websocket" {
+			if q := p.key("upgrade").at(k); !d.spoilt(q) && v != "websocket" {
 				d.bad(q, "%q is not websocket", v)
 			}
 		}
 		d.between(p.key("timeout").key("total"), r.Timeout.Total, 0, 30*day)
 		within(d, p.key("priority"), r.Priority, -1_000_000, 1_000_000)
 	}
-	if !d.refused[to("route")] && !d.refused[to("listener")] {
+	if !d.spoilt(to("listener")) {
 		d.checkTies(c)
 	}
 }
@@ -41,7 +42,7 @@ func (d *decoder) checkRoutes(c *Config) {
 func (d *decoder) checkMatch(c *Config, p path, r *Route) {
 	for i, h := range r.Host {
 		q := p.key("host").at(i)
-		if d.refused[q] {
+		if d.spoilt(q) {
 			continue
 		}
 		host, err := canonicalHost(h)
@@ -62,7 +63,8 @@ func (d *decoder) checkMatch(c *Config, p path, r *Route) {
 	for i, l := range r.Listener {
 		q := p.key("listener").at(i)
 		switch {
-		case d.refused[q]:
+		case d.spoilt(q):
+		case c.Listener[l] == nil && d.spoilt(to("listener", l)):
 		case c.Listener[l] == nil:
 			d.bad(q, "%q is not defined (defined: %s)", l, join(sortedKeys(c.Listener)))
 		case slices.Contains(r.Listener[:i], l):
@@ -85,7 +87,7 @@ func (d *decoder) checkAction(c *Config, p path, r *Route) {
 	if len(given) > 1 {
 		d.bad(p.key(given[1]), "is a second action beside %s: exactly one is needed", given[0])
 	}
-	if q := p.key("pool"); d.given(q) && (c.Pool[r.Pool] == nil || strings.HasPrefix(r.Pool, anonymous)) {
+	if q := p.key("pool"); d.given(q) && !d.spoilt(to("pool").key(r.Pool)) && (c.Pool[r.Pool] == nil || strings.HasPrefix(r.Pool, anonymous)) {
 		msg := fmt.Sprintf("%q is not defined", r.Pool)
 		if names := namedPools(c); len(names) > 0 {
 			msg += " (defined: " + join(names) + ")"
@@ -114,7 +116,7 @@ func (d *decoder) checkAction(c *Config, p path, r *Route) {
 
 func (d *decoder) checkRespond(p path, v *Respond) {
 	within(d, p.key("status"), v.Status, 200, 599)
-	if q := p.key("type"); !d.refused[q] && (v.Type == "" || !fieldText(v.Type)) {
+	if q := p.key("type"); !d.spoilt(q) && (v.Type == "" || !fieldText(v.Type)) {
 		d.bad(q, "%q is no media type", v.Type)
 	}
 	if q := p.key("body"); v.Body != "" && (v.Status == 204 || v.Status == 205 || v.Status == 304) {
@@ -123,11 +125,11 @@ func (d *decoder) checkRespond(p path, v *Respond) {
 }
 
 func (d *decoder) checkRedirect(p path, v *Redirect) {
-	if q := p.key("status"); !d.refused[q] && !slices.Contains([]int{301, 302, 303, 307, 308}, v.Status) {
+	if q := p.key("status"); !d.spoilt(q) && !slices.Contains([]int{301, 302, 303, 307, 308}, v.Status) {
 		d.bad(q, "(%d) must be 301, 302, 303, 307 or 308", v.Status)
 	}
 	q := p.key("to")
-	if d.refused[q] || v.To == "https" {
+	if d.spoilt(q) || v.To == "https" {
 		return
 	}
 	if v.To == "" {
@@ -145,40 +147,71 @@ func (d *decoder) checkRedirect(p path, v *Redirect) {
 	}
 }
 
-// checkTies finds routes that no rule tells apart, and routes that never get a request.
-// A route bound to a listener goes before one that is not.
-func (d *decoder) checkTies(c *Config) {
-	type spot struct{ listener, host, path string }
-	bound := map[spot][]int{}
+// A spot is one host and path on one listener; "" is every one.
+type spot struct{ listener, host, path string }
+
+// claims are the routes that want the requests of one spot.
+type claims struct {
+	best  int         // the one with the highest priority
+	first map[int]int // the first with each priority
+}
+
+// claimed collects what the routes want.
+func (d *decoder) claimed(c *Config) map[spot]*claims {
+	all := map[spot]*claims{}
 	for i, r := range c.Route {
-		for _, l := range orAny(r.Listener) {
-			for _, h := range orAny(r.Host) {
-				s := spot{l, h, r.Path}
-				bound[s] = append(bound[s], i)
+		for s := range spots(r) {
+			if d.unclear(i) {
+				break
+			}
+			if all[s] == nil {
+				all[s] = &claims{best: i, first: map[int]int{}}
+			}
+			if _, ok := all[s].first[r.Priority]; !ok {
+				all[s].first[r.Priority] = i
+			}
+			if r.Priority > c.Route[all[s].best].Priority {
+				all[s].best = i
 			}
 		}
 	}
-	for i, r := range c.Route {
-		hidden, by, tied := true, -1, -1
+	return all
+}
+
+// spots are what a route matches.
+func spots(r *Route) iter.Seq[spot] {
+	return func(yield func(spot) bool) {
 		for _, l := range orAny(r.Listener) {
 			for _, h := range orAny(r.Host) {
-				over := -1
-				for _, k := range bound[spot{l, h, r.Path}] {
-					switch other := c.Route[k]; {
-					case other.Priority > r.Priority:
-						over = k
-					case other.Priority == r.Priority && k < i:
-						tied = k
-					}
+				if !yield(spot{l, h, r.Path}) {
+					return
 				}
-				if l == "" && over < 0 {
-					over = coveredBy(c, func(name string) []int { return bound[spot{name, h, r.Path}] })
-				}
-				if over < 0 {
-					hidden = false
-				} else {
-					by = over
-				}
+			}
+		}
+	}
+}
+
+// checkTies finds routes that no rule tells apart, and routes that never get a request.
+// A route bound to a listener goes before one that is not.
+func (d *decoder) checkTies(c *Config) {
+	all := d.claimed(c)
+	for i, r := range c.Route {
+		if d.unclear(i) {
+			continue
+		}
+		hidden, by, tied := true, -1, -1
+		for s := range spots(r) {
+			mine := all[s]
+			if k := mine.first[r.Priority]; k < i && tied < 0 {
+				tied = k
+			}
+			switch over := coveredBy(c, s, all); {
+			case c.Route[mine.best].Priority > r.Priority:
+				by = mine.best
+			case over >= 0:
+				by = over
+			default:
+				hidden = false
 			}
 		}
 		p := to("route").at(i)
@@ -195,16 +228,27 @@ func (d *decoder) checkTies(c *Config) {
 	}
 }
 
-// coveredBy returns a route of those that together take a host and path on every
-// listener, or -1.
-func coveredBy(c *Config, on func(listener string) []int) int {
+// unclear says whether it is not known which requests a route takes, since one of its
+// conditions was refused.
+func (d *decoder) unclear(i int) bool {
+	p := to("route").at(i)
+	conditions := []string{"host", "path", "listener", "priority", "method", "header", "query", "client", "regex_first"}
+	return slices.ContainsFunc(conditions, func(key string) bool { return d.spoilt(p.key(key)) })
+}
+
+// coveredBy returns a route of those that, bound to the listeners, together take what a
+// route for every listener wants; -1 if some is left.
+func coveredBy(c *Config, s spot, all map[spot]*claims) int {
 	by := -1
+	if s.listener != "" {
+		return by
+	}
 	for name := range c.Listener {
-		routes := on(name)
-		if len(routes) == 0 {
+		bound := all[spot{name, s.host, s.path}]
+		if bound == nil {
 			return -1
 		}
-		by = max(by, routes[0])
+		by = max(by, bound.best)
 	}
 	return by
 }

@@ -16,13 +16,13 @@ func (d *decoder) checkListeners(c *Config) {
 	for _, name := range sortedKeys(c.Listener) {
 		l, p := c.Listener[name], to("listener", name)
 		q := p.key("address")
-		if len(l.Address) == 0 && !d.refused[q] {
+		if len(l.Address) == 0 && !d.spoilt(q) {
 			d.bad(p, "needs an address, such as address = \":80\"")
 		}
 		for i, text := range l.Address {
 			a, err := parseListenAddr(text)
 			if err != nil {
-				if !d.refused[q.at(i)] {
+				if !d.spoilt(q.at(i)) {
 					d.bad(q.at(i), "%v", err)
 				}
 				continue
@@ -49,7 +49,7 @@ func (d *decoder) checkLimits(l *Limits) {
 	d.between(p.key("header_time"), l.HeaderTime, 100*time.Millisecond, time.Hour)
 	d.between(p.key("idle"), l.Idle, 100*time.Millisecond, day)
 	within(d, p.key("min_rate"), l.MinRate, 0, 1<<30)
-	if !d.refused[p] && l.URIBytes > l.HeaderBytes {
+	if !d.spoilt(p.key("uri_bytes")) && !d.spoilt(p.key("header_bytes")) && l.URIBytes > l.HeaderBytes {
 		d.bad(p.key("uri_bytes"), "(%s) must not be larger than header_bytes (%s): the head includes the URI", l.URIBytes, l.HeaderBytes)
 	}
 }
@@ -80,7 +80,7 @@ func (d *decoder) checkPools(c *Config) {
 
 func (d *decoder) checkServers(p path, pool *Pool) {
 	short, long := p.key("servers"), p.key("server")
-	if len(pool.Server) == 0 && !d.refused[short] && !d.refused[long] {
+	if len(pool.Server) == 0 && !d.spoilt(p.key("discover")) && !d.spoilt(short) && !d.spoilt(long) {
 		d.bad(p, "has no servers: write servers = [\"10.0.1.5:8080\"]")
 	}
 	shorts := 0
@@ -106,7 +106,7 @@ func (d *decoder) checkAddrs(pool *Pool, place func(int) path) {
 	seen := map[string]bool{}
 	for i := range pool.Server {
 		s := &pool.Server[i]
-		if d.refused[place(i)] {
+		if d.spoilt(place(i)) {
 			continue
 		}
 		if s.Addr == "" {
@@ -128,7 +128,7 @@ func (d *decoder) checkAddrs(pool *Pool, place func(int) path) {
 
 func (d *decoder) checkBalance(p path, pool *Pool) {
 	balances := []string{"round_robin", "least_conn", "hash"}
-	if q := p.key("balance"); !d.refused[q] && !slices.Contains(balances, pool.Balance) {
+	if q := p.key("balance"); !d.spoilt(q) && !slices.Contains(balances, pool.Balance) {
 		msg := "%q is not one of " + join(balances)
 		if near := nearest(pool.Balance, balances); near != "" {
 			msg += "; did you mean \"" + near + "\"?"
@@ -137,7 +137,7 @@ func (d *decoder) checkBalance(p path, pool *Pool) {
 	}
 	if q := p.key("hash_key"); d.given(q) {
 		switch {
-		case pool.Balance != "hash" && !d.refused[p.key("balance")]:
+		case pool.Balance != "hash" && !d.spoilt(p.key("balance")):
 			d.bad(q, "has no meaning without balance = \"hash\"")
 		case pool.HashKey != "ip":
 			d.bad(q, "%q is not ip", pool.HashKey)
@@ -154,7 +154,7 @@ func (d *decoder) checkPassive(p path, v Passive) {
 	within(d, p.key("max_fails"), v.MaxFails, 0, 1_000_000)
 	d.between(p.key("fail_timeout"), v.FailTimeout, time.Millisecond, day)
 	for i, on := range v.On {
-		if d.refused[p.key("on")] || on == "connect" || on == "timeout" {
+		if d.spoilt(p.key("on")) || on == "connect" || on == "timeout" {
 			continue
 		}
 		if code, err := strconv.Atoi(on); err != nil || code < 400 || code > 599 || len(on) != 3 {
@@ -164,17 +164,17 @@ func (d *decoder) checkPassive(p path, v Passive) {
 }
 
 func (d *decoder) checkCheck(p path, v *Check) {
-	if q := p.key("path"); !d.refused[q] && !targetPath(v.Path) {
+	if q := p.key("path"); !d.spoilt(q) && !targetPath(v.Path) {
 		d.bad(q, "%q must begin with \"/\" and have no spaces or fragments", v.Path)
 	}
 	d.between(p.key("interval"), v.Interval, 10*time.Millisecond, day)
 	d.between(p.key("timeout"), v.Timeout, time.Millisecond, day)
-	if !d.refused[p] && v.Timeout >= v.Interval {
+	if !d.spoilt(p.key("timeout")) && !d.spoilt(p.key("interval")) && v.Timeout >= v.Interval {
 		d.bad(p.key("timeout"), "(%s) must be shorter than check.interval (%s)", formatDuration(v.Timeout), formatDuration(v.Interval))
 	}
 	within(d, p.key("rise"), v.Rise, 1, 1000)
 	within(d, p.key("fall"), v.Fall, 1, 1000)
-	if q := p.key("status"); !d.refused[q] && !statusList(v.Status) {
+	if q := p.key("status"); !d.spoilt(q) && !statusList(v.Status) {
 		d.bad(q, "%q is no list of codes and ranges such as \"200-299,301\"", v.Status)
 	}
 	if q := p.key("host"); d.given(q) && !hostPort(v.Host) {

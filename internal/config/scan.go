@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -20,19 +21,24 @@ type place struct {
 // positions only for errors of syntax, so this scanner walks the text once more.
 type places map[path]place
 
-// scan finds the places of a text that the library has accepted. It reads nothing
-// into values, and a text that is no TOML makes it find less, not fail. Problems are
-// what TOML 1.0 forbids and the library lets pass.
-func scan(text string) (places, []Problem) {
+// maxDepth bounds how deep keys and values nest. The schema needs less than ten levels;
+// a text with thousands would cost the square of them.
+const maxDepth = 32
+
+// scan finds the places of a text. It reads nothing into values, and a text that is no
+// TOML makes it find less, not fail: errors of syntax are the library's affair. The
+// problems are what TOML 1.0 forbids and the library lets pass. The last result says
+// where the text nests too deep to be read at all.
+func scan(text string) (places, []Problem, *Problem) {
 	s := &scanner{text: text, line: 1, col: 1, places: places{}, arrays: map[path]int{}}
-	for s.i < len(s.text) {
+	for s.i < len(s.text) && s.tooDeep == nil {
 		before := s.i
 		s.entry()
 		if s.i == before {
 			s.next() // never stand still
 		}
 	}
-	return s.places, s.problems
+	return s.places, s.problems, s.tooDeep
 }
 
 type scanner struct {
@@ -43,8 +49,10 @@ type scanner struct {
 	arrays    map[path]int // elements seen of each array of tables
 	table     path         // that the last header opened
 	header    string
-	depth     int // of { }
+	inline    int // open { }
+	depth     int // open { } and [ ]
 	problems  []Problem
+	tooDeep   *Problem
 }
 
 type word struct {
@@ -114,6 +122,10 @@ func (s *scanner) keyValue(base path) {
 }
 
 func (s *scanner) value(p path) {
+	if !s.enter() {
+		return
+	}
+	defer func() { s.depth-- }()
 	switch s.peek() {
 	case '"', '\'':
 		s.quoted()
@@ -126,6 +138,22 @@ func (s *scanner) value(p path) {
 			s.next()
 		}
 	}
+}
+
+// enter goes one level down. When that is too deep, it gives up on the text.
+func (s *scanner) enter() bool {
+	if s.depth++; s.depth > maxDepth {
+		s.giveUp()
+		return false
+	}
+	return true
+}
+
+func (s *scanner) giveUp() {
+	if s.tooDeep == nil {
+		s.tooDeep = &Problem{Line: s.line, Col: s.col, Msg: fmt.Sprintf("keys and values nest deeper than %d levels", maxDepth)}
+	}
+	s.i = len(s.text)
 }
 
 func (s *scanner) array(p path) {
@@ -154,8 +182,8 @@ func (s *scanner) array(p path) {
 func (s *scanner) inlineTable(p path) {
 	open := s.here()
 	s.next()
-	s.depth++
-	defer func() { s.depth-- }()
+	s.inline++
+	defer func() { s.inline-- }()
 	comma, broken := false, false
 	for {
 		broken = s.blank(true) || broken
@@ -196,7 +224,10 @@ func (s *scanner) words() []word {
 		default:
 			return words
 		}
-		words = append(words, w)
+		if words = append(words, w); len(words) > maxDepth {
+			s.giveUp()
+			return nil
+		}
 		s.blank(false)
 		if s.peek() != '.' {
 			return words
@@ -268,12 +299,12 @@ func (s *scanner) blank(lines bool) (ended bool) {
 // note keeps the first place of a key; a value seen later completes it.
 func (s *scanner) note(p path, key, value position) {
 	if old, ok := s.places[p]; ok {
-		key = old.key
-		if old.value != old.key {
+		if value == key || old.value != old.key {
 			value = old.value
 		}
+		key = old.key
 	}
-	s.places[p] = place{key: key, value: value, header: s.header, inline: s.depth > 0}
+	s.places[p] = place{key: key, value: value, header: s.header, inline: s.inline > 0}
 }
 
 func (s *scanner) refuse(at position, msg string) {

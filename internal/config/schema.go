@@ -78,7 +78,7 @@ type Limits struct {
 	Conns       int           `toml:"conns"`        // open client connections of this node; default 50000
 	ConnsPerIP  int           `toml:"conns_per_ip"` // 0, the default: off. IPv6 counts by /64
 	HeaderBytes Size          `toml:"header_bytes"` // default 32KiB; 431 above
-	URIBytes    Size          `toml:"uri_bytes"`    // default 8KiB; 414 above
+	URIBytes    Size          `toml:"uri_bytes"`    // default 8KiB, or header_bytes if that is less; 414 above
 	Fields      int           `toml:"fields"`       // default 100; 431 above
 	Body        Size          `toml:"body"`         // default 10MiB; 413 above
 	HeaderTime  time.Duration `toml:"header_time"`  // default 10s
@@ -118,7 +118,7 @@ type Passive struct {
 type Check struct {
 	Path     string        `toml:"path"`     // default "/"
 	Interval time.Duration `toml:"interval"` // default 5s
-	Timeout  time.Duration `toml:"timeout"`  // default 2s; shorter than interval
+	Timeout  time.Duration `toml:"timeout"`  // shorter than interval; default 2s, or half the interval if that is less
 	Rise     int           `toml:"rise"`     // default 2
 	Fall     int           `toml:"fall"`     // default 3
 	Status   string        `toml:"status"`   // default "200-399"; a list of codes and ranges

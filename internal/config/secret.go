@@ -57,7 +57,7 @@ func (h Host) secret(ref string) (Secret, error) {
 		}
 		return Secret(text), nil
 	}
-	return "", errors.New(`a secret never stands in the file itself; write "file:/path" or "env:NAME"`)
+	return "", errors.New(`needs "file:/path" or "env:NAME"; the secret itself never stands in this file`)
 }
 
 // secretFile reads a secret. A credential of the same name that the service manager
@@ -65,7 +65,7 @@ func (h Host) secret(ref string) (Secret, error) {
 // root's alone.
 func (h Host) secretFile(name string) (Secret, error) {
 	if !filepath.IsAbs(name) {
-		return "", fmt.Errorf("secret file %s: the path must be absolute", name)
+		return "", fmt.Errorf("file %s: the path must be absolute", name)
 	}
 	if dir := h.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
 		if handed := filepath.Join(dir, filepath.Base(name)); h.exists(handed) {
@@ -75,23 +75,23 @@ func (h Host) secretFile(name string) (Secret, error) {
 	info, err := h.Stat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("secret file %s does not exist; `hactl init` makes one, and every node needs the same", name)
+		return "", fmt.Errorf("file %s does not exist; `hactl init` makes one, and every node needs the same", name)
 	case err != nil:
-		return "", fmt.Errorf("secret file %s: %w", name, cause(err))
+		return "", fmt.Errorf("file %s: %w", name, cause(err))
 	case !info.Mode().IsRegular():
-		return "", fmt.Errorf("secret file %s is not a regular file", name)
+		return "", fmt.Errorf("file %s is not a regular file", name)
 	case info.Mode().Perm()&^0o640 != 0:
-		return "", fmt.Errorf("secret file %s has mode %04o, which lets others in; run: chmod 0640 %s", name, info.Mode().Perm(), name)
+		return "", fmt.Errorf("file %s has mode %04o, which lets others in; run: chmod 0640 %s", name, info.Mode().Perm(), name)
 	case info.Size() > maxSecretFile:
-		return "", fmt.Errorf("secret file %s has %d bytes; at most %d are read", name, info.Size(), maxSecretFile)
+		return "", fmt.Errorf("file %s has %d bytes; at most %d are read", name, info.Size(), maxSecretFile)
 	}
 	data, err := h.ReadFile(name)
 	if err != nil {
-		return "", fmt.Errorf("secret file %s: %w; the user that runs proxyd must be able to read it", name, cause(err))
+		return "", fmt.Errorf("file %s: %w; the user that runs proxyd must be able to read it", name, cause(err))
 	}
 	text := strings.TrimSpace(string(data))
 	if len(text) < minSecret {
-		return "", fmt.Errorf("secret file %s holds %d characters; at least %d are needed: openssl rand -base64 32 > %s", name, len(text), minSecret, name)
+		return "", fmt.Errorf("file %s holds %d characters; at least %d are needed: openssl rand -base64 32 > %s", name, len(text), minSecret, name)
 	}
 	return Secret(text), nil
 }
