@@ -255,23 +255,28 @@ func (l line) end() line { return append(l, '}', '\n') }
 // become the replacement character (B10).
 func escape[T string | []byte](l line, value T) line {
 	const hex = "0123456789abcdef"
+	from := 0 // value[from:i] is plain and not copied yet
 	for i := 0; i < len(value); {
 		c := value[i]
+		if c >= ' ' && c < 0x7f && c != '"' && c != '\\' {
+			i++
+			continue
+		}
+		l = append(l, value[from:i]...)
+		n := 1
 		switch {
 		case c == '"' || c == '\\':
 			l = append(l, '\\', c)
-		case c < ' ' || c == 0x7f:
-			l = append(l, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
 		case c < utf8.RuneSelf:
-			l = append(l, c)
+			l = append(l, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
 		default:
 			var four [4]byte
-			r, n := utf8.DecodeRune(four[:copy(four[:], value[i:])])
+			var r rune
+			r, n = utf8.DecodeRune(four[:copy(four[:], value[i:])])
 			l = utf8.AppendRune(l, r)
-			i += n
-			continue
 		}
-		i++
+		i += n
+		from = i
 	}
-	return append(l, '"')
+	return append(append(l, value[from:]...), '"')
 }
