@@ -16,8 +16,12 @@ func (p *Plane) End(x *dataplane.Exchange, err error) {
 	s, r := of(x)
 	now := p.opt.Now()
 	if server, held := x.Mark.Pick.(*upstream.Server); held {
-		if err != nil && x.Mark.Answered {
+		switch _, failed := blame(err); {
+		case err == nil || !failed:
+		case x.Mark.Answered:
 			r.pool.Broke(server, now, err, p.opt.Logger)
+		default: // too late to ask Retry: the client had an interim response
+			r.pool.Failed(server, now, err, p.opt.Logger)
 		}
 		p.release(x, r)
 	}
@@ -35,26 +39,20 @@ func (p *Plane) End(x *dataplane.Exchange, err error) {
 }
 
 // unanswered is the status for the log and the counters of an exchange that got no
-// answer at all.
+// final answer.
 func unanswered(err error) int {
-	switch {
-	case errors.Is(err, dataplane.ErrClientGone), errors.Is(err, dataplane.ErrClientSlow):
+	if errors.Is(err, dataplane.ErrClientGone) || errors.Is(err, dataplane.ErrClientSlow) {
 		return statusClientGone
-	case errors.Is(err, dataplane.ErrDrained):
-		return 503
 	}
-	return 500
+	word, _ := blame(err)
+	return causes[causeIndex(word)].status
 }
 
 // ending is the reason in the log line of an exchange whose answer did not reach the
 // client whole.
 func ending(err error) string {
-	switch {
-	case errors.Is(err, dataplane.ErrClientGone):
-		return "client_gone"
-	case errors.Is(err, dataplane.ErrDrained):
-		return "drain"
+	if word, _ := blame(err); word != "" {
+		return word
 	}
-	word, _ := blame(err)
-	return word
+	return "client_gone"
 }

@@ -270,6 +270,30 @@ func TestAnswersThatBreakOffHurtServers(t *testing.T) {
 	}
 }
 
+func TestAServerThatBreaksOffAfterAnInterimResponseIsBlamed(t *testing.T) {
+	p, _ := start(t, base())
+	x := get("h", "/")
+	begin(p, x)
+	p.End(x, dataplane.ErrRead)
+	if s := p.Pools()[0].Servers[0]; s.Failures != 1 || s.Requests != 1 || s.Active != 0 {
+		t.Errorf("%+v: want one request, failed and over", s)
+	}
+}
+
+func TestAnUpgradeThatTheServerDeclinesIsNone(t *testing.T) { // G1
+	for status, want := range map[int]int{101: 2, 200: 1, 426: 1} {
+		p, _ := start(t, base())
+		x := get("h", "/")
+		x.Request.WebSocket = true
+		begin(p, x)
+		x.Response.Header.Add(dataplane.Upgrade, []byte("Upgrade"), []byte("websocket"))
+		respond(p, x, status)
+		if got := len(x.Response.Header); got != want {
+			t.Errorf("%d: passed on %q", status, header(x.Response.Header))
+		}
+	}
+}
+
 func TestAStatusInTheListHurtsServers(t *testing.T) {
 	p, _ := start(t, base())
 	for range 6 {
@@ -293,7 +317,7 @@ func TestStatusOfAnExchangeWithoutAnswer(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		want string
-	}{{dataplane.ErrClientGone, `"status":499,"reason":"client_gone"`}, {dataplane.ErrDrained, `"status":503,"reason":"drain"`}, {errors.New("?"), `"status":500,"reason":"broken"`}} {
+	}{{dataplane.ErrClientGone, `"status":499,"reason":"client_gone"`}, {dataplane.ErrDrained, `"status":503,"reason":"drain"`}, {dataplane.ErrReadTime, `"status":504,"reason":"timeout"`}, {errors.New("?"), `"status":502,"reason":"broken"`}, {nil, `"status":502`}} {
 		p, log := start(t, base())
 		x := get("h", "/")
 		begin(p, x)

@@ -369,9 +369,15 @@ func TestSeveralAddressesRotate(t *testing.T) {
 	}
 	one, two := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 	var seen []string
+	if s.fit(at(0)) {
+		t.Error("fit without an address")
+	}
 	note := func() { seen = append(seen, s.Addr().String()) }
 	s.resolved([]netip.Addr{two, one})
 	note()
+	if !s.fit(at(0)) {
+		t.Error("not fit though its name resolves")
+	}
 	s.resolved([]netip.Addr{two, one, two}) // the one in use stays
 	note()
 	s.rotate()

@@ -43,13 +43,12 @@ func (e Env) Filled() Env {
 	return e
 }
 
-// Start takes the pool's servers into use: those that had gone are back, what the new
-// configuration no longer asks about is forgotten, names are resolved and checks are
-// made until ctx ends. It is called when the pool's snapshot is published.
+// Start takes the pool's servers into use: what the new configuration no longer asks
+// about is forgotten, names are resolved and checks are made until ctx ends. It is
+// called when the pool's snapshot is published.
 func (p *Pool) Start(ctx context.Context, e Env) {
 	e = e.Filled()
 	for _, s := range p.servers {
-		s.SetGone(false)
 		s.change(func(h *Health) { h.Forget(p.Config.Passive, p.Config.Check) })
 		if s.host != "" {
 			e.Wait.Go(func() { s.follow(ctx, e) })
