@@ -115,9 +115,10 @@ func (p *Plane) refuse(x *dataplane.Exchange, word string) dataplane.Verdict {
 		// What is left of the request cannot be told from the next one, or is not wanted.
 		x.Response.Close = true
 	case 405:
-		x.Response.Header.Add(dataplane.Other, nameAllow, allowed)
+		// A client that asked for a tunnel may send what belongs into it.
+		x.Response.Close = x.Request.Method == dataplane.CONNECT
 	}
-	if word == "options" {
+	if word == "method" || word == "options" {
 		x.Response.Header.Add(dataplane.Other, nameAllow, allowed)
 	}
 	return dataplane.Answer

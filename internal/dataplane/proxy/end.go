@@ -21,7 +21,7 @@ func (p *Plane) End(x *dataplane.Exchange, err error) {
 		case x.Mark.Answered:
 			r.pool.Broke(server, now, err, p.opt.Logger)
 		default: // too late to ask Retry: the client had an interim response
-			r.pool.Failed(server, now, err, p.opt.Logger)
+			r.pool.Failed(server, now, err, x.Times.Dial != 0, p.opt.Logger)
 		}
 		p.release(x, r)
 	}

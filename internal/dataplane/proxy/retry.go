@@ -63,7 +63,7 @@ func (p *Plane) other(x *dataplane.Exchange, r *compiledRoute, err error) *upstr
 	if x.Mark.Answered {
 		r.pool.Broke(failed, now, err, p.opt.Logger)
 	} else {
-		r.pool.Failed(failed, now, err, p.opt.Logger)
+		r.pool.Failed(failed, now, err, x.Times.Dial != 0, p.opt.Logger)
 	}
 	p.release(x, r)
 	if x.Attempt > 1 {

@@ -62,7 +62,7 @@ func (p *Pool) Answered(s *Server, now time.Time, status int, took time.Duration
 
 // Failed notes that an attempt brought no answer. Only what is the server's doing
 // counts against it; what the client did, or this process, does not.
-func (p *Pool) Failed(s *Server, now time.Time, err error, log *slog.Logger) {
+func (p *Pool) Failed(s *Server, now time.Time, err error, fresh bool, log *slog.Logger) {
 	s.Requests[0].Add(1)
 	switch {
 	case errors.Is(err, dataplane.ErrConnect):
@@ -71,6 +71,10 @@ func (p *Pool) Failed(s *Server, now time.Time, err error, log *slog.Logger) {
 	case errors.Is(err, dataplane.ErrConnectTime):
 		p.Connects[ConnectTimedOut].Add(1)
 		s.rotate()
+	case fresh:
+		p.Connects[ConnectOK].Add(1)
+	default:
+		p.Reused.Add(1)
 	}
 	p.Broke(s, now, err, log)
 }

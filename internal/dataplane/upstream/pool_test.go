@@ -68,7 +68,7 @@ func down(p *Pool, letters string) {
 	for _, s := range p.servers {
 		if strings.Contains(letters, short(s)) {
 			for range 3 {
-				p.Failed(s, at(0), dataplane.ErrConnect, quiet)
+				p.Failed(s, at(0), dataplane.ErrConnect, true, quiet)
 			}
 		}
 	}
@@ -337,7 +337,7 @@ func TestWhatCountsAgainstAServer(t *testing.T) {
 		p := poolOf(t, "round_robin", "a")
 		s := p.Pick(at(0), client)
 		if c.err != nil {
-			p.Failed(s, at(0), c.err, quiet)
+			p.Failed(s, at(0), c.err, true, quiet)
 		} else {
 			p.Answered(s, at(0), c.status, 0, true, quiet)
 		}
