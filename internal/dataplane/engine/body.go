@@ -1,0 +1,358 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/http1"
+)
+
+// A requestBody is the body of the request at hand. What of it came with the head lies
+// behind the head in the desk's buffer.
+type requestBody struct {
+	first   []byte // the part at hand as the client sent it
+	size    int64  // bytes of the whole body, -1 if chunked
+	rest    int64  // bytes that have not been read, if size is known
+	taken   int64  // bytes read from the client, with framing
+	data    int64  // bytes of the body itself so far
+	most    int64  // bytes that data may reach; 0 is no limit
+	whole   bool   // all of it is at hand
+	atHand  bool   // all of it that was read is at hand, so it can be sent again
+	bad     error  // what is wrong with the part at hand
+	behind  []byte // what the client sent behind the body
+	chunks  http1.ChunkReader
+	awaited atomic.Bool // the client waits for 100 (Continue) before it sends
+
+	sender *sender // sends the rest to a server; nil if none does
+	spare  *[bufferBytes]byte
+}
+
+// begin looks at what came behind the head.
+func (b *requestBody) begin(have []byte, r *dataplane.Request) {
+	b.first, b.behind, b.bad, b.sender = nil, nil, nil, nil
+	b.size, b.rest, b.taken, b.data, b.most = r.Length, 0, 0, 0, 0
+	b.atHand, b.whole = true, true
+	b.awaited.Store(r.Continue)
+	if !r.Chunked {
+		b.size = r.Length
+		n := min(int64(len(have)), b.size)
+		b.first, b.behind = have[:n], have[n:]
+		b.data, b.taken = n, n
+		b.rest = b.size - n
+		b.whole = b.rest == 0
+		return
+	}
+	b.size = -1
+	b.chunks.Reset()
+	b.whole = false
+	at := 0
+	for at < len(have) {
+		data, n, done, err := b.chunks.Next(have[at:])
+		at += n
+		b.data += int64(len(data))
+		if err != nil {
+			b.bad = err
+			break
+		}
+		if done {
+			b.whole = true
+			break
+		}
+	}
+	b.first, b.behind = have[:at], have[at:]
+	b.taken = int64(at)
+}
+
+// check refuses a body that is malformed or too large as far as it is known.
+func (b *requestBody) check(most int64) error {
+	b.most = most
+	switch {
+	case b.bad != nil:
+		return fmt.Errorf("%w: %w", dataplane.ErrClientBody, b.bad)
+	case most > 0 && (b.size > most || b.data > most):
+		return dataplane.ErrTooLarge
+	}
+	return nil
+}
+
+// left reports whether no more than most bytes are to come, and how many is known.
+func (b *requestBody) left(most int64) bool { return b.size >= 0 && b.rest <= most }
+
+// appendAtHand appends the part at hand as it goes to a server.
+func (b *requestBody) appendAtHand(out []byte) []byte {
+	if b.size >= 0 {
+		return append(out, b.first...)
+	}
+	var again http1.ChunkReader
+	c, _ := appendChunks(out, b.first, &again)
+	return c.out
+}
+
+// chunked is what appendChunks has done.
+type chunked struct {
+	out  []byte
+	used int  // bytes of in
+	data int  // of them, bytes of the body itself
+	done bool // the body is complete, and the last chunk appended
+}
+
+// appendChunks takes in apart and appends its data to out in chunks of our own.
+func appendChunks(out, in []byte, c *http1.ChunkReader) (chunked, error) {
+	r := chunked{out: out}
+	for r.used < len(in) && !r.done {
+		data, n, done, err := c.Next(in[r.used:])
+		r.used += n
+		r.data += len(data)
+		if len(data) > 0 {
+			r.out = appendChunk(r.out, data)
+		}
+		if err != nil {
+			return r, err
+		}
+		r.done = done
+	}
+	if r.done {
+		r.out = append(r.out, http1.LastChunk...)
+	}
+	return r, nil
+}
+
+// appendChunk appends data, which is not empty, as one chunk.
+func appendChunk(out, data []byte) []byte {
+	out = http1.AppendChunkHead(out, len(data))
+	out = append(out, data...)
+	return append(out, '\r', '\n')
+}
+
+// release gives back what held bytes for the next request.
+func (b *requestBody) release() {
+	b.first, b.behind = nil, nil
+	if b.spare != nil {
+		putBuffer(b.spare)
+		b.spare = nil
+	}
+}
+
+// A sender reads the rest of a request's body from the client and sends it to a server
+// while the exchange's goroutine reads the answer. Its own goroutine ends with the body,
+// with an error on either side, or when it is halted.
+type sender struct {
+	c     *clientConn
+	u     *serverConn
+	done  chan struct{}
+	err   error        // why the body did not get to the server; after done
+	ended atomic.Bool  // done, or will be at once
+	heard atomic.Int64 // the moment of the last success
+	send  limit
+	until moment
+}
+
+// tryStreaming is try for a body that is not all at hand.
+func (c *clientConn) tryStreaming(u *serverConn, send, read *limit) error {
+	d := c.desk
+	b := &d.body
+	// The head says nothing of whether this connection still lives. Look first.
+	if u.reused {
+		if n, err := u.poll(d.rsp); n > 0 || err != nil {
+			return errStale
+		}
+	}
+	d.x.Sent = true
+	if err := u.write(d.out, send); err != nil {
+		return c.blame(u, err, dataplane.ErrSend)
+	}
+	s := &sender{c: c, u: u, done: make(chan struct{}), send: *send, until: send.until}
+	s.heard.Store(int64(now()))
+	b.sender = s
+	go s.run(b)
+	read.also = s.since
+	n, err := u.read(d.rsp, read)
+	if err == nil {
+		err = c.heads(u, n, read)
+		if err == nil {
+			return nil
+		}
+	} else {
+		err = c.blameFirst(u, err)
+	}
+	u.interrupt(errHalt)
+	b.join()
+	if s.err != nil && (errors.Is(err, dataplane.ErrRead) || errors.Is(err, errHalt)) {
+		err = s.err
+	}
+	return err
+}
+
+// since returns from when on the server owes an answer: not while it is still sent to.
+func (s *sender) since(t moment) moment {
+	if !s.ended.Load() && !s.c.desk.body.awaited.Load() {
+		return t
+	}
+	return moment(s.heard.Load())
+}
+
+// join halts the sender and waits for its end.
+func (b *requestBody) join() {
+	s := b.sender
+	if s == nil {
+		return
+	}
+	if !s.ended.Load() {
+		s.c.interrupt(errHalt)
+	}
+	<-s.done
+	s.c.resume(errHalt)
+	b.sender = nil
+}
+
+func (s *sender) run(b *requestBody) {
+	defer close(s.done)
+	err := s.all(b)
+	s.heard.Store(int64(now()))
+	s.err = err
+	s.ended.Store(true)
+	if err == nil {
+		b.whole = true
+		return
+	}
+	if !errors.Is(err, dataplane.ErrSend) {
+		// The server will not get the rest: whoever waits for its answer need not.
+		// After a failed write it may have sent one.
+		s.u.interrupt(err)
+	}
+}
+
+func (s *sender) all(b *requestBody) error {
+	p := &pace{rate: s.c.listener.Limits.MinRate, window: s.c.listener.Limits.RateWindow, excuse: b.awaited.Load}
+	from := limit{pace: p, late: dataplane.ErrClientSlow, until: s.until, over: dataplane.ErrTotalTime}
+	b.spare = getBuffer()
+	if b.size >= 0 {
+		return s.plain(b, &from)
+	}
+	return s.chunked(b, &from)
+}
+
+// plain sends a body of known length.
+func (s *sender) plain(b *requestBody, from *limit) error {
+	for b.rest > 0 {
+		if b.rest >= spliceFrom {
+			b.atHand = false
+			n, err := splice(&s.u.wire, &s.c.wire, b.rest, &s.send, from, s.note)
+			b.rest -= n
+			b.taken += n
+			if err != nil {
+				return s.fault(err)
+			}
+			continue
+		}
+		part := s.room(b)
+		n, err := s.c.read(part[:min(b.rest, int64(len(part)))], from)
+		if err != nil {
+			return s.clientFault(err)
+		}
+		b.awaited.Store(false)
+		s.took(b, part[:n])
+		b.rest -= int64(n)
+		s.send.since = now()
+		if err := s.u.write(part[:n], &s.send); err != nil {
+			return s.serverFault(err)
+		}
+		s.note(0)
+	}
+	return nil
+}
+
+// chunked sends a chunked body in chunks of our own, so that no extension, trailer or
+// peculiar spelling of the client gets to a server.
+func (s *sender) chunked(b *requestBody, from *limit) error {
+	out := make([]byte, 0, bufferBytes+64)
+	for {
+		part := s.room(b)
+		n, err := s.c.read(part, from)
+		if err != nil {
+			return s.clientFault(err)
+		}
+		b.awaited.Store(false)
+		r, err := appendChunks(out[:0], part[:n], &b.chunks)
+		out = r.out
+		if err != nil {
+			return fmt.Errorf("%w: %w", dataplane.ErrClientBody, err)
+		}
+		if b.data += int64(r.data); b.most > 0 && b.data > b.most {
+			return dataplane.ErrTooLarge
+		}
+		s.took(b, part[:r.used])
+		if r.done {
+			b.behind = part[r.used:n]
+		}
+		s.send.since = now()
+		if err := s.u.write(out, &s.send); err != nil {
+			return s.serverFault(err)
+		}
+		s.note(0)
+		if r.done {
+			return nil
+		}
+	}
+}
+
+// room returns where to read to: behind the part at hand while there is room, so that
+// the request can be sent again, else elsewhere.
+func (s *sender) room(b *requestBody) []byte {
+	d := s.c.desk
+	if b.atHand {
+		if at := s.c.head + len(b.first); at < len(d.in) {
+			return d.in[at:]
+		}
+		b.atHand = false
+	}
+	return b.spare[:]
+}
+
+// took notes what was read into room.
+func (s *sender) took(b *requestBody, part []byte) {
+	b.taken += int64(len(part))
+	if b.atHand {
+		b.first = s.c.desk.in[s.c.head : s.c.head+len(b.first)+len(part)]
+	}
+}
+
+// note says that the server has taken something.
+func (s *sender) note(int64) {
+	t := int64(now())
+	s.heard.Store(t)
+	s.c.heard.Store(t)
+}
+
+func (s *sender) fault(err error) error {
+	var side *spliceError
+	if errors.As(err, &side) && side.writing {
+		return s.serverFault(side.err)
+	}
+	return s.clientFault(err)
+}
+
+func (s *sender) clientFault(err error) error {
+	switch {
+	case errors.Is(err, dataplane.ErrClientSlow), errors.Is(err, dataplane.ErrTotalTime), errors.Is(err, errHalt),
+		errors.Is(err, dataplane.ErrDrained), errors.Is(err, dataplane.ErrClientGone):
+		return err
+	case err == io.EOF:
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("%w: %w", dataplane.ErrClientGone, err)
+}
+
+func (s *sender) serverFault(err error) error {
+	if why := s.u.interrupted(); why != nil {
+		return why
+	}
+	switch {
+	case errors.Is(err, dataplane.ErrSendTime), errors.Is(err, dataplane.ErrTotalTime):
+		return err
+	}
+	return fmt.Errorf("%w: %w", dataplane.ErrSend, err)
+}

@@ -1,0 +1,309 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/http1"
+)
+
+// A clientConn is the connection of one client. One goroutine serves it: it waits for a
+// request without a buffer, has the exchange, and so on.
+type clientConn struct {
+	wire
+	engine   *Goroutine
+	handler  dataplane.Handler
+	listener *dataplane.Listener
+	client   netip.AddrPort
+	id       uint64
+	began    moment
+	idleStep func(fd uintptr) bool
+
+	desk   *desk // nil while idle
+	have   int   // bytes in desk.in
+	head   int   // of them the request's head
+	served bool  // a request has come
+	open_  bool  // Match was called and End was not
+	again  bool  // the connection will be used for another request
+
+	heard atomic.Int64 // the moment when the server was last heard of, for the sweeper
+
+	mu     sync.Mutex  // guards what follows
+	idle   bool        // waiting for a request
+	server *serverConn // that the exchange is at
+
+	prev, next *clientConn // in clients
+}
+
+var (
+	errHeadTime = &dataplane.Malformed{Status: 408, Reason: "head_time", Detail: "the head was not complete in time"}
+	errHeadEnd  = &dataplane.Malformed{Status: 400, Reason: "incomplete", Detail: "the connection ended within a head"}
+	errIdle     = errors.New("idle for too long")
+	errDrainNow = errors.New("idle while draining")
+	errClosed   = errors.New("closed without an answer")
+	errPanic    = errors.New("panic")
+)
+
+// serve has one exchange after the other. It ends with the connection.
+func (c *clientConn) serve() {
+	defer c.end()
+	for c.request() && c.exchange() {
+	}
+}
+
+// end closes the connection, whatever has happened.
+func (c *clientConn) end() {
+	if p := recover(); p != nil {
+		c.recovered(p)
+	}
+	c.close()
+	if c.desk != nil {
+		putDesk(c.desk)
+		c.desk = nil
+	}
+	c.engine.conns.remove(c)
+	defer func() {
+		if p := recover(); p != nil {
+			c.engine.conf.Panic(p)
+		}
+	}()
+	c.handler.Leave(c.listener, c.client)
+}
+
+// recovered ends the exchange in which the handler panicked. What it left behind is not
+// used again.
+func (c *clientConn) recovered(p any) {
+	c.engine.conf.Panic(p)
+	if u := c.detach(); u != nil {
+		u.close()
+	}
+	d := c.desk
+	c.desk = nil
+	if d == nil || !c.open_ {
+		return
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			c.engine.conf.Panic(p)
+		}
+	}()
+	c.open_ = false
+	c.handler.End(&d.x, errPanic)
+}
+
+// request waits for a request head. It returns false when the connection is over.
+func (c *clientConn) request() bool {
+	if c.have == 0 && !c.wait() {
+		return false
+	}
+	d := c.desk
+	x := &d.x
+	x.Listener, x.Client, x.TLS, x.ConnID = c.listener, c.client, nil, c.id
+	x.Times.Start = time.Now()
+	lim := http1.Limits{HeaderBytes: c.listener.Limits.HeaderBytes, URIBytes: c.listener.Limits.URIBytes, Fields: c.listener.Limits.Fields}
+	n, err := http1.ParseRequest(d.in[:c.have], &x.Request, lim)
+	x.Times.Head = x.Times.Start
+	if n == 0 && err == nil {
+		n, err = c.rest(lim)
+		x.Times.Head = time.Now()
+	}
+	if err != nil {
+		c.refuse(err)
+		return false
+	}
+	c.head, c.served = n, true
+	return true
+}
+
+// wait waits for the first bytes of a request, with a desk only when they are there.
+func (c *clientConn) wait() bool {
+	t := now()
+	l := limit{each: c.listener.Limits.Idle, since: t, late: errIdle}
+	if !c.served {
+		l = limit{over: errHeadTime}
+		if h := c.listener.Limits.HeaderTime; h > 0 {
+			l.until = c.began + moment(h)
+		}
+	}
+	c.mu.Lock()
+	c.idle = true
+	c.mu.Unlock()
+	if c.engine.draining.Load() {
+		l.since, l.each, l.late = t, c.engine.conf.IdleGrace, errDrainNow
+	}
+	err := c.await(&c.in, c.idleStep, &l)
+	c.mu.Lock()
+	c.idle = false
+	c.resume(errDrainNow)
+	c.mu.Unlock()
+	if err == errDrainNow {
+		// A request may have come in the meantime. It has its answer.
+		c.readIdle(c.fd)
+		if c.desk != nil {
+			err = nil
+		}
+	}
+	if err == nil && c.in.errno == 0 && c.in.n > 0 {
+		c.have = c.in.n
+		return true
+	}
+	switch err {
+	case errHeadTime:
+		c.refuse(err)
+	case errDrainNow, errIdle:
+		c.linger()
+	}
+	return false
+}
+
+// readIdle reads into a desk that is there only if there are bytes.
+func (c *clientConn) readIdle(fd uintptr) bool {
+	if c.desk == nil {
+		c.desk = desks.Get().(*desk)
+	}
+	c.in.n, c.in.errno = readFD(fd, c.desk.in)
+	if c.in.errno == syscall.EAGAIN {
+		putDesk(c.desk)
+		c.desk = nil
+		return false
+	}
+	return true
+}
+
+// rest reads until the head is complete and parses it.
+func (c *clientConn) rest(lim http1.Limits) (int, error) {
+	d := c.desk
+	r := &d.x.Request
+	l := limit{over: errHeadTime}
+	if h := c.listener.Limits.HeaderTime; h > 0 {
+		l.until = momentOf(d.x.Times.Start) + moment(h)
+		if !c.served {
+			l.until = c.began + moment(h)
+		}
+	}
+	parsed := c.have // of what length the last vain attempt was
+	for {
+		if c.have == len(d.in) {
+			// The parser refuses what is longer than HeaderBytes.
+			d.in = append(d.in, make([]byte, max(lim.HeaderBytes-len(d.in), bufferBytes))...)
+		}
+		n, err := c.read(d.in[c.have:], &l)
+		switch {
+		case err == io.EOF:
+			return 0, errHeadEnd
+		case err != nil:
+			return 0, err
+		}
+		from := c.have
+		c.have += n
+		// What comes byte by byte is not parsed each time.
+		if http1.HeadEnd(d.in[:c.have], from) == 0 && c.have < 2*parsed && c.have < lim.HeaderBytes {
+			continue
+		}
+		parsed = c.have
+		r.Reset()
+		if n, err = http1.ParseRequest(d.in[:c.have], r, lim); n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+// refuse answers bytes that never became a request, if there is an answer to them.
+func (c *clientConn) refuse(err error) {
+	var m *dataplane.Malformed
+	if !errors.As(err, &m) {
+		return
+	}
+	if c.have > 0 {
+		c.handler.Refused(c.listener, c.client, err)
+	}
+	if m == errHeadEnd {
+		return
+	}
+	r := dataplane.Response{Status: m.Status, Minor: 1}
+	out := http1.AppendResponse(make([]byte, 0, 256), &r, http1.ResponseOptions{Minor: 1, Date: c.engine.date.at(c.engine.conf.Now())})
+	p := c.clientPace()
+	if c.write(out, &limit{pace: &p, late: dataplane.ErrClientSlow}) == nil {
+		c.linger()
+	}
+}
+
+// attach makes u the server that the exchange is at, so that the sweeper and a forced
+// end can interrupt it. The error says that there was a forced end already.
+func (c *clientConn) attach(u *serverConn) error {
+	c.heard.Store(int64(now()))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.interrupted(); err != nil {
+		return err
+	}
+	c.server = u
+	return nil
+}
+
+// detach undoes attach and returns what was attached.
+func (c *clientConn) detach() *serverConn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u := c.server
+	c.server = nil
+	return u
+}
+
+// clientPace returns how fast the client must be to send or to accept bytes.
+func (c *clientConn) clientPace() pace {
+	return pace{rate: c.listener.Limits.MinRate, window: c.listener.Limits.RateWindow}
+}
+
+// clients are the open client connections.
+type clients struct {
+	mu    sync.Mutex
+	first *clientConn
+	count int
+	empty chan struct{} // closed when the last one goes; nil if nobody waits
+}
+
+func (s *clients) add(c *clientConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.next = s.first
+	if c.next != nil {
+		c.next.prev = c
+	}
+	s.first = c
+	s.count++
+}
+
+func (s *clients) remove(c *clientConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		s.first = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	}
+	c.prev, c.next = nil, nil
+	s.count--
+	if s.count == 0 && s.empty != nil {
+		close(s.empty)
+		s.empty = nil
+	}
+}
+
+// each calls f for every connection. f must not block.
+func (s *clients) each(f func(*clientConn)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := s.first; c != nil; c = c.next {
+		f(c)
+	}
+}

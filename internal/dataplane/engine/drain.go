@@ -1,0 +1,68 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"proxyd/internal/dataplane"
+)
+
+// Shutdown implements Engine. Answers say Connection: close from now on. An idle
+// connection is left open for IdleGrace, since a request may be on its way; then our
+// half of it is closed, and what its client sent meanwhile is read and dropped, so that
+// the client sees an end and no reset.
+func (g *Goroutine) Shutdown(ctx context.Context) error {
+	defer g.stop()
+	g.mu.Lock()
+	g.draining.Store(true)
+	for socket := range g.sockets {
+		socket.Close()
+	}
+	g.mu.Unlock()
+	g.sweepServers(0, true)
+
+	empty := g.conns.emptied()
+	grace := time.NewTimer(g.conf.IdleGrace)
+	defer grace.Stop()
+	for {
+		select {
+		case <-empty:
+			return nil
+		case <-grace.C:
+			g.conns.each(func(c *clientConn) {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				if c.idle {
+					c.interrupt(errDrainNow)
+				}
+			})
+		case <-ctx.Done():
+			g.stop()
+			g.conns.each(func(c *clientConn) {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.interrupt(dataplane.ErrDrained)
+				if c.server != nil {
+					c.server.interrupt(dataplane.ErrDrained)
+				}
+			})
+			<-empty
+			return dataplane.ErrDrained
+		}
+	}
+}
+
+// emptied returns a channel that is closed when there is no connection.
+func (s *clients) emptied() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.empty == nil {
+		s.empty = make(chan struct{})
+	}
+	empty := s.empty
+	if s.count == 0 {
+		close(s.empty)
+		s.empty = nil
+	}
+	return empty
+}

@@ -1,0 +1,103 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"proxyd/internal/dataplane"
+)
+
+const (
+	leastPause = 5 * time.Millisecond // after an accept that failed
+	mostPause  = time.Second
+)
+
+// Serve implements Engine.
+func (g *Goroutine) Serve(l *dataplane.Listener, socket net.Listener, h dataplane.Handler) error {
+	if !g.enter(socket) {
+		socket.Close()
+		return nil
+	}
+	defer g.leave(socket)
+	pause := time.Duration(0)
+	for {
+		conn, err := socket.Accept()
+		if err == nil {
+			pause = 0
+			if err = g.welcome(l, h, conn); err != nil {
+				return err
+			}
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		// ECONNABORTED is a client's affair; for the rest (no files, no memory) only
+		// time helps, and giving up what is not needed now.
+		if pause == 0 {
+			g.conf.Logger.Warn("accept failed", "listener", l.Name, "err", err)
+			g.sweepServers(0, true)
+		}
+		pause = min(max(2*pause, leastPause), mostPause)
+		select {
+		case <-time.After(pause):
+		case <-g.force.Done():
+		}
+	}
+}
+
+// enter notes a socket that is served, unless the engine is shutting down.
+func (g *Goroutine) enter(socket net.Listener) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.draining.Load() {
+		return false
+	}
+	g.sockets[socket] = struct{}{}
+	g.swept.Do(func() { go g.sweep() }) // ends with g.force
+	return true
+}
+
+func (g *Goroutine) leave(socket net.Listener) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.sockets, socket)
+}
+
+// welcome admits a connection and starts its goroutine, which ends with the connection.
+func (g *Goroutine) welcome(l *dataplane.Listener, h dataplane.Handler, conn net.Conn) error {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		conn.Close()
+		return fmt.Errorf("serve listener %q: a %T is no TCP connection", l.Name, conn)
+	}
+	client := addrOf(tcp)
+	if !h.Admit(l, client) {
+		tcp.Close()
+		return nil
+	}
+	c := &clientConn{engine: g, handler: h, listener: l, client: client, id: g.ids.Add(1), began: now()}
+	if err := c.open(tcp); err != nil {
+		tcp.Close()
+		h.Leave(l, client)
+		return nil
+	}
+	c.idleStep = c.readIdle
+	c.idle = true
+	g.conns.add(c)
+	go c.serve()
+	return nil
+}
+
+// addrOf returns the client's address, IPv4 as such on a socket for both families.
+func addrOf(tcp *net.TCPConn) netip.AddrPort {
+	a, ok := tcp.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	p := a.AddrPort()
+	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+}

@@ -1,0 +1,288 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/http1"
+)
+
+// respond sends the answer, whose head is in x.Response, from u to the client.
+func (c *clientConn) respond(u *serverConn, total moment) error {
+	d := c.desk
+	x := &d.x
+	if x.Response.Status == 101 {
+		return c.upgrade(u)
+	}
+	if s := d.body.sender; s != nil && s.ended.Load() {
+		d.body.join()
+	}
+	// An answer to a request that has not been sent to its end: nobody can tell what
+	// either side will make of the rest, so both connections end with the answer.
+	early := !d.body.whole || d.body.sender != nil
+	switch c.ask(c.handler.Respond) {
+	case dataplane.Next:
+	case dataplane.Answer:
+		c.drop(u)
+		return c.answer()
+	default:
+		c.drop(u)
+		c.again = false
+		return errClosed
+	}
+
+	answer := relay{c: c, u: u, plain: x.Request.Minor == 0}
+	answer.read = limit{each: x.Route.Timeout.Read, late: dataplane.ErrReadTime, until: total, over: dataplane.ErrTotalTime}
+	answer.read.since = momentOf(x.Times.FirstByte)
+	answer.begin(&x.Response)
+	c.again = c.again && !early && !c.engine.closing() && !(answer.kind == untilClose && answer.plain) &&
+		!(answer.kind == chunks && answer.plain) && !(x.Request.WebSocket && len(d.body.behind) > 0)
+	err := answer.all()
+	switch {
+	case err != nil:
+		c.again = false
+		if answer.plain && answer.kind != counted {
+			c.tcp.SetLinger(0) // nothing but a reset tells an HTTP/1.0 client
+		}
+		c.drop(u)
+	case early || answer.surplus || x.Response.Close:
+		c.drop(u)
+	default:
+		c.detach()
+		if u.interrupted() != nil {
+			u.close()
+		} else {
+			u.home.keep(u, x.Route.Timeout.Idle)
+		}
+	}
+	return err
+}
+
+// drop closes the connection to the server and ends who still sends on it.
+func (c *clientConn) drop(u *serverConn) {
+	c.detach()
+	u.interrupt(errHalt)
+	c.desk.body.join()
+	u.close()
+}
+
+// A relay is the way of one answer from the server to the client.
+type relay struct {
+	c       *clientConn
+	u       *serverConn
+	read    limit
+	kind    framing
+	plain   bool  // the client knows no chunks: HTTP/1.0
+	left    int64 // bytes to come, if counted
+	chunks  http1.ChunkReader
+	done    bool
+	surplus bool // the server sent more than its answer
+}
+
+// framing is how the end of the server's answer is known.
+type framing uint8
+
+const (
+	counted framing = iota // Content-Length; also no body at all
+	chunks
+	untilClose
+)
+
+func (r *relay) begin(p *dataplane.Response) {
+	switch {
+	case p.NoBody:
+	case p.Chunked:
+		r.kind = chunks
+	case p.Length >= 0:
+		r.left = p.Length
+	default:
+		r.kind = untilClose
+	}
+}
+
+// all sends head and body.
+func (r *relay) all() error {
+	c := r.c
+	d := c.desk
+	head := http1.AppendResponse(d.out[:0], &d.x.Response, c.options())
+	out, body, err := r.take(head, d.rsp[d.head:d.got])
+	d.out = out[:0]
+	if err != nil {
+		return err
+	}
+	if err := c.say(out, body); err != nil {
+		return err
+	}
+	if r.done {
+		return nil
+	}
+	buf := d.rsp[d.head:]
+	if len(buf) < bufferBytes/2 {
+		spare := getBuffer()
+		defer putBuffer(spare)
+		buf = spare[:]
+	}
+	copying := false
+	for !r.done {
+		if r.kind == counted && r.left >= spliceFrom && !copying {
+			err := r.splice()
+			if copying = err == errNoPipe; err != nil && !copying {
+				return err
+			}
+			continue
+		}
+		in := buf
+		if r.kind == counted {
+			in = buf[:min(r.left, int64(len(buf)))]
+		}
+		n, err := r.u.read(in, &r.read)
+		if err == io.EOF && r.kind == untilClose {
+			return r.ended()
+		}
+		if err != nil {
+			return c.blame(r.u, err, dataplane.ErrRead)
+		}
+		r.heard()
+		if out, body, err = r.take(d.out[:0], in[:n]); err != nil {
+			return err
+		}
+		d.out = out[:0]
+		if err := c.say(out, body); err != nil {
+			return err
+		}
+		r.read.since = now() // the client's time is not the server's
+	}
+	return nil
+}
+
+// take works off what the server sent: it returns out with what goes to the client
+// appended, and what is to follow it as it is.
+func (r *relay) take(out, in []byte) (_, body []byte, err error) {
+	switch r.kind {
+	case counted:
+		n := min(int64(len(in)), r.left)
+		r.left -= n
+		r.done = r.left == 0
+		r.surplus = int(n) < len(in)
+		return out, in[:n], nil
+	case untilClose:
+		if r.plain || len(in) == 0 {
+			return out, in, nil
+		}
+		return appendChunk(out, in), nil, nil
+	}
+	if r.plain {
+		return r.takePlain(out, in)
+	}
+	t, err := appendChunks(out, in, &r.chunks)
+	if err != nil {
+		return t.out, nil, fmt.Errorf("%w: %w", dataplane.ErrResponse, err)
+	}
+	r.done = t.done
+	r.surplus = t.used < len(in)
+	return t.out, nil, nil
+}
+
+// takePlain appends the data of a chunked body without its framing.
+func (r *relay) takePlain(out, in []byte) (_, body []byte, err error) {
+	for at := 0; at < len(in) && !r.done; {
+		data, n, done, err := r.chunks.Next(in[at:])
+		if err != nil {
+			return out, nil, fmt.Errorf("%w: %w", dataplane.ErrResponse, err)
+		}
+		out = append(out, data...)
+		at += n
+		r.done = done
+		r.surplus = done && at < len(in)
+	}
+	return out, nil, nil
+}
+
+// ended is for an answer that ends with the server's connection.
+func (r *relay) ended() error {
+	r.done = true
+	if r.plain {
+		return nil
+	}
+	return r.c.say(http1.LastChunk, nil)
+}
+
+// splice moves what is left of a counted body in the kernel.
+func (r *relay) splice() error {
+	c := r.c
+	p := c.clientPace()
+	to := limit{pace: &p, late: dataplane.ErrClientSlow}
+	n, err := splice(&c.wire, &r.u.wire, r.left, &to, &r.read, func(int64) { r.heard() })
+	r.left -= n
+	c.desk.x.Bytes.Out += n
+	r.done = r.left == 0
+	var side *spliceError
+	switch {
+	case err == nil || err == errNoPipe:
+		return err
+	case errors.As(err, &side) && side.writing:
+		return c.lost(side.err)
+	case side != nil:
+		return c.blame(r.u, side.err, dataplane.ErrRead)
+	}
+	return err
+}
+
+// heard notes that the server has sent something.
+func (r *relay) heard() {
+	t := now()
+	r.read.since = t
+	r.c.heard.Store(int64(t))
+}
+
+// switched says why a 101 is not the one that was asked for, or "" (G1 of the threat
+// list, RFC 6455 4.1).
+func (c *clientConn) switched() string {
+	x := &c.desk.x
+	q, r := &x.Request, &x.Response
+	if !q.WebSocket || !x.Route.WebSocket {
+		return "not asked for"
+	}
+	accept := http1.AcceptKey(q.Header.Get(dataplane.SecWebSocketKey))
+	switch {
+	case !isWord(r.Header.Get(dataplane.Upgrade), "websocket"):
+		return "Upgrade is not websocket"
+	case !namesUpgrade(r.Header):
+		return "Connection does not name upgrade"
+	case string(r.Header.Get(dataplane.SecWebSocketAccept)) != string(accept[:]):
+		return "Sec-WebSocket-Accept does not match"
+	}
+	return ""
+}
+
+// upgrade passes a good 101 on and lets client and server speak.
+func (c *clientConn) upgrade(u *serverConn) error {
+	d := c.desk
+	c.again = false
+	if c.ask(c.handler.Respond) != dataplane.Next {
+		c.drop(u)
+		return errClosed
+	}
+	o := c.options()
+	o.Upgrade, o.KeepAlive = true, true
+	d.out = http1.AppendResponse(d.out[:0], &d.x.Response, o)
+	if err := c.say(d.out, d.rsp[d.head:d.got]); err != nil {
+		c.drop(u)
+		return err
+	}
+	// A12: what the client sent before it could know goes out only now.
+	send := limit{each: d.x.Route.Timeout.Send, late: dataplane.ErrSendTime, since: now()}
+	if err := u.write(d.body.behind, &send); err != nil {
+		err = c.blame(u, err, dataplane.ErrSend)
+		c.drop(u)
+		return err
+	}
+	d.x.Bytes.In += int64(len(d.body.behind))
+	d.body.behind = nil
+	err := c.tunnel(u, d.x.Route.Timeout.Tunnel)
+	c.detach()
+	u.close()
+	return err
+}

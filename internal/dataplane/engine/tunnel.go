@@ -1,0 +1,148 @@
+package engine
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"proxyd/internal/dataplane"
+)
+
+// A tunnel carries bytes both ways, after an upgrade, until both sides have ended or
+// neither has said anything for a while.
+type tunnel struct {
+	silence time.Duration
+	last    atomic.Int64 // the moment of the last byte
+}
+
+var (
+	errSilence = errors.New("neither side said anything")
+	errTunnel  = errors.New("the other direction failed")
+)
+
+// tunnel lets the client and u speak. It returns when they are done.
+func (c *clientConn) tunnel(u *serverConn, silence time.Duration) error {
+	d := c.desk
+	c.heard.Store(math.MaxInt64) // half a close is no parting here
+	alive := net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 20 * time.Second, Count: 3}
+	c.tcp.SetKeepAliveConfig(alive)
+	u.tcp.SetKeepAliveConfig(alive)
+	// It may last for days: of the desk only the request is still needed.
+	clear(d.x.Response.Header)
+	d.x.Response.Header, d.x.Response.Reason = d.x.Response.Header[:0], nil
+	d.out, d.rsp = nil, nil
+
+	t := &tunnel{silence: silence}
+	t.last.Store(int64(now()))
+	type result struct {
+		n   int64
+		err error
+	}
+	up := make(chan result, 1)
+	go func() { // ends when the client or the server has ended, or with the other direction
+		n, err := t.carry(&u.wire, &c.wire)
+		if err != nil {
+			c.interrupt(errTunnel)
+			u.interrupt(errTunnel)
+		}
+		up <- result{n, err}
+	}()
+	n, err := t.carry(&c.wire, &u.wire)
+	if err != nil {
+		c.interrupt(errTunnel)
+		u.interrupt(errTunnel)
+	}
+	r := <-up
+	d.x.Bytes.Out += n
+	d.x.Bytes.In += r.n
+	switch {
+	case errors.Is(err, dataplane.ErrDrained) || errors.Is(r.err, dataplane.ErrDrained):
+		return dataplane.ErrDrained
+	case err == nil && r.err == nil, errors.Is(err, errSilence), errors.Is(r.err, errSilence):
+		return nil
+	}
+	return tunnelFault(err, r.err)
+}
+
+// tunnelFault says which side broke a tunnel, from the errors of its two directions.
+func tunnelFault(down, up error) error {
+	first, client := down, false
+	if first == nil || errors.Is(first, errTunnel) {
+		first, client = up, true
+	}
+	var side *spliceError
+	if errors.As(first, &side) && side.writing {
+		client = !client
+	}
+	if client {
+		return fmt.Errorf("%w: %w", dataplane.ErrClientGone, first)
+	}
+	return fmt.Errorf("%w: %w", dataplane.ErrRead, first)
+}
+
+// carry moves bytes from src to dst up to the end of src, and passes the end on. While
+// there is nothing to carry it has no buffer. What comes in full buffers is spliced.
+func (t *tunnel) carry(dst, src *wire) (moved int64, err error) {
+	wait := limit{each: t.silence, late: errSilence, also: func(moment) moment { return moment(t.last.Load()) }}
+	wait.since = now()
+	send := wait
+	var b *[bufferBytes]byte
+	defer func() {
+		if b != nil {
+			putBuffer(b)
+		}
+	}()
+	read := func(fd uintptr) bool {
+		if b == nil {
+			b = getBuffer()
+		}
+		src.in.n, src.in.errno = readFD(fd, b[:])
+		if src.in.errno == syscall.EAGAIN {
+			putBuffer(b)
+			b = nil
+			return false
+		}
+		return true
+	}
+	note := func(n int64) { t.last.Store(int64(now())) }
+	for {
+		n, err := src.got(src.await(&src.in, read, &wait))
+		if err == io.EOF {
+			return moved, dst.tcp.CloseWrite()
+		}
+		if err != nil {
+			return moved, &spliceError{err: err}
+		}
+		note(0)
+		wait.since = moment(t.last.Load())
+		send.since = wait.since
+		if err := dst.write(b[:n], &send); err != nil {
+			return moved, &spliceError{writing: true, err: err}
+		}
+		moved += int64(n)
+	}
+}
+
+// isWord reports whether v is word in any case, alone.
+func isWord(v []byte, word string) bool { return bytes.EqualFold(bytes.TrimSpace(v), []byte(word)) }
+
+// namesUpgrade reports whether Connection names upgrade.
+func namesUpgrade(h dataplane.Header) bool {
+	for i := range h {
+		if h[i].ID != dataplane.Connection {
+			continue
+		}
+		for word := range bytes.SplitSeq(h[i].Value, []byte(",")) {
+			if isWord(word, "upgrade") {
+				return true
+			}
+		}
+	}
+	return false
+}

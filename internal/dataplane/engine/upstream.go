@@ -1,0 +1,139 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"proxyd/internal/dataplane"
+)
+
+// A serverConn is a connection to a server. One exchange at a time has it.
+type serverConn struct {
+	wire
+	home    *kept
+	expires moment // when it is too old to be used again
+	reused  bool   // this exchange is not its first
+}
+
+// kept are the idle connections of one server, for all cores. The youngest is used
+// first, so that those which are not needed grow old.
+type kept struct {
+	engine *Goroutine
+	server *dataplane.Server
+
+	mu   sync.Mutex // guards what follows
+	idle []*serverConn
+
+	listed atomic.Bool // in the engine's servers; changed under its mutex
+}
+
+// keptOf returns the idle connections of a server.
+func (g *Goroutine) keptOf(s *dataplane.Server) *kept {
+	return s.Kept(func() any { return &kept{engine: g, server: s} }).(*kept)
+}
+
+// take returns the youngest idle connection, or nil.
+func (k *kept) take() *serverConn {
+	k.mu.Lock()
+	n := len(k.idle)
+	if n == 0 {
+		k.mu.Unlock()
+		return nil
+	}
+	u := k.idle[n-1]
+	k.idle[n-1] = nil
+	k.idle = k.idle[:n-1]
+	k.mu.Unlock()
+	u.reused = true
+	return u
+}
+
+// keep takes back a connection on which all is said, to be used again within life.
+func (k *kept) keep(u *serverConn, life time.Duration) {
+	if life <= 0 || k.server.Gone() || k.engine.draining.Load() {
+		u.close()
+		return
+	}
+	u.expires = now() + moment(life)
+	k.mu.Lock()
+	full := len(k.idle) >= k.engine.conf.Kept
+	if !full {
+		k.idle = append(k.idle, u)
+	}
+	k.mu.Unlock()
+	if full {
+		u.close()
+	}
+	if !k.listed.Load() {
+		k.engine.mu.Lock()
+		k.engine.servers[k] = struct{}{}
+		k.listed.Store(true)
+		k.engine.mu.Unlock()
+	}
+}
+
+// sweep closes the connections that are too old at t, or all.
+func (k *kept) sweep(t moment, all bool) {
+	all = all || k.server.Gone()
+	k.mu.Lock()
+	var old []*serverConn
+	still := k.idle[:0]
+	for _, u := range k.idle {
+		if all || t >= u.expires {
+			old = append(old, u)
+		} else {
+			still = append(still, u)
+		}
+	}
+	clear(k.idle[len(still):])
+	k.idle = still
+	k.mu.Unlock()
+	for _, u := range old {
+		u.close()
+	}
+}
+
+// over reports whether k has no connection and will hardly have one.
+func (k *kept) over() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.idle) == 0 && k.server.Gone()
+}
+
+var errNoAddress = errors.New("the server's name does not resolve")
+
+// dial makes a new connection. The error wraps ErrConnect or ErrConnectTime.
+func (k *kept) dial(ctx context.Context, timeout time.Duration) (*serverConn, error) {
+	addr := k.server.Addr()
+	if !addr.IsValid() {
+		return nil, fmt.Errorf("%w: %w", dataplane.ErrConnect, errNoAddress)
+	}
+	d := net.Dialer{Timeout: timeout, KeepAlive: -1}
+	k.engine.counts.dials.Add(1)
+	tcp, err := d.DialTCP(ctx, "tcp", netip.AddrPort{}, addr)
+	if err != nil {
+		kind := dataplane.ErrConnect
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
+			kind = dataplane.ErrConnectTime
+		}
+		return nil, fmt.Errorf("%w: %w", kind, err)
+	}
+	u := &serverConn{home: k}
+	if err := u.open(tcp); err != nil {
+		tcp.Close()
+		return nil, fmt.Errorf("%w: %w", dataplane.ErrConnect, err)
+	}
+	return u, nil
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
