@@ -139,9 +139,9 @@ func (r *compiledRoute) followPool() {
 // Routes with the same label share them.
 func (s *snapshot) countersFor(r *compiledRoute, old *snapshot, listeners int) *routeCounters {
 	label := r.Name
-	if len(s.routes) > maxRouteLabels && r.Pool != "" {
+	if len(s.conf.Route) > maxRouteLabels && r.Pool != "" {
 		label = r.Pool
-	} else if len(s.routes) > maxRouteLabels {
+	} else if len(s.conf.Route) > maxRouteLabels {
 		label = "other"
 	}
 	c := s.counters[label]
