@@ -87,6 +87,11 @@ func (d *Device) open() (err error) {
 	if d.query, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
+	// Whatever keeps the kernel for longer is an error, and tried again: nobody may wait
+	// for ever for an address to go.
+	if err = errors.Join(d.change.SetSocketTimeout(life), d.query.SetSocketTimeout(2*life)); err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
 	if d.arp, err = openWire(etherARP, nil); err != nil {
 		return err
 	}

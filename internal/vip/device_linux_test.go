@@ -93,7 +93,7 @@ func TestAddressGoesWithItsProcess(t *testing.T) {
 			t.Run(tt.name+" "+f.name, func(t *testing.T) {
 				s := newStage(t)
 				c := again(t, "TestChildHolds")
-				c.Env = append(os.Environ(), "VIP_TEST_CHILD=1")
+				c.Env = append(c.Env, "VIP_TEST_CHILD=1")
 				out := must(c.StdoutPipe())(t)
 				ok(t, c.Start())
 				t.Cleanup(func() {
@@ -144,7 +144,7 @@ func TestYieldedAddressIsSilentAndConnectionsSurvive(t *testing.T) {
 			var (
 				quit   = make(chan struct{})
 				dialer sync.WaitGroup
-				failed error
+				failed atomic.Pointer[error]
 				made   atomic.Int64
 			)
 			dialer.Go(func() {
@@ -160,7 +160,8 @@ func TestYieldedAddressIsSilentAndConnectionsSurvive(t *testing.T) {
 							err = errors.Join(writeRead(c, "new"), c.Close())
 						}
 						if err != nil {
-							failed = fmt.Errorf("connection %d: %w", made.Load(), err)
+							err = fmt.Errorf("connection %d: %w", made.Load(), err)
+							failed.Store(&err)
 							return
 						}
 						made.Add(1)
@@ -172,7 +173,9 @@ func TestYieldedAddressIsSilentAndConnectionsSurvive(t *testing.T) {
 				ok(t, k.Hold(clock.Now().Add(time.Second)))
 				ok(t, k.Yield(netip.Addr{}))
 				enough := made.Load() + 3
-				eventually(t, "connections go on being made", 5*time.Second, func() bool { return made.Load() >= enough })
+				eventually(t, "connections go on being made", 5*time.Second, func() bool {
+					return made.Load() >= enough || failed.Load() != nil
+				})
 			}
 			if has(t, d, d.place.Load().index, f.vip) || !has(t, d, loopback, f.vip) {
 				t.Error("a yielded address is not on loopback alone")
@@ -183,8 +186,8 @@ func TestYieldedAddressIsSilentAndConnectionsSurvive(t *testing.T) {
 			say("yielded")
 			close(quit)
 			dialer.Wait()
-			if failed != nil {
-				t.Errorf("a new connection failed: %v", failed)
+			if err := failed.Load(); err != nil {
+				t.Errorf("a new connection failed: %v", *err)
 			}
 			t.Logf("%d new connections through 20 hand-overs", made.Load())
 			eventually(t, "the drain ends", 5*time.Second, func() bool { return k.Status().State == Idle })
@@ -344,6 +347,30 @@ func TestInterfaceMadeAnewIsUsedAgain(t *testing.T) {
 	eventually(t, "the parameters of the new interface are set", time.Second, func() bool {
 		return sysctl(t, "net/ipv4/conf/eth0/arp_ignore") == "1"
 	})
+}
+
+func TestRenamedInterfaceIsReportedAndFoundAgain(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	s := newStage(t)
+	_, p := s.open(&Sysctls{})
+	k := must(p.Keeper(Host(vip4), Options{}))(t)
+	stop := renew(t, k)
+	defer stop()
+	l := must(netlink.LinkByName("eth0"))(t)
+	rename := func(to string) {
+		ok(t, netlink.LinkSetDown(l))
+		ok(t, netlink.LinkSetName(l, to))
+		ok(t, netlink.LinkSetUp(l))
+	}
+	rename("eth5")
+	eventually(t, "the fault names the interface", 2*time.Second, func() bool {
+		return errors.Is(k.Status().Fault, ErrNoInterface)
+	})
+	s.until(vip4, false, 2*time.Second)
+	rename("eth0")
+	s.until(vip4, true, 2*time.Second)
 }
 
 func TestLinkThatGoesDownAndUpKeepsTheAddress(t *testing.T) {

@@ -4,60 +4,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"syscall"
 
-	"github.com/vishvananda/netlink"
+	"github.com/mdlayher/socket"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
-// changesBuffer is how many bytes of unread changes the kernel keeps for a follower. Each
-// renewal of each address is a change, some 100 bytes long.
+// changesBuffer is how many bytes of unread changes the kernel keeps for a follower.
 const changesBuffer = 1 << 20
 
 // Follow calls changed for each change of the interface until ctx ends. It begins with
-// LinkUp if the interface is up: what happened before it listened is not known. It ends
-// with an error if changes were lost.
+// LinkUp if the interface is up, and tells that again when the kernel says that changes
+// were lost: what happened meanwhile is not known.
 func (d *Device) Follow(ctx context.Context, changed func(Change)) error {
-	var (
-		addrs = make(chan netlink.AddrUpdate, 64)
-		links = make(chan netlink.LinkUpdate, 64)
-		done  = make(chan struct{})
-		lost  = make(chan error, 2)
-	)
-	// The library's two goroutines end when done is closed and their channels are read
-	// to the end.
-	defer func() {
-		close(done)
-		go func() {
-			for range addrs {
-			}
-			for range links {
-			}
-		}()
-	}()
-	fault := func(err error) {
-		select {
-		case lost <- err:
-		default:
-		}
-	}
-	err := netlink.AddrSubscribeWithOptions(addrs, done, netlink.AddrSubscribeOptions{
-		ErrorCallback: fault, ReceiveBufferSize: changesBuffer, ReceiveBufferForceSize: true,
-	})
+	c, err := subscribe()
 	if err != nil {
-		close(addrs)
-		close(links)
-		return fmt.Errorf("follow addresses: %w", err)
+		return fmt.Errorf("follow %s: %w", d.name, err)
 	}
-	err = netlink.LinkSubscribeWithOptions(links, done, netlink.LinkSubscribeOptions{
-		ErrorCallback: fault, ReceiveBufferSize: changesBuffer, ReceiveBufferForceSize: true,
-	})
-	if err != nil {
-		close(links)
-		return fmt.Errorf("follow interfaces: %w", err)
-	}
+	defer c.Close()
 
-	was := place{}
-	see := func() {
+	var was place
+	look := func() {
 		now, err := d.locate()
 		switch {
 		case err != nil && !errors.Is(err, ErrNoInterface):
@@ -70,28 +40,94 @@ func (d *Device) Follow(ctx context.Context, changed func(Change)) error {
 		}
 		was = now
 	}
-	see()
+	look()
+	buf := make([]byte, 64<<10)
 	for {
-		select {
-		case u, ok := <-addrs:
-			if !ok {
-				return fmt.Errorf("follow addresses of %s: changes were lost: %w", d.name, <-lost)
-			}
-			if u.NewAddr || u.LinkIndex != was.index {
-				continue
-			}
-			if p, ok := prefix(&u.LinkAddress); ok {
-				changed(Change{Kind: Removed, Addr: p.Addr()})
-			}
-		case u, ok := <-links:
-			if !ok {
-				return fmt.Errorf("follow %s: changes were lost: %w", d.name, <-lost)
-			}
-			if a := u.Attrs(); a.Name == d.name || a.Index == was.index || u.Header.Type == unix.RTM_DELLINK {
-				see()
-			}
-		case <-ctx.Done():
+		n, from, err := c.Recvfrom(ctx, buf, 0)
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.Is(err, unix.ENOBUFS):
+			d.log.Warn("changes of addresses were lost")
+			was = place{}
+			look()
+			continue
+		case err != nil:
+			return fmt.Errorf("follow %s: %w", d.name, err)
+		}
+		if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != nl.PidKernel {
+			continue // another process may send to us
+		}
+		messages, err := syscall.ParseNetlinkMessage(buf[:n])
+		if err != nil {
+			return fmt.Errorf("follow %s: %w", d.name, err)
+		}
+		for _, m := range messages {
+			switch m.Header.Type {
+			case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+				look()
+			case unix.RTM_DELADDR:
+				if a, ok := lostAddr(m.Data, was.index); ok {
+					changed(Change{Kind: Removed, Addr: a})
+				}
+			}
 		}
 	}
+}
+
+// subscribe opens a socket that hears of interfaces and of removed addresses. Added ones
+// are filtered out in the kernel: each renewal of each address is one of them, and would
+// wake us for nothing.
+func subscribe() (*socket.Conn, error) {
+	filter, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 4, Size: 2}, // nlmsghdr.nlmsg_type, in the host's byte order
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(network(unix.RTM_NEWADDR)), SkipTrue: 1},
+		bpf.RetConstant{Val: changesBuffer},
+		bpf.RetConstant{Val: 0},
+	})
+	if err != nil {
+		return nil, err
+	}
+	c, err := socket.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE, "netlink", nil)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	const groups = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1)
+	err = errors.Join(
+		c.SetBPF(filter),
+		c.SetReadBuffer(changesBuffer),
+		c.Bind(&unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}),
+	)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("subscribe to changes of addresses: %w", err), c.Close())
+	}
+	return c, nil
+}
+
+// lostAddr returns the address that a message of the kernel says is gone from the
+// interface of the index.
+func lostAddr(b []byte, index int) (netip.Addr, bool) {
+	if len(b) < unix.SizeofIfAddrmsg {
+		return netip.Addr{}, false
+	}
+	head := nl.DeserializeIfAddrmsg(b)
+	if int(head.Index) != index {
+		return netip.Addr{}, false
+	}
+	attributes, err := nl.ParseRouteAttr(b[unix.SizeofIfAddrmsg:])
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	for _, a := range attributes {
+		// IPv4 has the address in IFA_LOCAL, and often in IFA_ADDRESS too; IPv6 in the
+		// latter alone.
+		want := uint16(unix.IFA_ADDRESS)
+		if head.Family == unix.AF_INET {
+			want = unix.IFA_LOCAL
+		}
+		if a.Attr.Type == want {
+			return netip.AddrFromSlice(a.Value)
+		}
+	}
+	return netip.Addr{}, false
 }

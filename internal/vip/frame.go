@@ -14,7 +14,7 @@ import (
 var (
 	errShort   = errors.New("frame is too short")
 	errForeign = errors.New("frame is not ARP for IPv4 over Ethernet, nor neighbour discovery")
-	errForged  = errors.New("frame was routed, or its sender is a group")
+	errForged  = errors.New("frame was routed, or names a group as a host")
 )
 
 const (
@@ -108,6 +108,9 @@ func parseND(from [6]byte, b []byte) (Heard, error) {
 		if mac, ok := option(body[24:], optionTarget); ok {
 			h.From = mac
 		}
+		if h.From[0]&1 != 0 || h.Claim.IsMulticast() || h.Claim.IsUnspecified() {
+			return Heard{}, errForged
+		}
 		return h, nil
 	case kind == solicitation:
 		if len(body) < 24 {
@@ -116,6 +119,9 @@ func parseND(from [6]byte, b []byte) (Heard, error) {
 		h := Heard{From: from}
 		if mac, ok := option(body[24:], optionSource); ok && !source.IsUnspecified() {
 			h.From, h.Claim = mac, source
+		}
+		if h.From[0]&1 != 0 || source.IsMulticast() {
+			return Heard{}, errForged
 		}
 		return h, nil
 	case kind >= routerSolicit && kind <= redirect:

@@ -307,6 +307,9 @@ func (k *Keeper) hold(until clock.Instant) error {
 	drain(k.claims)
 	drain(k.removed)
 	err := k.announceAnew()
+	if errors.Is(err, ErrLapsed) { // we were kept from running since the call
+		return errors.Join(err, k.drop())
+	}
 	if was == Parked {
 		// Last, so that the address is local at every instant.
 		err = errors.Join(err, k.fail(k.port.link.Unpark(k.prefix)))
@@ -396,34 +399,42 @@ func (k *Keeper) contest(mac [6]byte) {
 	}
 }
 
-// repair puts the address back that somebody else took from the interface.
+// repair puts the address back that somebody else took from the interface. The sign may
+// also be that of a removal of our own, before we took the address again.
 func (k *Keeper) repair() {
+	if now := k.port.now(); k.state == Held && now < k.until && k.gone() {
+		k.restore(now)
+	}
+}
+
+// cameUp announces again on a link that was down, or whose changes were not seen for a
+// while: what the neighbours and the switch knew is stale. The address may be gone too:
+// an IPv6 address goes with the link.
+func (k *Keeper) cameUp() {
 	now := k.port.now()
-	if k.state != Held || now >= k.until {
-		return
+	switch {
+	case k.state != Held || now >= k.until:
+	case k.gone():
+		k.restore(now)
+	case k.renew(now) == nil:
+		_ = k.announceAnew() // kept in fault, and counted
 	}
-	// The sign may be that of a removal of our own, before we took the address again.
-	if there, err := k.port.link.Addrs(); err == nil && contains(there, k.Addr()) {
-		return
-	}
+}
+
+// gone reports whether the address is not on the interface.
+func (k *Keeper) gone() bool {
+	there, err := k.port.link.Addrs()
+	return err == nil && !contains(there, k.Addr())
+}
+
+// restore puts the held address back and announces it in full.
+func (k *Keeper) restore(now clock.Instant) {
 	if k.renew(now) != nil {
-		return
+		return // tried again from tick; kept in fault, and counted
 	}
 	k.Stats.Repairs.Add(1)
 	k.log.Warn("address was removed by somebody else; put back")
 	_ = k.announceAnew()
-}
-
-// cameUp announces again on a link that was down: what the neighbours and the switch
-// knew is stale. An IPv6 address may be gone with the link and is put back.
-func (k *Keeper) cameUp() {
-	now := k.port.now()
-	if k.state != Held || now >= k.until {
-		return
-	}
-	if k.renew(now) == nil {
-		_ = k.announceAnew()
-	}
 }
 
 // announceAnew starts the schedule of announcements from its beginning.
@@ -436,7 +447,7 @@ func (k *Keeper) announceAnew() error {
 func (k *Keeper) announce() error {
 	now := k.port.now()
 	if now >= k.until {
-		return ErrLapsed // the timer is due and drops the address
+		return fmt.Errorf("announce %s: %w", k.Addr(), ErrLapsed) // the timer is due and drops it
 	}
 	first := k.Stats.announced.Load() < k.Stats.asked.Load()
 	k.plan.made(now)

@@ -37,7 +37,8 @@ type Link interface {
 	// Ask sends one ARP request or neighbour solicitation for a; answers come as Heard.
 	Ask(a netip.Addr) error
 	// Watch calls heard for each frame seen until ctx ends: every ARP and ND frame with
-	// what it claims. Own frames are left out. One caller at a time.
+	// what it claims. Own frames are left out. heard may be called from several
+	// goroutines at once and must not block. One caller at a time.
 	Watch(ctx context.Context, heard func(Heard)) error
 	// Follow calls changed for each change of the interface itself until ctx ends. One
 	// caller at a time.

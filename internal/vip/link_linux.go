@@ -22,7 +22,11 @@ const loopback = 1
 // it is free was asked before, and detection would keep it silent for a second.
 func (d *Device) Add(p netip.Prefix, life time.Duration) error {
 	return d.at(p, "add %s to %s: %w", func(index int) error {
-		return d.change.AddrReplace(nil, address(p.Addr(), index, life))
+		err := d.change.AddrReplace(nil, address(p.Addr(), index, life))
+		if err == nil && p.Addr().Is6() {
+			d.await(func() bool { return d.local(p.Addr()) })
+		}
+		return err
 	})
 }
 
@@ -43,15 +47,53 @@ func (d *Device) Park(p netip.Prefix, life time.Duration) error {
 	if err := d.change.AddrReplace(nil, address(p.Addr(), loopback, life)); err != nil {
 		return fmt.Errorf("park %s on lo: %w", p.Addr(), err)
 	}
+	if p.Addr().Is6() {
+		d.await(func() bool { return d.localBy(p.Addr(), loopback) })
+	}
 	return nil
 }
 
 // Unpark takes p from loopback. It is no error if it is not there.
 func (d *Device) Unpark(p netip.Prefix) error {
+	if at := d.place.Load(); at != nil && p.Addr().Is6() {
+		d.await(func() bool {
+			there, err := d.addrsOf(at.index)
+			return err != nil || !contains(there, p.Addr()) || d.localBy(p.Addr(), at.index)
+		})
+	}
 	if err := absent(d.change.AddrDel(nil, address(p.Addr(), loopback, 0))); err != nil {
 		return fmt.Errorf("take %s from lo: %w", p.Addr(), err)
 	}
 	return nil
+}
+
+// await waits until the kernel has done what it was told, or 100 ms, after which it may
+// be busy but must not be waited for.
+//
+// Linux adds an IPv6 address at once and the route that makes it local in a work queue,
+// later: packets that come between the two are lost, and a lost SYN costs its client a
+// second. IPv4 does both at once.
+func (d *Device) await(is func() bool) {
+	for end := time.Now().Add(100 * time.Millisecond); !is() && time.Now().Before(end); {
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
+// local reports whether a packet to a would be accepted here.
+func (d *Device) local(a netip.Addr) bool {
+	routes, err := d.query.RouteGet(a.AsSlice())
+	return err != nil || len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
+}
+
+// localBy reports whether the address on the interface of the index is one reason for
+// which a packet to a would be accepted here.
+func (d *Device) localBy(a netip.Addr, index int) bool {
+	n := a.BitLen()
+	routes, err := d.query.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{
+		Table: unix.RT_TABLE_LOCAL, LinkIndex: index,
+		Dst: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(n, n)},
+	}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+	return err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) || len(routes) > 0
 }
 
 // at does something to an address at the device's place.

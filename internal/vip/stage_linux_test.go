@@ -39,7 +39,7 @@ func inside(t *testing.T) bool {
 		return true
 	}
 	c := again(t, t.Name())
-	c.Env = append(os.Environ(), mark+"="+t.Name())
+	c.Env = append(c.Env, mark+"="+t.Name())
 	c.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET
 	if os.Geteuid() != 0 {
 		c.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
@@ -62,6 +62,7 @@ func inside(t *testing.T) bool {
 // again is a command that runs one test of this binary in a process that dies with us.
 func again(t *testing.T, test string) *exec.Cmd {
 	c := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+test+"$", "-test.v")
+	c.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return c
 }

@@ -34,7 +34,7 @@ func Release(vips map[string][]netip.Prefix) error {
 	defer h.Close()
 	var errs []error
 	for name, ps := range vips {
-		index := loopback // parked ones at least
+		index := loopback // parked ones at the least
 		l, err := h.LinkByName(name)
 		switch {
 		case err == nil:
@@ -50,7 +50,7 @@ func Release(vips map[string][]netip.Prefix) error {
 
 func sweep(h *netlink.Handle, index int, name string, vips []netip.Prefix) (found []netip.Prefix, err error) {
 	var errs []error
-	for _, at := range []int{index, loopback} {
+	for at, name := range map[int]string{index: name, loopback: "lo"} {
 		there, err := listAddrs(h, at)
 		if err != nil {
 			return found, err

@@ -14,7 +14,8 @@ import (
 )
 
 // Sysctls sets the kernel parameters without which an address cannot be held safely, and
-// remembers what they were. Its zero value is ready for use.
+// remembers what they were. Its zero value is ready for use. A process that is killed
+// restores nothing: the parameters are then those that its next life wants as well.
 type Sysctls struct {
 	mu  sync.Mutex
 	old []parameter // as they were, in the order in which they were changed
