@@ -25,6 +25,7 @@ var causes = [...]cause{
 	{"method", 405, false},
 	{"host", 400, false},
 	{"template", 500, false},
+	{"internal", 500, true},
 	{"too_large", 413, false},
 	{"client_body", 400, false},
 	{"client_slow", 408, false},

@@ -236,7 +236,7 @@ func TestABudgetEndsRetries(t *testing.T) {
 func TestClientsDoNotHurtServers(t *testing.T) {
 	p, _ := start(t, base())
 	for range 20 {
-		for _, err := range []error{dataplane.ErrClientGone, dataplane.ErrClientSlow, dataplane.ErrClientBody, dataplane.ErrTooLarge, dataplane.ErrDrained} {
+		for _, err := range []error{dataplane.ErrClientGone, dataplane.ErrClientSlow, dataplane.ErrClientBody, dataplane.ErrTooLarge, dataplane.ErrDrained, errors.New("panic")} {
 			x := get("h", "/")
 			begin(p, x)
 			p.Retry(x, err)
@@ -317,7 +317,7 @@ func TestStatusOfAnExchangeWithoutAnswer(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		want string
-	}{{dataplane.ErrClientGone, `"status":499,"reason":"client_gone"`}, {dataplane.ErrDrained, `"status":503,"reason":"drain"`}, {dataplane.ErrReadTime, `"status":504,"reason":"timeout"`}, {errors.New("?"), `"status":502,"reason":"broken"`}, {nil, `"status":502`}} {
+	}{{dataplane.ErrClientGone, `"status":499,"reason":"client_gone"`}, {dataplane.ErrDrained, `"status":503,"reason":"drain"`}, {dataplane.ErrReadTime, `"status":504,"reason":"timeout"`}, {dataplane.ErrRead, `"status":502,"reason":"broken"`}, {errors.New("panic"), `"status":500,"reason":"internal"`}, {nil, `"status":500`}} {
 		p, log := start(t, base())
 		x := get("h", "/")
 		begin(p, x)

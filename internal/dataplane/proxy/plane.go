@@ -15,22 +15,14 @@ import (
 	"time"
 
 	"proxyd/internal/config"
-	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/engine"
 	"proxyd/internal/dataplane/upstream"
 )
-
-// An Engine moves bytes; package engine has them.
-type Engine interface {
-	// Serve accepts on socket and serves until the socket is closed.
-	Serve(l *dataplane.Listener, socket net.Listener, h dataplane.Handler) error
-	// Shutdown lets exchanges end and closes every connection, by force when ctx ends.
-	Shutdown(ctx context.Context) error
-}
 
 // Options are what a Plane needs of the world. Engine must be given; the rest has
 // working zero values.
 type Options struct {
-	Engine    Engine
+	Engine    engine.Engine
 	Logger    *slog.Logger                                        // default: nothing is logged
 	Listen    func(network, address string) (net.Listener, error) // default: Listen of this package
 	Now       func() time.Time                                    // default: time.Now
@@ -105,6 +97,9 @@ func (p *Plane) Apply(c *config.Config) error {
 
 // NoteRejected counts a configuration that was refused before it came to Apply.
 func (p *Plane) NoteRejected() { p.noteReload(false) }
+
+// NotePanic counts a panic that the engine caught.
+func (p *Plane) NotePanic(any) { p.panics.Add(1) }
 
 func (p *Plane) noteReload(ok bool) {
 	p.reloads.ok.Store(ok)

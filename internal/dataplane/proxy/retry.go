@@ -47,8 +47,10 @@ func blame(err error) (word string, server bool) {
 		return "connect", true
 	case errors.Is(err, dataplane.ErrResponse):
 		return "bad_response", true
+	case errors.Is(err, dataplane.ErrSend), errors.Is(err, dataplane.ErrRead):
+		return "broken", true
 	}
-	return "broken", true
+	return "internal", false
 }
 
 // other notes the failure of x.Server, gives it back and returns the server for one
