@@ -122,10 +122,12 @@ type Request struct {
 	Continue   bool // Expect: 100-continue
 	WebSocket  bool // a well-formed WebSocket upgrade (RFC 6455, 4.2.1)
 	Nominated  bool // Connection names fields besides close, keep-alive and upgrade
+
+	Text []byte // the parser's scratch for a host or path that was not sent in its canonical form
 }
 
-// Reset empties r, keeping the capacity of its header.
-func (r *Request) Reset() { *r = Request{Header: r.Header[:0]} }
+// Reset empties r, keeping the capacity of its header and text.
+func (r *Request) Reset() { *r = Request{Header: r.Header[:0], Text: r.Text[:0]} }
 
 // A Response is a parsed response head, or an answer made here.
 type Response struct {

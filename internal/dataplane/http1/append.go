@@ -1,8 +1,6 @@
 package http1
 
 import (
-	"crypto/sha1"
-	"encoding/base64"
 	"strconv"
 
 	"proxyd/internal/dataplane"
@@ -109,13 +107,4 @@ func appendLength(dst []byte, n int64) []byte {
 	dst = append(dst, "Content-Length: "...)
 	dst = strconv.AppendInt(dst, n, 10)
 	return append(dst, '\r', '\n')
-}
-
-// AcceptKey is what a server must answer to Sec-WebSocket-Key (RFC 6455, 4.2.2).
-func AcceptKey(key []byte) (accept [28]byte) {
-	h := sha1.New()
-	h.Write(key)
-	h.Write([]byte("258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	base64.StdEncoding.Encode(accept[:], h.Sum(nil))
-	return accept
 }

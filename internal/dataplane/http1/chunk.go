@@ -74,7 +74,7 @@ func (c *ChunkReader) Skip(n int64) {
 // b), how many bytes of b were read, and whether the body is complete. The error is a
 // *dataplane.Malformed.
 func (c *ChunkReader) Next(b []byte) (data []byte, n int, done bool, err error) {
-	for n < len(b) {
+	for n < len(b) && c.state != chunkDone {
 		if c.state == chunkData {
 			take := int(min(uint64(len(b)-n), c.left))
 			data = b[n : n+take]
@@ -86,11 +86,8 @@ func (c *ChunkReader) Next(b []byte) (data []byte, n int, done bool, err error) 
 			return nil, n, false, malformed(400, "bad_chunk", bad)
 		}
 		n++
-		if c.state == chunkDone {
-			return nil, n, true, nil
-		}
 	}
-	return nil, n, false, nil
+	return nil, n, c.state == chunkDone, nil
 }
 
 // step takes in one byte outside the data and returns what is wrong with it.

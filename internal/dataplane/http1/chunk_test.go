@@ -52,6 +52,17 @@ func TestA4BadChunks(t *testing.T) {
 	}
 }
 
+// What follows a body belongs to the next message.
+func TestNothingIsReadPastTheEnd(t *testing.T) {
+	var c ChunkReader
+	if _, n, done, err := c.Next([]byte("0\r\n\r\nGET")); n != 5 || !done || err != nil {
+		t.Fatalf("Next = %d, %v, %v", n, done, err)
+	}
+	if data, n, done, err := c.Next([]byte("GET")); len(data) != 0 || n != 0 || !done || err != nil {
+		t.Errorf("Next after the end = %q, %d, %v, %v", data, n, done, err)
+	}
+}
+
 func TestChunkHead(t *testing.T) {
 	for n, want := range map[int]string{1: "1\r\n", 15: "f\r\n", 16: "10\r\n", 65536: "10000\r\n", 0x7abcdef: "7abcdef\r\n"} {
 		if got := string(AppendChunkHead(nil, n)); got != want {

@@ -10,23 +10,27 @@ import (
 // framing is what the field lines of a head say about the message's length and about
 // its connection.
 type framing struct {
-	length    int64 // Content-Length; -1 if there is none
-	chunked   bool
-	codings   bool // a Transfer-Encoding other than chunked
-	close     bool
-	keep      bool
-	upgrade   bool // Connection: upgrade
-	nominated bool // Connection names other fields
-	hosts     int
-	host      int // place of Host in the header
-	expect    []byte
+	length       int64 // Content-Length; -1 if there is none
+	chunked      bool
+	codings      bool // a Transfer-Encoding other than chunked
+	close        bool
+	keep         bool
+	upgrade      bool // Connection: upgrade
+	nominated    int  // other fields that Connection names
+	hosts        int
+	host         []byte // value of the last Host
+	expects      bool
+	expectsOther bool // something besides 100-continue
 }
 
+// maxNominated is how many fields Connection may name. Those who mean it name one or two.
+const maxNominated = 16
+
 // parseFields reads field lines from b[i:] up to and with the empty line. It returns the
-// offset after it, or 0 if that has not come yet (RFC 9112, 5).
-func parseFields(b []byte, i int, h *dataplane.Header, f *framing, max int) (int, error) {
-	*f = framing{length: -1}
-	for {
+// offset after it, or 0 if that has not come yet (RFC 9112, 5). A field whose name has
+// an octet of class drop is checked, counted and left out.
+func parseFields(b []byte, i int, h *dataplane.Header, f *framing, max int, drop class) (int, error) {
+	for lines := 0; ; lines++ {
 		if len(b)-i < 2 {
 			if len(b)-i == 1 && b[i] != '\r' && !is(b[i], token) {
 				return 0, fieldStart(b[i])
@@ -40,7 +44,7 @@ func parseFields(b []byte, i int, h *dataplane.Header, f *framing, max int) (int
 			return i + 2, nil
 		}
 		start, seen := i, class(0)
-		for i < len(b) && classes[b[i]]&token != 0 {
+		for i < len(b) && is(b[i], token) {
 			seen |= classes[b[i]]
 			i++
 		}
@@ -60,7 +64,7 @@ func parseFields(b []byte, i int, h *dataplane.Header, f *framing, max int) (int
 			return 0, nil
 		}
 		end += i
-		if end == i || b[end-1] != '\r' {
+		if b[end-1] != '\r' {
 			return 0, malformed(400, "bare_lf", "")
 		}
 		value := trim(b[i : end-1])
@@ -68,17 +72,19 @@ func parseFields(b []byte, i int, h *dataplane.Header, f *framing, max int) (int
 			return 0, malformed(400, "field_value", "")
 		}
 		i = end + 1
-		if len(*h) == max {
+		if lines == max {
 			return 0, malformed(431, "fields", "")
 		}
-		if seen&underscore != 0 {
-			continue // B4: a name with "_" may be read as one with "-" further on
+		if seen&drop != 0 {
+			continue
 		}
 		id := identify(name)
-		if err := f.note(id, value, len(*h)); err != nil {
-			return 0, err
+		if id != dataplane.Other {
+			if err := f.note(id, value); err != nil {
+				return 0, err
+			}
 		}
-		*h = append(*h, dataplane.Field{Name: name, Value: value, ID: id})
+		*h = append(*h, dataplane.Field{Name: name, Value: value[:len(value):len(value)], ID: id})
 	}
 }
 
@@ -94,7 +100,7 @@ func fieldStart(c byte) error {
 }
 
 // note takes in a field that says something about framing or the connection.
-func (f *framing) note(id dataplane.FieldID, value []byte, at int) error {
+func (f *framing) note(id dataplane.FieldID, value []byte) error {
 	switch id {
 	case dataplane.ContentLength:
 		n, ok := number(value)
@@ -112,40 +118,46 @@ func (f *framing) note(id dataplane.FieldID, value []byte, at int) error {
 		f.chunked = same(value, "chunked")
 		f.codings = !f.chunked
 	case dataplane.Connection:
-		eachToken(value, func(t []byte) {
-			switch {
-			case same(t, "close"):
-				f.close = true
-			case same(t, "keep-alive"):
-				f.keep = true
-			case same(t, "upgrade"):
-				f.upgrade = true
-			default:
-				f.nominated = true
-			}
-		})
+		return f.connection(value)
 	case dataplane.Host:
 		f.hosts++
-		f.host = at
+		f.host = value
 	case dataplane.Expect:
-		f.expect = value
+		f.expects = true
+		f.expectsOther = f.expectsOther || !same(value, "100-continue")
 	}
 	return nil
 }
 
-// eachToken calls do for every member of a comma-separated list.
-func eachToken(list []byte, do func([]byte)) {
-	for len(list) > 0 {
-		member := list
-		if c := bytes.IndexByte(list, ','); c >= 0 {
-			member, list = list[:c], list[c+1:]
-		} else {
-			list = nil
-		}
-		if member = trim(member); len(member) > 0 {
-			do(member)
+// connection reads the value of a Connection field (RFC 9110, 7.6.1).
+func (f *framing) connection(value []byte) error {
+	for len(value) > 0 {
+		var option []byte
+		option, value = member(value)
+		switch {
+		case len(option) == 0:
+		case same(option, "close"):
+			f.close = true
+		case same(option, "keep-alive"):
+			f.keep = true
+		case same(option, "upgrade"):
+			f.upgrade = true
+		default:
+			f.nominated++
 		}
 	}
+	if f.nominated > maxNominated {
+		return malformed(400, "connection", "names too many fields")
+	}
+	return nil
+}
+
+// member splits the first member off a comma-separated list. It may be empty.
+func member(list []byte) (first, rest []byte) {
+	if c := bytes.IndexByte(list, ','); c >= 0 {
+		return trim(list[:c]), list[c+1:]
+	}
+	return trim(list), nil
 }
 
 // number reads a Content-Length: digits alone, below 2^63 (RFC 9110, 8.6).
@@ -186,52 +198,3 @@ func plainSlow(b []byte) bool {
 	}
 	return true
 }
-
-// identify finds a name among those that are known.
-func identify(name []byte) dataplane.FieldID {
-	if len(name) >= len(names) {
-		return dataplane.Other
-	}
-	first := lower(name[0])
-	for i := range names[len(name)] {
-		if k := &names[len(name)][i]; k.name[0] == first && same(name, k.name) {
-			return k.id
-		}
-	}
-	return dataplane.Other
-}
-
-type known struct {
-	name string
-	id   dataplane.FieldID
-}
-
-// names are the known fields by the length of their name. It is read-only.
-var names = func() (t [20][]known) {
-	for _, k := range []known{
-		{"te", dataplane.TE}, {"via", dataplane.Via},
-		{"host", dataplane.Host}, {"date", dataplane.Date},
-		{"proxy", dataplane.Proxy},
-		{"expect", dataplane.Expect}, {"server", dataplane.ServerField}, {"cookie", dataplane.Cookie},
-		{"upgrade", dataplane.Upgrade}, {"trailer", dataplane.Trailer}, {"referer", dataplane.Referer},
-		{"location", dataplane.Location},
-		{"forwarded", dataplane.Forwarded}, {"x-real-ip", dataplane.XRealIP},
-		{"connection", dataplane.Connection}, {"keep-alive", dataplane.KeepAlive}, {"user-agent", dataplane.UserAgent},
-		{"set-cookie", dataplane.SetCookie},
-		{"x-client-ip", dataplane.XForwarded},
-		{"authorization", dataplane.Authorization}, {"x-rewrite-url", dataplane.XForwarded},
-		{"content-length", dataplane.ContentLength}, {"http2-settings", dataplane.HTTP2Settings},
-		{"true-client-ip", dataplane.XForwarded}, {"x-original-url", dataplane.XForwarded},
-		{"x-forwarded-for", dataplane.XForwardedFor}, {"x-forwarded-by", dataplane.XForwarded},
-		{"x-forwarded-host", dataplane.XForwardedHost}, {"x-forwarded-port", dataplane.XForwardedPort},
-		{"proxy-connection", dataplane.ProxyConnection},
-		{"transfer-encoding", dataplane.TransferEncoding}, {"x-forwarded-proto", dataplane.XForwardedProto},
-		{"sec-websocket-key", dataplane.SecWebSocketKey},
-		{"x-forwarded-server", dataplane.XForwarded}, {"x-forwarded-prefix", dataplane.XForwarded},
-		{"x-forwarded-scheme", dataplane.XForwarded}, {"proxy-authenticate", dataplane.ProxyAuthenticate},
-		{"proxy-authorization", dataplane.ProxyAuthorization},
-	} {
-		t[len(k.name)] = append(t[len(k.name)], k)
-	}
-	return t
-}()

@@ -1,32 +1,16 @@
 package http1
 
-import (
-	"bytes"
-	"encoding/base64"
-
-	"proxyd/internal/dataplane"
-)
-
-// HeadEnd returns the offset after the empty line that ends a head, or 0 if it has not
-// come. from is how much of b was searched before.
-func HeadEnd(b []byte, from int) int {
-	from = max(from-3, 0)
-	if i := bytes.Index(b[from:], []byte("\r\n\r\n")); i >= 0 {
-		return from + i + 4
-	}
-	return 0
-}
+import "proxyd/internal/dataplane"
 
 // ParseRequest reads a request head (RFC 9112, 3). It returns its length, or 0 and no
 // error if it is not complete; bytes that can never become a good head are an error as
 // soon as they are seen. The error is a *dataplane.Malformed.
 //
-// r must be reset. Its slices are of b, and b is changed: host and path are brought to
-// their canonical form in place.
+// r must be reset. Its slices are of b or of r.Text, until r is reset again.
 func ParseRequest(b []byte, r *dataplane.Request, lim Limits) (int, error) {
 	i := 0
-	if len(b) >= 1 && b[0] == '\r' { // RFC 9112, 2.2: one empty line before the request line
-		if len(b) < 2 {
+	if len(b) > 0 && b[0] == '\r' { // RFC 9112, 2.2: one empty line before the request line
+		if len(b) == 1 {
 			return 0, nil
 		}
 		if b[1] != '\n' {
@@ -41,15 +25,12 @@ func ParseRequest(b []byte, r *dataplane.Request, lim Limits) (int, error) {
 	if i == 0 {
 		return 0, headRoom(b, lim)
 	}
-	var f framing
-	end, err := parseFields(b, i, &r.Header, &f, lim.Fields)
+	f := framing{length: -1}
+	end, err := parseFields(b, i, &r.Header, &f, lim.Fields, underscore)
 	if err != nil {
 		return 0, err
 	}
-	if end == 0 {
-		return 0, headRoom(b, lim)
-	}
-	if end > lim.HeaderBytes {
+	if end == 0 || end > lim.HeaderBytes {
 		return 0, headRoom(b, lim)
 	}
 	if err := requestFraming(r, &f); err != nil {
@@ -58,12 +39,13 @@ func ParseRequest(b []byte, r *dataplane.Request, lim Limits) (int, error) {
 	if err := requestTarget(r, &f); err != nil {
 		return 0, err
 	}
-	r.Nominated = f.nominated
+	r.Nominated = f.nominated > 0
 	r.KeepAlive = !f.close && (r.Minor == 1 || f.keep)
-	r.WebSocket = f.upgrade && webSocket(r)
+	r.WebSocket = f.upgrade && asksWebSocket(r)
 	return end, nil
 }
 
+// headRoom refuses a head that has no end within the limit.
 func headRoom(b []byte, lim Limits) error {
 	if len(b) >= lim.HeaderBytes {
 		return malformed(431, "header_size", "")
@@ -71,30 +53,33 @@ func headRoom(b []byte, lim Limits) error {
 	return nil
 }
 
-// requestLine reads the request line at b[i:] and returns the offset after it, or 0.
+const (
+	longestMethod = 32
+	version11     = "HTTP/1.1\r\n"
+)
+
+// requestLine reads the request line at b[i:] and returns the offset after it, or 0 if
+// it is not complete (RFC 9112, 3).
 func requestLine(b []byte, i int, r *dataplane.Request, lim Limits) (int, error) {
-	const longestMethod = 32
 	start := i
 	for i < len(b) && is(b[i], token) {
 		i++
 	}
 	if i-start > longestMethod {
-		return 0, malformed(400, "method", "")
+		return 0, malformed(400, "method", "too long")
 	}
 	if i == len(b) {
 		return 0, nil
 	}
 	if b[i] != ' ' || i == start {
-		if b[i] == '\n' {
-			return 0, malformed(400, "bare_lf", "")
-		}
-		return 0, malformed(400, "method", "")
+		return 0, methodError(b[start:], i-start)
 	}
 	r.MethodText = b[start:i:i]
 	r.Method = method(r.MethodText)
-	if string(r.MethodText) == "PRI" {
+	if string(r.MethodText) == "PRI" { // S2
 		return 0, malformed(400, "h2_preface", "")
 	}
+
 	i++
 	start = i
 	for i < len(b) && is(b[i], visible) {
@@ -110,26 +95,47 @@ func requestLine(b []byte, i int, r *dataplane.Request, lim Limits) (int, error)
 		return 0, malformed(400, "target", "")
 	}
 	r.Target = b[start:i:i]
+
 	i++
-	const version = "HTTP/1.1\r\n"
-	have := b[i:min(len(b), i+len(version))]
-	for k := range have {
-		switch {
-		case have[k] == version[k]:
-		case k == 7 && have[k] == '0':
-		case (k == 5 || k == 7) && '0' <= have[k] && have[k] <= '9':
-			return 0, malformed(505, "version", "")
-		case k == 8 && have[k] == '\n':
-			return 0, malformed(400, "bare_lf", "")
-		default:
-			return 0, malformed(400, "version", "")
+	have := b[i:min(len(b), i+len(version11))]
+	if string(have) != version11 {
+		if err := otherVersion(have); err != nil {
+			return 0, err
+		}
+		if len(have) < len(version11) {
+			return 0, nil
 		}
 	}
-	if len(have) < len(version) {
-		return 0, nil
-	}
 	r.Minor = have[7] - '0'
-	return i + len(version), nil
+	return i + len(version11), nil
+}
+
+// methodError says what is wrong with a request line whose octet b[i] ends no method.
+func methodError(b []byte, i int) error {
+	switch {
+	case b[0] == 0x16: // a handshake record; the rest need not be waited for
+		return malformed(400, "tls", "a TLS handshake on a cleartext listener")
+	case b[i] == '\n':
+		return malformed(400, "bare_lf", "")
+	}
+	return malformed(400, "method", "")
+}
+
+// otherVersion judges a version, whole or its beginning, that is not HTTP/1.1 followed
+// by CRLF. HTTP/1.0 passes.
+func otherVersion(have []byte) error {
+	for k, c := range have {
+		switch {
+		case c == version11[k], k == 7 && c == '0':
+		case (k == 5 || k == 7) && '0' <= c && c <= '9':
+			return malformed(505, "version", "")
+		case k == 8 && c == '\n':
+			return malformed(400, "bare_lf", "")
+		default:
+			return malformed(400, "version", "")
+		}
+	}
+	return nil
 }
 
 func method(b []byte) dataplane.Method {
@@ -172,30 +178,29 @@ func requestFraming(r *dataplane.Request, f *framing) error {
 	case f.length > 0:
 		r.Length = f.length
 	}
-	if f.expect != nil && r.Minor == 1 { // RFC 9110, 10.1.1: ignored in HTTP/1.0
-		if !same(f.expect, "100-continue") {
-			return malformed(417, "expect", "")
-		}
-		r.Continue = r.Chunked || r.Length > 0
+	if f.expects {
+		return expectation(r, f)
 	}
 	return nil
 }
 
-// webSocket reports whether r is a good opening handshake (RFC 6455, 4.2.1).
-func webSocket(r *dataplane.Request) bool {
-	if r.Method != dataplane.GET || r.Minor != 1 || r.Chunked || r.Length > 0 {
-		return false
+// expectation reads Expect (RFC 9110, 10.1.1). An HTTP/1.0 client's is ignored, and that
+// of a request without a body has no meaning: such a field is not forwarded, for a
+// server's 100 would come to somebody who does not wait for it.
+func expectation(r *dataplane.Request, f *framing) error {
+	if r.Minor == 1 && f.expectsOther {
+		return malformed(417, "expect", "")
 	}
-	upgrade := false
-	eachToken(r.Header.Get(dataplane.Upgrade), func(t []byte) { upgrade = upgrade || same(t, "websocket") })
-	if !upgrade || string(r.Header.Find("sec-websocket-version")) != "13" {
-		return false
+	r.Continue = r.Minor == 1 && (r.Chunked || r.Length > 0)
+	if r.Continue {
+		return nil
 	}
-	key := r.Header.Get(dataplane.SecWebSocketKey)
-	if len(key) != 24 {
-		return false
+	kept := r.Header[:0]
+	for _, field := range r.Header {
+		if field.ID != dataplane.Expect {
+			kept = append(kept, field)
+		}
 	}
-	var raw [18]byte
-	n, err := base64.StdEncoding.Decode(raw[:], key)
-	return err == nil && n == 16
+	r.Header = kept
+	return nil
 }

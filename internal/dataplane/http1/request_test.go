@@ -48,6 +48,7 @@ func TestRefusedRequests(t *testing.T) {
 		"A3 2^63":                       {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9223372036854775808\r\n\r\n", 400, "content_length"},
 		"A3 empty":                      {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", 400, "content_length"},
 		"A8 expectation":                {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: y 100-continue\r\n\r\n", 417, "expect"},
+		"A8 second expectation":         {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: x\r\nExpect: 100-continue\r\n\r\n", 417, "expect"},
 		"C1 above the root":             {"GET /a/../../b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "path"},
 		"C1 dots with parameters":       {"GET /a/..;/b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "path"},
 		"C2 NUL":                        {"GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "path"},
@@ -66,7 +67,7 @@ func TestRefusedRequests(t *testing.T) {
 		"lower-case version":            {"GET / http/1.1\r\nHost: a\r\n\r\n", 400, "version"},
 		"two spaces":                    {"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "target"},
 		"tab in the request line":       {"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "method"},
-		"TLS":                           {"\x16\x03\x01", 400, "method"},
+		"TLS":                           {"\x16\x03\x01", 400, "tls"},
 		"E2 URI size":                   {"GET /" + strings.Repeat("a", 9000), 414, "uri_size"},
 		"E2 head size":                  {"GET / HTTP/1.1\r\nX: " + strings.Repeat("a", 33000), 431, "header_size"},
 		"E2 fields":                     {"GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("A: b\r\n", 101) + "\r\n", 431, "fields"},
@@ -110,8 +111,68 @@ func TestCanonicalForm(t *testing.T) {
 	if err != nil || string(r.Host) != "www.example.com" || string(r.Port) != "8080" || string(r.Query) != "q" {
 		t.Errorf("absolute form = host %q port %q query %q, %v", r.Host, r.Port, r.Query, err)
 	}
-	if got := r.Header.Get(dataplane.Host); string(got) != "www.example.com.:8080" {
+	if got := r.Header.Get(dataplane.Host); string(got) != "WWW.Example.COM.:8080" {
 		t.Errorf("Host after an absolute form = %q: it must say the same", got)
+	}
+}
+
+// Host is one string whatever way it was written (B6), and what came is left as it was.
+func TestB6CanonicalHost(t *testing.T) {
+	for in, want := range map[string]string{
+		"a":                            "a|",
+		"WWW.Example.COM":              "www.example.com|",
+		"a.":                           "a|",
+		"a.:080":                       "a|80",
+		"a:":                           "a|",
+		"a:0":                          "a|0",
+		"a_b.c-d":                      "a_b.c-d|",
+		"127.0.0.1:8080":               "127.0.0.1|8080",
+		"[::1]":                        "[::1]|",
+		"[0:0:0::0001]:80":             "[::1]|80",
+		"[2001:DB8::A]":                "[2001:db8::a]|",
+		"[::ffff:102:304]":             "[::ffff:1.2.3.4]|",
+		strings.Repeat("a", 63) + ".b": strings.Repeat("a", 63) + ".b|",
+	} {
+		for _, text := range []string{
+			"GET /x HTTP/1.1\r\nHost: " + in + "\r\n\r\n",
+			"GET http://" + in + "/x HTTP/1.1\r\nHost: other:99\r\n\r\n",
+		} {
+			b := []byte(text)
+			r := new(dataplane.Request)
+			n, err := ParseRequest(b, r, wide)
+			if got := string(r.Host) + "|" + string(r.Port); n == 0 || err != nil || got != want {
+				t.Errorf("%q: host and port are %s, %v; want %s", text, got, err, want)
+			}
+			if string(b) != text {
+				t.Errorf("%q was changed to %q", text, b)
+			}
+		}
+	}
+	for _, in := range []string{
+		"", ".", ".a", "a..b", "a..", "a b", "a,b", "a/b", "a%41", "u@a", "a:b", "a:1:2", "a:-1", "a:65536", "a:000080", "a~b", "ä",
+		"::1", "[::1", "[]", "[::1]x", "[::1]80", "[::1%25eth0]", "[1.2.3.4]", "[fe80::1%eth0]", "[v1.x]", "]", ":80",
+		strings.Repeat("a", 64), strings.Repeat("a.", 127) + "a",
+	} {
+		if _, n, err := parse("GET / HTTP/1.1\r\nHost: " + in + "\r\n\r\n"); n != 0 || err == nil {
+			t.Errorf("Host %q is accepted", in)
+		}
+	}
+}
+
+// An expectation that nobody will wait for is not forwarded.
+func TestExpectationWithoutSenseIsDropped(t *testing.T) {
+	for in, want := range map[string]bool{
+		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-Continue\r\n\r\n":          true,
+		"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n": true,
+		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n":          false,
+		"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n":                                false,
+		"POST / HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n":                     false,
+		"POST / HTTP/1.0\r\nContent-Length: 1\r\nExpect: else\r\n\r\n":                             false,
+	} {
+		r, n, err := parse(in)
+		if n == 0 || err != nil || r.Continue != want || (r.Header.Get(dataplane.Expect) != nil) != want {
+			t.Errorf("%q: %d, %v, Continue %v, Expect %q; want %v", in, n, err, r.Continue, r.Header.Get(dataplane.Expect), want)
+		}
 	}
 }
 

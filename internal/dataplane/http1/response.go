@@ -8,40 +8,29 @@ import (
 
 // ParseResponse reads a response head (RFC 9112, 4). head says that the request was
 // HEAD. It returns the head's length, or 0 and no error if it is not complete. Servers
-// are not trusted to frame correctly: the error is a *dataplane.Malformed for whatever
-// could be read in two ways.
+// are not trusted to frame correctly: the error is a *dataplane.Malformed with status
+// 502 for whatever could be read in two ways (A11). Interim responses are read like
+// others; how many are let pass is the caller's affair.
 //
 // r must be reset; its slices are of b.
 func ParseResponse(b []byte, r *dataplane.Response, head bool, lim Limits) (int, error) {
-	const least = len("HTTP/1.1 200")
-	if len(b) <= least {
-		return 0, statusLineStart(b)
+	n, err := parseResponse(b, r, head, lim)
+	if err != nil {
+		return 0, ofServer(err)
 	}
-	if err := statusLineStart(b[:least]); err != nil {
+	return n, nil
+}
+
+func parseResponse(b []byte, r *dataplane.Response, head bool, lim Limits) (int, error) {
+	i, err := statusLine(b, r)
+	if err != nil {
 		return 0, err
 	}
-	r.Minor = b[7] - '0'
-	r.Status = int(b[9]-'0')*100 + int(b[10]-'0')*10 + int(b[11]-'0')
-	if r.Status < 100 {
-		return 0, malformed(502, "status_line", "")
-	}
-	end := bytes.IndexByte(b[least:], '\n')
-	if end < 0 {
+	if i == 0 {
 		return 0, headRoom(b, lim)
 	}
-	end += least
-	if b[end-1] != '\r' {
-		return 0, malformed(502, "bare_lf", "")
-	}
-	reason := b[least : end-1]
-	if len(reason) > 0 {
-		if reason[0] != ' ' || !plain(reason) {
-			return 0, malformed(502, "status_line", "")
-		}
-		r.Reason = reason[1:]
-	}
-	var f framing
-	n, err := parseFields(b, end+1, &r.Header, &f, lim.Fields)
+	f := framing{length: -1}
+	n, err := parseFields(b, i, &r.Header, &f, lim.Fields, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -51,11 +40,13 @@ func ParseResponse(b []byte, r *dataplane.Response, head bool, lim Limits) (int,
 	if err := responseFraming(r, &f, head); err != nil {
 		return 0, err
 	}
-	r.Nominated = f.nominated
+	r.Nominated = f.nominated > 0
 	return n, nil
 }
 
-func statusLineStart(b []byte) error {
+// statusLine reads the status line and returns the offset after it, or 0 if it is not
+// complete. The phrase may be missing, with or without the space before it.
+func statusLine(b []byte, r *dataplane.Response) (int, error) {
 	const form = "HTTP/1.1 000"
 	for i := range min(len(b), len(form)) {
 		switch {
@@ -63,10 +54,39 @@ func statusLineStart(b []byte) error {
 		case i == 7 && b[i] == '0':
 		case i < 9 && b[i] == form[i]:
 		default:
-			return malformed(502, "status_line", "")
+			return 0, malformed(502, "status_line", "")
 		}
 	}
-	return nil
+	if len(b) <= len(form) {
+		return 0, nil
+	}
+	switch b[len(form)] {
+	case ' ', '\r':
+	case '\n':
+		return 0, malformed(502, "bare_lf", "")
+	default:
+		return 0, malformed(502, "status_line", "")
+	}
+	r.Minor = b[7] - '0'
+	r.Status = int(b[9]-'0')*100 + int(b[10]-'0')*10 + int(b[11]-'0')
+	if r.Status < 100 {
+		return 0, malformed(502, "status_line", "")
+	}
+	end := bytes.IndexByte(b[len(form):], '\n')
+	if end < 0 {
+		return 0, nil
+	}
+	end += len(form)
+	if b[end-1] != '\r' {
+		return 0, malformed(502, "bare_lf", "")
+	}
+	if phrase := b[len(form) : end-1 : end-1]; len(phrase) > 0 {
+		if phrase[0] != ' ' || !plain(phrase) {
+			return 0, malformed(502, "status_line", "")
+		}
+		r.Reason = phrase[1:]
+	}
+	return end + 1, nil
 }
 
 // responseFraming decides how long the body is (RFC 9112, 6.3).
@@ -79,11 +99,17 @@ func responseFraming(r *dataplane.Response, f *framing, head bool) error {
 		return malformed(502, "te_http10", "")
 	case f.codings:
 		return malformed(502, "transfer_encoding", "")
+	case r.Status < 200 && (coded || f.length > 0):
+		// RFC 9112, 6.3: it has no body, but this server seems to think that it has.
+		return malformed(502, "interim_body", "")
 	}
-	r.Length = f.length
-	r.Chunked = f.chunked
 	r.NoBody = head || r.Status < 200 || r.Status == 204 || r.Status == 304
+	r.Length = f.length
+	r.Chunked = f.chunked && !r.NoBody
 	untilClose := !r.NoBody && !r.Chunked && r.Length < 0
-	r.Close = f.close || untilClose || r.Minor == 0 && !f.keep
+	// A 204 with a length is passed on without it; what that server sends next is
+	// nobody's answer.
+	overlong := r.Status == 204 && (coded || f.length > 0)
+	r.Close = f.close || untilClose || overlong || r.Minor == 0 && !f.keep
 	return nil
 }
