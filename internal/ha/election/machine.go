@@ -149,6 +149,8 @@ func (m *Machine) Step(now clock.Instant, ev Event) []Action {
 		}
 	case Deaf:
 		m.deafen(ev.Deaf)
+	case Order:
+		m.reorder(ev.Voters)
 	}
 	m.due()
 	acts := m.acts
@@ -342,6 +344,18 @@ func (m *Machine) deafen(deaf bool) {
 	case Holder:
 		m.release(Isolated)
 	}
+}
+
+// reorder takes in another order of the same candidates. What was promised stays.
+func (m *Machine) reorder(order []ID) {
+	if !slices.Equal(slices.Sorted(slices.Values(order)), slices.Sorted(slices.Values(m.Voters))) {
+		return
+	}
+	m.Voters = slices.Clone(order)
+	for i := range m.peers {
+		m.peers[i].index = slices.Index(m.Voters, m.peers[i].id)
+	}
+	slices.SortFunc(m.peers, func(a, b peer) int { return a.index - b.index })
 }
 
 // barred reports whether this node must not hold at all.
