@@ -50,6 +50,9 @@ type Holder interface {
 	// Yield makes this host silent for the address while it goes on accepting what
 	// reaches it; to is the successor's own address.
 	Yield(to netip.Addr) error
+	// Announce announces the address again in full, if it is held: another node that held
+	// it too has dropped it.
+	Announce() error
 	// Drop makes this host silent for the address and removes it.
 	Drop() error
 	// Probe asks the network whether another host answers for the address. heard says

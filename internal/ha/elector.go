@@ -1,0 +1,301 @@
+package ha
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"proxyd/internal/clock"
+	"proxyd/internal/config"
+	"proxyd/internal/ha/election"
+)
+
+// An elector is the election of one VIP, and of those that follow it, with what this
+// node has of them.
+type elector struct {
+	name    string   // of the VIP that leads
+	vips    []string // name and its followers
+	vip     *config.VIP
+	holders []Holder // of vips, in order; none if this host cannot hold them
+	machine *election.Machine
+	order   []election.ID
+
+	held   bool
+	since  clock.Instant   // when we began to hold
+	until  clock.Instant   // the end of our lease
+	term   uint64          // the latest we held under
+	reason election.Reason // why it is ours
+	from   string          // who had it before
+	text   string
+
+	holder election.ID   // who was last known to hold
+	heard  clock.Instant // when the holder last gave a sign of life
+	note   string        // what the operator gave as the reason of a change about to come
+	noteAt clock.Instant
+
+	fit     bool // what the machine was told
+	barred  bool // likewise
+	deaf    bool // nothing is heard on the address's network
+	asking  bool // a probe is under way that finds out whether that goes on
+	broken  bool // a Holder could not do it
+	retry   clock.Instant
+	fault   string
+	warned  clock.Instant // when a refused claim was last worth a warning
+	changes map[election.Reason]uint64
+}
+
+// brokenFor is how long a node does not try again to hold what it could not.
+const brokenFor = 5 * time.Second
+
+// addElectors makes an elector for each VIP that does not follow another.
+func (n *Node) addElectors() error {
+	now := n.Now()
+	for _, name := range slices.Sorted(maps.Keys(n.VIPs)) {
+		if n.VIPs[name].Follow == "" {
+			e := &elector{name: name, vip: n.VIPs[name], changes: map[election.Reason]uint64{}}
+			n.electors = append(n.electors, e)
+			n.byVIP[name] = e
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.VIPs)) {
+		leader := name
+		for hops := 0; n.VIPs[leader] != nil && n.VIPs[leader].Follow != ""; hops++ {
+			if hops > len(n.VIPs) {
+				return fmt.Errorf("vip.%s follows in a circle", name)
+			}
+			leader = n.VIPs[leader].Follow
+		}
+		e := n.byVIP[leader]
+		if e == nil {
+			return fmt.Errorf("vip.%s follows %q, which there is not", name, leader)
+		}
+		n.byVIP[name] = e
+		e.vips = append(e.vips, name)
+	}
+	for _, e := range n.electors {
+		// The leader comes first, so that it is announced first.
+		slices.SortStableFunc(e.vips, func(a, b string) int { return boolInt(b == e.name) - boolInt(a == e.name) })
+		for _, v := range e.vips {
+			if h := n.Holders[v]; h != nil {
+				e.holders = append(e.holders, h)
+			}
+		}
+		if len(e.holders) != len(e.vips) {
+			e.holders = nil
+		}
+		e.order = candidates(e.name, e.vip.Prefer, n.Voters, n.nameOf)
+		e.machine = election.New(now, election.Config{
+			Self: n.Self, Voters: e.order,
+			Lease: n.Timing.Lease, Guard: n.Timing.Guard, Beat: n.Timing.Heartbeat,
+			Term: n.Term, Quiet: len(n.Voters) > 1, Witness: len(e.holders) == 0, Preempt: preempt(e.vip),
+		})
+		e.fit = true // as a new machine has it
+	}
+	return nil
+}
+
+// preempt returns what the machine must know of the wish of v. One that prefers nobody
+// has nobody to wait for.
+func preempt(v *config.VIP) time.Duration {
+	if !v.Preempt.On || len(v.Prefer) == 0 {
+		return 0
+	}
+	return max(v.Preempt.After, 1)
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// start gives the machines what they must know first.
+func (n *Node) start(now clock.Instant) {
+	n.news = true
+	n.tick(now)
+	n.settle(now)
+	n.speak(now)
+}
+
+// fit reports whether this node is a good candidate for e. The machine knows that where
+// nobody is well, one that is not is better than none.
+func (n *Node) fit(e *elector) bool {
+	return n.state == Up && !e.broken && len(e.holders) > 0
+}
+
+// reorder tells the machines the order of the candidates after a name was heard.
+func (n *Node) reorder(now clock.Instant) {
+	for _, e := range n.electors {
+		order := candidates(e.name, e.vip.Prefer, n.Voters, n.nameOf)
+		if !slices.Equal(order, e.order) {
+			e.order = order
+			n.step(now, e, election.Order{Voters: order})
+		}
+	}
+}
+
+// step gives one event to e's machine and does what it says, in order.
+func (n *Node) step(now clock.Instant, e *elector, ev election.Event) {
+	for _, a := range e.machine.Step(now, ev) {
+		switch a := a.(type) {
+		case election.Send:
+			n.post(e, a)
+		case election.Hold:
+			n.hold(e, a)
+		case election.Yield:
+			n.yield(e, a)
+		case election.Drop:
+			n.drop(e, a.Reason)
+		case election.Announce:
+			n.announce(e)
+		case election.WantPermit:
+			n.wantPermit(now, e, a)
+		}
+	}
+}
+
+// post puts a message into the frame of its receiver.
+func (n *Node) post(e *elector, s election.Send) {
+	n.Terms.Used(s.Msg.Term, n.termsKept)
+	if p := n.peer(s.To); p != nil {
+		m := ballot{VIP: e.name, Msg: s.Msg}
+		p.out.add(electionRecord, m.append)
+	}
+}
+
+// termsKept is told how the reservation of a block of terms went, from any goroutine.
+func (n *Node) termsKept(err error) {
+	if err != nil {
+		n.Log.Warn("the next terms cannot be reserved; after a crash a term could be used twice", "error", err)
+	}
+}
+
+// flush sends what was said before a Holder is asked: actions are done in order.
+func (n *Node) flush() {
+	for _, p := range n.peers {
+		p.out.flush()
+	}
+}
+
+// hold takes e's addresses, or goes on holding them.
+func (n *Node) hold(e *elector, a election.Hold) {
+	if e.broken || n.left {
+		return // the machine is told, or will be at the end of this turn
+	}
+	n.flush()
+	n.Terms.Used(a.Term, n.termsKept)
+	for i, h := range e.holders {
+		if err := h.Hold(a.Until); err != nil {
+			if n.Now() >= a.Until {
+				return // too late, by a stall; the machine lets go by itself
+			}
+			n.fail(e, e.vips[i], err)
+			return
+		}
+	}
+	e.until = a.Until
+	e.term = a.Term
+	if e.held {
+		return
+	}
+	now := n.Now()
+	e.held, e.since, e.reason, e.text, e.fault = true, now, a.Reason, "", ""
+	e.from = n.nameOf(e.holder)
+	if a.Reason == election.Planned && e.noteAt != 0 && now.Sub(e.noteAt) < noteLife {
+		e.text = e.note
+	}
+	e.noteAt = 0
+	e.changes[e.reason]++
+	c := Change{VIP: e.name, From: e.from, To: n.Name, Term: a.Term, Reason: e.reason, Text: e.text, Time: time.Now()}
+	if e.holder != "" && e.holder != n.Self {
+		c.Took = now.Sub(e.heard)
+	}
+	e.holder = n.Self
+	n.changed(c)
+	n.news = true
+}
+
+// fail gives up what this host could not hold, for a while.
+func (n *Node) fail(e *elector, vip string, err error) {
+	now := n.Now()
+	if e.fault != err.Error() {
+		n.Log.Error("this node cannot hold the address", "vip", vip, "error", err)
+	}
+	e.broken, e.retry, e.fault = true, now.Add(brokenFor), err.Error()
+	n.news = true
+	n.letGo(e)
+	// The machine is in the middle of a step; settle tells it at the end of this turn.
+}
+
+// yield moves e's addresses out of sight for the one who takes them over.
+func (n *Node) yield(e *elector, a election.Yield) {
+	n.flush()
+	if !e.held {
+		return // broken: there is nothing to move out of sight
+	}
+	for i, h := range e.holders {
+		if err := h.Yield(address(a.To)); err != nil {
+			n.Log.Warn("hand-over: the address does not go on accepting here", "vip", e.vips[i], "error", err)
+			if err := h.Drop(); err != nil {
+				n.Log.Error("the address cannot be taken away", "vip", e.vips[i], "error", err)
+			}
+		}
+	}
+	e.held = false
+	n.news = true
+}
+
+// announce says again whose e's addresses are.
+func (n *Node) announce(e *elector) {
+	if !e.held {
+		return
+	}
+	for i, h := range e.holders {
+		if err := h.Announce(); err != nil {
+			n.Log.Warn("the address cannot be announced", "vip", e.vips[i], "error", err)
+		}
+	}
+}
+
+// drop takes e's addresses away.
+func (n *Node) drop(e *elector, why election.Reason) {
+	n.flush()
+	if e.held {
+		n.Log.Warn("the address is let go", "vip", e.name, "reason", why)
+	}
+	n.letGo(e)
+}
+
+func (n *Node) letGo(e *elector) {
+	var errs []error
+	for _, h := range e.holders {
+		errs = append(errs, h.Drop())
+	}
+	if err := errors.Join(errs...); err != nil {
+		// Its lifetime in the kernel ends it all the same.
+		n.Log.Error("the address cannot be taken away", "vip", e.name, "error", err)
+	}
+	if e.held {
+		e.held, n.news = false, true
+	}
+}
+
+// release lets go of all that is held, at the end.
+func (n *Node) release() {
+	for _, e := range n.electors {
+		if e.held {
+			n.letGo(e)
+		}
+	}
+	for _, p := range n.peers {
+		n.greet(n.Now(), p)
+		p.out.flush()
+	}
+	for _, m := range n.moves {
+		m.end(ErrStopped)
+	}
+	n.moves = nil
+}

@@ -1,0 +1,219 @@
+package ha
+
+import (
+	"time"
+
+	"proxyd/internal/clock"
+	"proxyd/internal/ha/election"
+)
+
+// A peer is another voter as this node knows it.
+type peer struct {
+	id      election.ID
+	heard   clock.Instant // the latest sign of life; 0: none yet
+	alive   bool          // heard, and neither silent nor gone since
+	why     string        // it is not alive
+	hello   hello
+	tenures map[string]tenure // by VIP that leads
+	longest time.Duration     // silence between two frames of one life
+	gaps    bool              // the next frame ends a gap of the same life
+
+	asked    clock.Instant // when it last asked for anything
+	beaten   clock.Instant // when it was last sent our hello
+	beatAt   clock.Instant // when it must be sent our hello next
+	out      frame
+	requests [8]uint64 // the latest that were carried out, so that none is twice
+	turn     int
+}
+
+func (n *Node) newPeer(id election.ID) *peer {
+	p := &peer{id: id, why: "never heard", tenures: map[string]tenure{}}
+	p.out.send = func(b []byte) { n.Mesh.Send(id, b) }
+	return p
+}
+
+func (n *Node) peer(id election.ID) *peer {
+	for _, p := range n.peers {
+		if p.id == id {
+			return p
+		}
+	}
+	return nil
+}
+
+// nameOf returns a voter's name, its address if the name is not known, "" for nobody.
+func (n *Node) nameOf(id election.ID) string {
+	if id == n.Self {
+		return n.Name
+	}
+	if p := n.peer(id); p != nil && p.hello.Name != "" {
+		return p.hello.Name
+	}
+	return string(id)
+}
+
+// greet puts our hello into the frame for p.
+func (n *Node) greet(now clock.Instant, p *peer) {
+	h := hello{Seq: n.seq, State: n.state, Uptime: n.Uptime(), Name: n.Name, Version: n.Version,
+		Config: n.Hash, Voters: fingerprint(n.Voters), Reason: n.reason}
+	p.out.add(helloRecord, h.append)
+	for _, e := range n.electors {
+		t := tenure{Seq: n.seq, VIP: e.name, Holds: e.held, Term: e.term, Reason: e.reason, From: e.from, Text: e.text}
+		if e.held {
+			t.Held = now.Sub(e.since)
+		}
+		p.out.add(tenureRecord, t.append)
+	}
+	for _, m := range n.moves {
+		m.remind(p)
+	}
+	p.beaten, p.beatAt = now, now.Add(n.Timing.Heartbeat)
+	if now.Sub(p.asked) < 2*n.Timing.Heartbeat {
+		// Its next ask is due now too; let our answer be the beat.
+		p.beatAt = p.beatAt.Add(n.Timing.Heartbeat / 8)
+	}
+}
+
+// hear takes in one event of the mesh.
+func (n *Node) hear(now clock.Instant, e MeshEvent) {
+	p := n.peer(e.From)
+	if p == nil {
+		return
+	}
+	switch e.Kind {
+	case Alive:
+		// A new life, or the end of a silence: what it said before does not count.
+		n.live(p, e.At)
+		p.hello.Seq, p.gaps = 0, false
+		clear(p.tenures)
+	case Silent:
+		n.lost(p, e.Info)
+	case Gone:
+		n.stats.Gone++
+		n.lost(p, e.Info)
+		for _, el := range n.electors {
+			n.step(now, el, election.Gone{Peer: p.id, At: e.At})
+		}
+	case Message:
+		if p.gaps {
+			p.longest = max(p.longest, e.At.Sub(p.heard))
+		}
+		n.live(p, e.At)
+		p.gaps = true
+		if n.asleep != 0 {
+			n.asleep = 0
+			n.judge(now)
+		}
+		if err := n.read(now, p, e.Msg); err != nil {
+			n.stats.BadFrames++
+			if n.stats.BadFrames == 1 {
+				n.Log.Warn("a frame cannot be read", "node", n.nameOf(p.id), "error", err)
+			}
+		}
+	}
+}
+
+// live notes a sign of life.
+func (n *Node) live(p *peer, at clock.Instant) {
+	if !p.alive {
+		p.alive, p.why = true, ""
+		p.beatAt = 0 // it is owed a hello at once
+		n.Log.Info("node heard", "node", n.nameOf(p.id))
+	}
+	p.heard = max(p.heard, at)
+	for _, e := range n.electors {
+		if e.holder == p.id {
+			e.heard = p.heard
+		}
+	}
+}
+
+// lost notes that a peer is not heard any more.
+func (n *Node) lost(p *peer, why string) {
+	if p.alive {
+		n.Log.Warn("node lost", "node", n.nameOf(p.id), "why", why)
+	}
+	p.alive, p.why = false, why
+	clear(p.tenures)
+}
+
+// read takes in a frame of p.
+func (n *Node) read(now clock.Instant, p *peer, b []byte) error {
+	return records(b, func(kind recordKind, r *reader) error {
+		switch kind {
+		case helloRecord:
+			var h hello
+			if err := h.read(r); err != nil {
+				return err
+			}
+			n.hello(now, p, h)
+		case tenureRecord:
+			var t tenure
+			if err := t.read(r); err != nil {
+				return err
+			}
+			n.tenure(now, p, t)
+		case electionRecord:
+			var m ballot
+			if err := m.read(r); err != nil {
+				return err
+			}
+			if e := n.byVIP[m.VIP]; e != nil && e.name == m.VIP {
+				if m.Msg.Kind == election.Ask {
+					p.asked = now
+				}
+				n.step(now, e, election.Received{From: p.id, Msg: m.Msg})
+			}
+		case requestRecord:
+			var q request
+			if err := q.read(r); err != nil {
+				return err
+			}
+			n.requested(now, p, q)
+		case noteRecord:
+			var t note
+			if err := t.read(r); err != nil {
+				return err
+			}
+			if e := n.byVIP[t.VIP]; e != nil {
+				e.note, e.noteAt = t.Text, now
+			}
+		}
+		return nil
+	})
+}
+
+// hello takes in what a peer says of itself.
+func (n *Node) hello(now clock.Instant, p *peer, h hello) {
+	if h.Seq < p.hello.Seq {
+		return
+	}
+	renamed := h.Name != p.hello.Name
+	p.hello = h
+	if renamed {
+		n.reorder(now)
+	}
+}
+
+// tenure takes in what a peer says of a VIP, and notes when it changed hands.
+func (n *Node) tenure(now clock.Instant, p *peer, t tenure) {
+	e := n.byVIP[t.VIP]
+	if e == nil || e.name != t.VIP || t.Seq < p.tenures[t.VIP].Seq {
+		return
+	}
+	p.tenures[t.VIP] = t
+	if !t.Holds {
+		return
+	}
+	if e.holder != p.id && !e.held {
+		known := e.holder != ""
+		e.holder = p.id
+		if known || t.Held < time.Minute {
+			n.changed(Change{VIP: e.name, From: t.From, To: p.hello.Name, Term: t.Term, Reason: t.Reason, Text: t.Text,
+				Time: time.Now().Add(-t.Held)})
+		}
+	}
+	if e.holder == p.id {
+		e.heard = p.heard
+	}
+}

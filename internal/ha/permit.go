@@ -1,0 +1,89 @@
+package ha
+
+import (
+	"sync"
+	"time"
+
+	"proxyd/internal/clock"
+	"proxyd/internal/ha/election"
+)
+
+// A permit answers election.WantPermit. One without a peer only says what was heard.
+type permit struct {
+	elector  *elector
+	peer     *peer
+	round    uint64
+	keep     bool // the machine holds, and asks to go on
+	taken    bool // somebody answers for the address
+	heard    bool // anything was heard on its network since the silence began
+	answered bool // the peer's process answered a challenge
+	err      error
+}
+
+// wantPermit finds out, beside the loop, whether this node may hold alone. It takes two
+// beats at the most: the machine asks when so much of the wait is left.
+func (n *Node) wantPermit(now clock.Instant, e *elector, w election.WantPermit) {
+	p := n.peer(w.Peer)
+	if p == nil || len(e.holders) == 0 {
+		return
+	}
+	since := max(p.heard, now.Add(-n.Timing.Lease-n.Timing.Guard))
+	n.probe(e, since, permit{elector: e, peer: p, round: w.Round, keep: w.Keep})
+}
+
+// listen finds out whether a network that was silent is so still.
+func (n *Node) listen(now clock.Instant, e *elector) {
+	if e.deaf && !e.asking {
+		e.asking = true
+		n.probe(e, now, permit{elector: e})
+	}
+}
+
+// probe asks e's network, and the peer if there is one, and tells the loop.
+func (n *Node) probe(e *elector, since clock.Instant, answer permit) {
+	d := 2*n.Timing.Heartbeat - n.Timing.Heartbeat/4
+	holder := e.holders[0]
+	go func() { // ends after d, or when the loop has ended
+		var both sync.WaitGroup
+		both.Go(func() { answer.taken, answer.heard, answer.err = holder.Probe(since, d) })
+		if p := answer.peer; p != nil && !answer.keep {
+			both.Go(func() { answer.answered = n.Mesh.Challenge(p.id, d) })
+		}
+		both.Wait()
+		select {
+		case n.permits <- answer:
+		case <-n.done:
+		}
+	}()
+}
+
+// warnEvery is how often a lasting refusal to hold is worth a warning.
+const warnEvery = 10 * time.Second
+
+// permit gives the machine its answer.
+func (n *Node) permit(now clock.Instant, a permit) {
+	e := a.elector
+	e.deaf = a.err == nil && !a.heard
+	if a.peer == nil {
+		e.asking = false
+		return // judge tells the machine what came out
+	}
+	ok := a.heard && !a.answered && a.err == nil
+	log := n.Log.Debug
+	if !ok && (e.warned == 0 || now.Sub(e.warned) > warnEvery) {
+		e.warned, log = now, n.Log.Warn
+	}
+	switch {
+	case a.err != nil:
+		log("no right to hold alone: the network of the address cannot be asked", "vip", e.name, "error", a.err)
+	case !a.heard:
+		log("no right to hold alone: nothing at all is heard on the network of the address", "vip", e.name)
+	case a.answered:
+		log("no right to hold alone: the other node's process answers; only the heartbeat's path is broken",
+			"vip", e.name, "node", n.nameOf(a.peer.id))
+	case a.taken && !a.keep:
+		n.Log.Info("the other node's kernel answers for the address, its process does not: it is frozen or dead",
+			"vip", e.name, "node", n.nameOf(a.peer.id))
+	}
+	n.step(now, e, election.Permit{Round: a.round, Ok: ok})
+}

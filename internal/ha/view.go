@@ -1,0 +1,155 @@
+package ha
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"proxyd/internal/clock"
+	"proxyd/internal/ha/election"
+)
+
+// State is what a node says it can do.
+type State uint8
+
+const (
+	Up       State = iota
+	Draining       // it is leaving
+	Unfit          // it could not serve
+	Unheard        // of others: what it can do is not known
+)
+
+func (s State) String() string { return [...]string{"up", "draining", "unfit", "unheard"}[s] }
+
+// View is the cluster as one node sees it at one instant.
+type View struct {
+	Nodes    []NodeView // this node first
+	VIPs     []VIPView  // by name
+	Problems []string   // what the nodes do not agree on
+	Stats    Stats
+}
+
+// NodeView is one voter.
+type NodeView struct {
+	ID      election.ID
+	Name    string
+	State   State
+	Reason  string        // why it is not up
+	Age     time.Duration // since it was last heard; 0 for this node, -1 never
+	Config  string        // hash
+	Version string
+	Uptime  time.Duration
+	Longest time.Duration // silence between two of its beats
+	Limit   time.Duration // the silence after which it is judged lost
+}
+
+// VIPView is one virtual address.
+type VIPView struct {
+	Name    string
+	Holders []string // by name; none, one, or two after a cut
+	IDs     []election.ID
+	Here    bool // this node holds it
+	Term    uint64
+	Held    time.Duration              // for how long
+	Lease   time.Duration              // left, if this node holds it
+	Fault   string                     // why this node could not hold it
+	Changes map[election.Reason]uint64 // how often this node became the holder
+	Standby bool                       // another node could take it over now
+}
+
+// Stats counts what the loop met.
+type Stats struct {
+	Stalls       uint64        // times that this node slept for longer than a lease
+	LongestStall time.Duration // how late the loop ever was
+	Gone         uint64        // processes of others that ended
+	BadFrames    uint64        // frames that could not be read
+}
+
+// Status returns the cluster as this node sees it now.
+func (n *Node) Status(ctx context.Context) (View, error) {
+	var v View
+	err := n.ask(ctx, func(now clock.Instant) { v = n.view(now) })
+	return v, err
+}
+
+// Changes returns the latest changes of holders, the oldest first.
+func (n *Node) Changes(ctx context.Context) ([]Change, error) {
+	var c []Change
+	err := n.ask(ctx, func(clock.Instant) { c = n.history.all() })
+	return c, err
+}
+
+func (n *Node) view(now clock.Instant) View {
+	v := View{Stats: n.stats, Problems: n.problems()}
+	v.Nodes = append(v.Nodes, NodeView{ID: n.Self, Name: n.Name, State: n.state, Reason: n.reason,
+		Config: n.Hash, Version: n.Version, Uptime: n.Uptime()})
+	for _, p := range n.peers {
+		v.Nodes = append(v.Nodes, n.nodeView(now, p))
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.byVIP)) {
+		v.VIPs = append(v.VIPs, n.vipView(now, name))
+	}
+	return v
+}
+
+func (n *Node) nodeView(now clock.Instant, p *peer) NodeView {
+	v := NodeView{ID: p.id, Name: n.nameOf(p.id), State: p.hello.State, Reason: p.hello.Reason, Age: -1,
+		Config: p.hello.Config, Version: p.hello.Version, Uptime: p.hello.Uptime,
+		Longest: p.longest, Limit: patience(n.Timing.Heartbeat)}
+	if p.heard != 0 {
+		v.Age = max(now.Sub(p.heard), 0)
+	}
+	if !p.alive {
+		v.State, v.Reason = Unheard, p.why
+	}
+	return v
+}
+
+// patience is the silence after which a peer is judged lost: six missed beats and a half.
+func patience(beat time.Duration) time.Duration { return 6*beat + beat/2 }
+
+func (n *Node) vipView(now clock.Instant, name string) VIPView {
+	e := n.byVIP[name]
+	v := VIPView{Name: name, Here: e.held, Fault: e.fault, Changes: maps.Clone(e.changes), Term: e.term}
+	if e.held {
+		v.Holders, v.IDs = append(v.Holders, n.Name), append(v.IDs, n.Self)
+		v.Held, v.Lease = now.Sub(e.since), max(e.until.Sub(now), 0)
+	}
+	for _, p := range n.peers {
+		t := p.tenures[e.name]
+		if !t.Holds {
+			v.Standby = v.Standby || p.alive && p.hello.State == Up
+			continue
+		}
+		v.Holders, v.IDs = append(v.Holders, n.nameOf(p.id)), append(v.IDs, p.id)
+		v.Term = max(v.Term, t.Term)
+		if !e.held {
+			v.Held = t.Held + max(now.Sub(p.heard), 0)
+		}
+	}
+	v.Standby = v.Standby || !e.held && n.fit(e)
+	return v
+}
+
+// problems lists what the nodes do not agree on.
+func (n *Node) problems() []string {
+	var out []string
+	names := map[string]election.ID{n.Name: n.Self}
+	for _, p := range n.peers {
+		if !p.alive || p.hello.Name == "" {
+			continue
+		}
+		if other, double := names[p.hello.Name]; double {
+			out = append(out, fmt.Sprintf("two nodes are named %q: %s and %s", p.hello.Name, other, p.id))
+		}
+		names[p.hello.Name] = p.id
+		if p.hello.Voters != fingerprint(n.Voters) {
+			out = append(out, fmt.Sprintf("%s has another cluster.join than %s", p.hello.Name, n.Name))
+		} else if p.hello.Config != n.Hash {
+			out = append(out, fmt.Sprintf("%s has another configuration (%s) than %s (%s)", p.hello.Name, p.hello.Config, n.Name, n.Hash))
+		}
+	}
+	return out
+}
