@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ import (
 // A LoadSpec says what load a client makes.
 type LoadSpec struct {
 	Target   string        // host:port
+	Host     string        // of the requests; "": lab.example
+	Path     string        // of the requests; "": /
 	Rate     int           // requests a second that open a connection of their own
 	Kept     int           // connections that are kept
 	KeptRate int           // requests a second on all of those together
@@ -29,8 +32,7 @@ type LoadSpec struct {
 // Requests start by the clock, whatever became of those before, so that a lost packet of
 // one (the kernel repeats it after a second) says nothing of when service was back.
 func RunLoad(ctx context.Context, s LoadSpec, w io.Writer) error {
-	l := &loader{spec: s, out: bufio.NewWriter(w)}
-	l.request = fmt.Appendf(nil, "GET / HTTP/1.1\r\nHost: lab.example\r\nUser-Agent: lab\r\n")
+	l := newLoader(s, w)
 	var running sync.WaitGroup
 	if s.Rate > 0 {
 		running.Go(func() { l.fresh(ctx) })
@@ -41,6 +43,15 @@ func RunLoad(ctx context.Context, s LoadSpec, w io.Writer) error {
 	}
 	running.Wait()
 	return nil
+}
+
+func newLoader(s LoadSpec, w io.Writer) *loader {
+	host, path := cmp.Or(s.Host, "lab.example"), cmp.Or(s.Path, "/")
+	return &loader{
+		spec:    s,
+		out:     bufio.NewWriter(w),
+		request: fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: lab\r\n", path, host),
+	}
 }
 
 type loader struct {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"image/color"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -37,10 +39,16 @@ func Live(ctx context.Context, p Plan, w io.Writer) error {
 	return table.WriteText(w)
 }
 
+// hactlBeside returns what to type for hactl in this directory.
 func hactlBeside() string {
 	path, err := Beside("hactl")
 	if err != nil {
 		return "hactl"
+	}
+	if here, err := os.Getwd(); err == nil {
+		if rel, err := filepath.Rel(here, path); err == nil && len(rel) < len(path) {
+			return rel
+		}
 	}
 	return path
 }
@@ -151,20 +159,19 @@ func (s screen) nodes() string {
 
 func nodeBox(n NodeScene, width int) string {
 	c := stateColor(n)
-	answers := dim("does not answer for the VIP")
-	mark := "○"
+	text := width - 4
+	answers, mark := dim(shortened("does not answer for the VIP", text-2)), "○"
 	if n.Holds {
-		answers, mark = bold("answers for the VIP"), "●"
+		answers, mark = bold(shortened("answers for the VIP", text-2)), "●"
 	}
 	state := n.State
 	if n.Reason != "" {
 		state += " (" + n.Reason + ")"
 	}
-	text := width - 4
 	name, state := bold(n.Name), style(c).Bold(true).Render(shortened(state, max(text-len(n.Name)-4, 8)))
 	head := style(c).Render(mark) + " " + name
 	head += strings.Repeat(" ", max(text-lipgloss.Width(head)-lipgloss.Width(state), 1)) + state
-	where := dim(fmt.Sprintf("  %s  pid %d", n.Addr, n.PID))
+	where := dim("  " + shortened(fmt.Sprintf("%s  pid %d", n.Addr, n.PID), text-2))
 	return lipgloss.NewStyle().Border(lipgloss.RoundedBorder()).BorderForeground(c).
 		Padding(0, 1).Width(width).Render(head + "\n  " + answers + "\n" + where)
 }
@@ -267,15 +274,19 @@ func (s screen) event(m Measure, name int, watching bool) string {
 
 func (s screen) foot() string {
 	key := func(k, what string) string { return style(lipgloss.BrightCyan).Bold(true).Render(k) + " " + what }
+	between := "  ·  "
+	if s.width < 80 {
+		between = "  "
+	}
 	keys := strings.Join([]string{key("k", "kill"), key("f", "freeze"), key("c", "cut cable"), key("h", "hand over"),
-		key("b", "bring back"), key("q", "quit")}, dim("  ·  "))
+		key("b", "bring back"), key("q", "quit")}, dim(between))
 	notice := ""
 	if s.scene.Notice != "" {
 		notice = style(lipgloss.BrightYellow).Render(" " + shortened(s.scene.Notice, s.inner()))
 	}
 	second := ""
 	if len(s.scene.Nodes) > 0 {
-		second = dim(" second terminal: ") + shortened(s.hactl+" --socket "+s.scene.Nodes[0].Socket+" status -w", s.inner()-18)
+		second = dim(" $ ") + shortened(s.hactl+" --socket "+s.scene.Nodes[0].Socket+" status -w", s.inner()-1)
 	}
 	return notice + "\n " + keys + "\n" + second
 }

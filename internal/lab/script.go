@@ -47,6 +47,10 @@ func Script(ctx context.Context, p Plan, w io.Writer) (kept bool, err error) {
 	defer rig.Close()
 	fmt.Fprintf(w, "Two hosts with proxyd, three web servers and a client, on a network in this machine.\n"+
 		"The client asks %v for 600 pages a second; a watcher asks who has that address.\n\n", rig.Stage.VIP)
+	for _, n := range rig.Stage.Nodes {
+		fmt.Fprintf(w, "  %s --socket %s status\n", hactlBeside(), n.Socket)
+	}
+	fmt.Fprintln(w)
 	for _, refused := range Withheld() {
 		fmt.Fprintln(w, "this kernel refuses", refused)
 	}

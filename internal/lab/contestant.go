@@ -1,0 +1,151 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"text/template"
+	"time"
+)
+
+//go:embed bench/*.tmpl
+var benchTemplates embed.FS
+
+// benchHost is the host that requests of a benchmark are for.
+const benchHost = "bench.example"
+
+// A contestant is a proxy that takes part in a benchmark, with its configuration.
+type contestant struct {
+	Name     string
+	template string
+	argv     func(config string) []string
+	version  []string // command that prints the version
+	listen   netip.AddrPort
+
+	process *Process
+}
+
+func loopback(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
+}
+
+// contestants returns all of them; proxyd comes first and is what the others are compared
+// with.
+func contestants(proxyd string) []*contestant {
+	return []*contestant{
+		{
+			Name: "proxyd", template: "proxyd.toml", listen: loopback(8001),
+			argv:    func(c string) []string { return []string{proxyd, "run", "-c", c} },
+			version: []string{proxyd, "version"},
+		},
+		{
+			Name: "nginx", template: "nginx.conf", listen: loopback(8002),
+			argv:    func(c string) []string { return []string{"nginx", "-c", c} },
+			version: []string{"nginx", "-v"},
+		},
+		{
+			Name: "HAProxy", template: "haproxy.cfg", listen: loopback(8003),
+			argv:    func(c string) []string { return []string{"haproxy", "-db", "-f", c} },
+			version: []string{"haproxy", "-v"},
+		},
+	}
+}
+
+// benchValues fill in the templates of bench/.
+type benchValues struct {
+	Cores, Conns, Files         int
+	Dir, Host                   string
+	Listen, Backend             netip.AddrPort
+	Name, Interface, Check, VIP string // of keepalived
+	Priority                    int
+	Advert                      string
+	Servers                     []benchServer
+}
+
+type benchServer struct {
+	Name string
+	Addr netip.AddrPort
+}
+
+// fill writes the named template to a file and returns its path.
+func (v benchValues) fill(name, file string) (string, error) {
+	t, err := template.ParseFS(benchTemplates, "bench/"+name+".tmpl")
+	if err != nil {
+		return "", err
+	}
+	var b bytes.Buffer
+	if err := t.Execute(&b, v); err != nil {
+		return "", err
+	}
+	path := filepath.Join(v.Dir, file)
+	return path, os.WriteFile(path, b.Bytes(), 0o644)
+}
+
+// start runs the contestant in a namespace and waits until it serves.
+func (c *contestant) start(space *Space, v benchValues) error {
+	v.Listen = c.listen
+	config, err := v.fill(c.template, c.template)
+	if err != nil {
+		return fmt.Errorf("configure %s: %w", c.Name, err)
+	}
+	log := filepath.Join(v.Dir, c.Name+".out")
+	err = space.Do(func() error {
+		var err error
+		c.process, _, err = start(command{name: c.Name, argv: c.argv(config), log: log})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return within(context.Background(), 10*time.Second, c.Name+" to serve", func() (bool, error) {
+		if !c.process.Alive() {
+			return false, fmt.Errorf("it ended: %v; %s", c.process.Err(), tail(log, 8))
+		}
+		var o Outcome
+		err := space.Do(func() error {
+			l := newLoader(LoadSpec{Target: c.listen.String(), Host: benchHost, Path: "/small", Deadline: time.Second}, nil)
+			o = l.once(context.Background())
+			return nil
+		})
+		if err != nil {
+			return false, err
+		}
+		return o == OK, notYet{fmt.Errorf("a request: %v", o)}
+	})
+}
+
+// versionOf runs a command that prints a version and returns it.
+func versionOf(argv []string) string {
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	if err != nil && len(out) == 0 {
+		return "unknown"
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	if v := regexp.MustCompile(`\d+\.\d+(\.\d+)?[-+.\w]*`).FindString(line); v != "" {
+		return v
+	}
+	return strings.TrimSpace(line)
+}
+
+// machine describes where a benchmark ran.
+func machine() string {
+	model := "unknown processor"
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		if m := regexp.MustCompile(`(?m)^model name\s*: (.*)$`).FindSubmatch(b); m != nil {
+			model = string(m[1])
+		}
+	}
+	release := "?"
+	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		release = strings.TrimSpace(string(b))
+	}
+	return fmt.Sprintf("%d cores, %s, Linux %s, %s", runtime.NumCPU(), model, release, runtime.Version())
+}
