@@ -225,6 +225,30 @@ func canonicalHost(s string) (string, error) {
 	return name, nil
 }
 
+// canonicalPath gives a route's path in the form in which requests are compared:
+// unreserved octets decoded, other escapes in upper case (RFC 3986, 6.2.2). The error
+// follows the path.
+func canonicalPath(s string) (string, error) {
+	if err := checkRoutePath(s); err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] != '%' {
+			b.WriteByte(s[i])
+			continue
+		}
+		v, _ := strconv.ParseUint(s[i+1:i+3], 16, 8)
+		if c := byte(v); alnum(c) || strings.IndexByte("-._~", c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			b.WriteString(strings.ToUpper(s[i : i+3]))
+		}
+		i += 2
+	}
+	return b.String(), checkRoutePath(b.String()) // a dot segment may have been in disguise
+}
+
 // checkRoutePath keeps the grammar of a route's path. The error follows the path.
 func checkRoutePath(s string) error {
 	key := strings.TrimSuffix(s, "/*")
@@ -242,6 +266,9 @@ func checkRoutePath(s string) error {
 	}
 	if _, err := url.PathUnescape(s); err != nil {
 		return errors.New("has a percent sign without two hexadecimal digits")
+	}
+	if strings.Contains(s, "//") {
+		return errors.New("has an empty segment, which no normalised request has")
 	}
 	for segment := range strings.SplitSeq(s, "/") {
 		if segment == "." || segment == ".." {

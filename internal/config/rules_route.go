@@ -56,8 +56,10 @@ func (d *decoder) checkMatch(c *Config, p path, r *Route) {
 		}
 	}
 	if q := p.key("path"); d.given(q) {
-		if err := checkRoutePath(r.Path); err != nil {
+		if path, err := canonicalPath(r.Path); err != nil {
 			d.bad(q, "%q %v", r.Path, err)
+		} else {
+			r.Path = path
 		}
 	}
 	for i, l := range r.Listener {
