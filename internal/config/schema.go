@@ -27,18 +27,18 @@ type Config struct {
 
 // Node is this host.
 type Node struct {
-	Name           string         `toml:"name"`            // default: the hostname
-	State          string         `toml:"state"`           // directory for what must outlive a restart; default /var/lib/proxyd
-	TrustedProxies []netip.Prefix `toml:"trusted_proxies"` // the only peers whose X-Forwarded-* and Forwarded fields are believed
+	Name           string         `toml:"name"`            // its name in status, logs and vip.prefer; default: the hostname
+	State          string         `toml:"state"`           // directory for what must outlive a restart
+	TrustedProxies []netip.Prefix `toml:"trusted_proxies"` // the only peers whose X-Forwarded-* and Forwarded fields are believed; default: nobody
 }
 
 // Cluster is the set of nodes that share the virtual addresses. No join, no cluster.
 type Cluster struct {
-	Name   string           `toml:"name"`   // default "proxyd"
-	Join   []netip.AddrPort `toml:"join"`   // every voter, the same list on every node; default port 7946
-	Secret Secret           `toml:"secret"` // "file:PATH" or "env:NAME" in the file; here the trimmed text, at least 16 characters
-	Bind   netip.AddrPort   `toml:"bind"`   // default: the address of join that this host has
-	Timing Timing           `toml:"timing"`
+	Name   string           `toml:"name"`   // label of the cluster in status and metrics
+	Join   []netip.AddrPort `toml:"join"`   // IP addresses of every node, the same list on every node; port 7946 if none is given
+	Secret Secret           `toml:"secret"` // "file:PATH" (absolute, mode 0640 or tighter) or "env:NAME" of a text of at least 16 characters; here the text itself
+	Bind   netip.AddrPort   `toml:"bind"`   // the address and port of this node in join; default: the address of join that this host has
+	Timing Timing           `toml:"timing"` // "fast", "normal", "slow", or own numbers in { }
 
 	SecretRef string `toml:"-"` // what stands in the file for Secret
 }
@@ -54,10 +54,10 @@ type Timing struct {
 // A VIP is a virtual address that one node of the cluster holds.
 type VIP struct {
 	Name      string       `toml:"-"`
-	Address   netip.Prefix `toml:"address"`   // with the length of its subnet
-	Interface string       `toml:"interface"` // where the subnet is
-	Prefer    []string     `toml:"prefer"`    // node names, best first; default: any fit node
-	Preempt   Preempt      `toml:"preempt"`   // false (default), or how long the preferred node must be well before it takes over
+	Address   netip.Prefix `toml:"address"`   // with the length of its subnet: "203.0.113.10/24"; required
+	Interface string       `toml:"interface"` // where the subnet is; required
+	Prefer    []string     `toml:"prefer"`    // names of nodes, best first; default: any fit node
+	Preempt   Preempt      `toml:"preempt"`   // how long the preferred node must be well before it takes over, or false: it stays where it is
 	Follow    string       `toml:"follow"`    // the VIP whose holder holds this one too
 }
 
@@ -70,128 +70,128 @@ type Preempt struct {
 // A Listener is an address for clients. Without any [listener.*] there is one on :80.
 type Listener struct {
 	Name    string   `toml:"-"`
-	Address []string `toml:"address"` // one or a list; ":80" is both families
+	Address []string `toml:"address"` // one or a list; ":80" is both families; required
 }
 
 // Limits protect this node from its clients. Every default is on.
 type Limits struct {
-	Conns       int           `toml:"conns"`        // open client connections of this node; default 50000
-	ConnsPerIP  int           `toml:"conns_per_ip"` // 0, the default: off. IPv6 counts by /64
-	HeaderBytes Size          `toml:"header_bytes"` // default 32KiB; 431 above
-	URIBytes    Size          `toml:"uri_bytes"`    // default 8KiB, or header_bytes if that is less; 414 above
-	Fields      int           `toml:"fields"`       // default 100; 431 above
-	Body        Size          `toml:"body"`         // default 10MiB; 413 above
-	HeaderTime  time.Duration `toml:"header_time"`  // default 10s
-	Idle        time.Duration `toml:"idle"`         // default 60s
-	MinRate     Size          `toml:"min_rate"`     // bytes a second, averaged over 10 s, of an unfinished body or a waiting answer; default 512B
+	Conns       int           `toml:"conns"`        // open client connections of this node
+	ConnsPerIP  int           `toml:"conns_per_ip"` // open connections of one client address, IPv6 by /64; 0 turns it off
+	HeaderBytes Size          `toml:"header_bytes"` // of a whole request head; 431 above
+	URIBytes    Size          `toml:"uri_bytes"`    // of a request target; 414 above; default: header_bytes if that is less
+	Fields      int           `toml:"fields"`       // header fields of a request; 431 above
+	Body        Size          `toml:"body"`         // of a request; 413 above
+	HeaderTime  time.Duration `toml:"header_time"`  // for the whole head of a request
+	Idle        time.Duration `toml:"idle"`         // of a client connection between two requests
+	MinRate     Size          `toml:"min_rate"`     // bytes a second, averaged over 10 s, of an unfinished body or a waiting answer; "0B" turns it off
 }
 
 // A Pool is servers that serve the same.
 type Pool struct {
-	Name    string   `toml:"-"`       // of an anonymous pool (route.to): "route:" and the route's name
-	Servers []string `toml:"servers"` // short form, equal weights; Parse moves them into Server
-	Server  []Server `toml:"server"`
-	Balance string   `toml:"balance"`  // round_robin (default) | least_conn | hash
-	HashKey string   `toml:"hash_key"` // of balance = "hash": ip
-	Host    string   `toml:"host"`     // Host sent on: client (default) | server | a name
-	Passive Passive  `toml:"passive"`
-	Check   *Check   `toml:"check"` // nil: no active check
-	Retry   Retry    `toml:"retry"`
-	Timeout Timeout  `toml:"timeout"`
+	Name    string   `toml:"-"`        // of an anonymous pool (route.to): "route:" and the route's name
+	Servers []string `toml:"servers"`  // short form, host:port with equal weights; Parse moves them into Server
+	Server  []Server `toml:"server"`   // long form: [{ addr, weight, backup }]
+	Balance string   `toml:"balance"`  // round_robin, least_conn or hash
+	HashKey string   `toml:"hash_key"` // of balance = "hash": ip, the client's address
+	Host    string   `toml:"host"`     // Host sent on: client (as the client sent it), server (the server's address), or a name
+	Passive Passive  `toml:"passive"`  // what real exchanges teach about a server
+	Check   *Check   `toml:"check"`    // active check, { } for all its defaults; nil: none
+	Retry   Retry    `toml:"retry"`    // of idempotent requests of which the client got no byte, on another server
+	Timeout Timeout  `toml:"timeout"`  // towards the servers
 }
 
 // A Server is one upstream of a pool.
 type Server struct {
-	Addr   string `toml:"addr"`   // host:port
-	Weight int    `toml:"weight"` // default 1
+	Addr   string `toml:"addr"`   // host:port; required
+	Weight int    `toml:"weight"` // share of the requests, 1 to 1000
 	Backup bool   `toml:"backup"` // used only while no other server is up
 }
 
 // Passive is what real exchanges teach about a server.
 type Passive struct {
-	MaxFails    int           `toml:"max_fails"`    // default 3; 0 turns it off
-	FailTimeout time.Duration `toml:"fail_timeout"` // default 30s: within which they count, and for which the server is left out
-	On          []string      `toml:"on"`           // default connect, timeout, 502, 503, 504
+	MaxFails    int           `toml:"max_fails"`    // failures within fail_timeout after which a server is left out; 0 turns it off
+	FailTimeout time.Duration `toml:"fail_timeout"` // within which failures count, and for which the server is left out
+	On          []string      `toml:"on"`           // what counts as a failure: connect, timeout, and statuses
 }
 
 // A Check asks a server for its health.
 type Check struct {
-	Path     string        `toml:"path"`     // default "/"
-	Interval time.Duration `toml:"interval"` // default 5s
-	Timeout  time.Duration `toml:"timeout"`  // shorter than interval; default 2s, or half the interval if that is less
-	Rise     int           `toml:"rise"`     // default 2
-	Fall     int           `toml:"fall"`     // default 3
-	Status   string        `toml:"status"`   // default "200-399"; a list of codes and ranges
-	Host     string        `toml:"host"`     // Host of the probe; default the server's address
+	Path     string        `toml:"path"`     // of the GET request
+	Interval time.Duration `toml:"interval"` // between two checks of a server
+	Timeout  time.Duration `toml:"timeout"`  // shorter than interval; default: half the interval if that is less
+	Rise     int           `toml:"rise"`     // good checks until a server is up
+	Fall     int           `toml:"fall"`     // failed checks until it is down
+	Status   string        `toml:"status"`   // what is good: a list of codes and ranges
+	Host     string        `toml:"host"`     // Host of the check; default: the server's address
 }
 
 // Retry is for idempotent requests of which the client got no byte, on another server.
 type Retry struct {
-	Attempts int   `toml:"attempts"` // in all; default 2
-	Budget   Share `toml:"budget"`   // of the pool's requests; default 20%
+	Attempts int   `toml:"attempts"` // in all, the first included
+	Budget   Share `toml:"budget"`   // at most this share of the pool's requests
 }
 
 // Timeout is the time-outs towards the servers of a pool.
 type Timeout struct {
-	Connect time.Duration `toml:"connect"` // default 5s
-	Send    time.Duration `toml:"send"`    // between two successes; default 60s
-	Read    time.Duration `toml:"read"`    // between two successes; default 60s
-	Tunnel  time.Duration `toml:"tunnel"`  // default 1h
-	Idle    time.Duration `toml:"idle"`    // of an unused server connection; default 90s
+	Connect time.Duration `toml:"connect"` // until a connection stands
+	Send    time.Duration `toml:"send"`    // between two successful writes
+	Read    time.Duration `toml:"read"`    // between two successful reads
+	Tunnel  time.Duration `toml:"tunnel"`  // of a silent upgraded connection (WebSocket)
+	Idle    time.Duration `toml:"idle"`    // of an unused server connection
 }
 
-// A Route says what is done with which requests. Exactly one of Pool, To, Respond and
-// Redirect is given; Parse turns To into an anonymous pool and sets Pool to its name.
+// A Route says what is done with which requests. Exactly one of pool, to, respond and
+// redirect is given.
 type Route struct {
-	Name     string       `toml:"name"`     // label in metrics and logs; default: host + path
-	Host     []string     `toml:"host"`     // one or a list: exact or "*.example.com"; empty: any
-	Path     string       `toml:"path"`     // "/exact" or "/prefix/*"; empty: any
-	Listener []string     `toml:"listener"` // default: every listener
-	Pool     string       `toml:"pool"`
-	To       []string     `toml:"to"`
-	Respond  *Respond     `toml:"respond"`
-	Redirect *Redirect    `toml:"redirect"`
-	Upgrade  []string     `toml:"upgrade"` // default ["websocket"]
-	Timeout  RouteTimeout `toml:"timeout"`
-	Log      bool         `toml:"log"`      // default true
-	Priority int          `toml:"priority"` // only where two routes tie
+	Name     string       `toml:"name"`     // label in metrics and logs, unique; default: host + path
+	Host     []string     `toml:"host"`     // one or a list: exact or "*.example.com"; default: any
+	Path     string       `toml:"path"`     // "/exact" or "/prefix/*", which is /prefix and what is below it; default: any
+	Listener []string     `toml:"listener"` // one or a list of names; default: every listener
+	Pool     string       `toml:"pool"`     // action: the [pool.NAME] that serves; of To: the anonymous pool
+	To       []string     `toml:"to"`       // action: servers of a pool without a name
+	Respond  *Respond     `toml:"respond"`  // action: answer without a server
+	Redirect *Redirect    `toml:"redirect"` // action: "https", an absolute URL, or { to, status }
+	Upgrade  []string     `toml:"upgrade"`  // protocols that may be upgraded to; [] allows none
+	Timeout  RouteTimeout `toml:"timeout"`  // of the whole exchange
+	Log      bool         `toml:"log"`      // false: not in the access log
+	Priority int          `toml:"priority"` // the higher goes first, only where two routes tie
 	Line     int          `toml:"-"`        // of its [[route]] in the file
 }
 
 // RouteTimeout is of the whole exchange.
 type RouteTimeout struct {
-	Total time.Duration `toml:"total"` // default none
+	Total time.Duration `toml:"total"` // from the request's head to the end of the answer; "0s": none
 }
 
 // Respond answers without a server.
 type Respond struct {
-	Status int    `toml:"status"` // default 200
-	Type   string `toml:"type"`   // default text/plain; charset=utf-8
-	Body   string `toml:"body"`
+	Status int    `toml:"status"` // 200 to 599
+	Type   string `toml:"type"`   // Content-Type
+	Body   string `toml:"body"`   // the whole text
 }
 
 // Redirect answers with another place. In the file a text (an absolute URL, or
 // "https" for the same host and URI by https) or { to, status }.
 type Redirect struct {
-	To     string `toml:"to"`     // may hold {uri}, {host}, {path}, {query}
-	Status int    `toml:"status"` // default 308
+	To     string `toml:"to"`     // "https" (same host and URI) or an absolute URL, which may hold {uri}, {host}, {path}, {query}
+	Status int    `toml:"status"` // 301, 302, 303, 307 or 308
 }
 
 // Admin is how operators and their tools reach this node.
 type Admin struct {
-	Socket string `toml:"socket"` // default /run/proxyd/admin.sock, mode 0660
-	Listen string `toml:"listen"` // /metrics, /healthz, /readyz over TCP, read-only; default 127.0.0.1:9900; "" turns it off
+	Socket string `toml:"socket"` // what hactl speaks to; mode 0660
+	Listen string `toml:"listen"` // /metrics, /healthz, /readyz over TCP, read-only; "" turns it off
 }
 
 // Log is what is written and where.
 type Log struct {
-	Level  string `toml:"level"` // debug | info (default) | warn | error; to standard error
-	Access Access `toml:"access"`
+	Level  string `toml:"level"`  // debug, info, warn or error; to standard error
+	Access Access `toml:"access"` // the access log: { format, output }, or false for none
 }
 
 // Access is the access log: false, or { format, output }.
 type Access struct {
 	Off    bool   `toml:"-"`
-	Format string `toml:"format"` // json, the default
-	Output string `toml:"output"` // stdout, the default, or a file
+	Format string `toml:"format"` // json
+	Output string `toml:"output"` // stdout, or the absolute path of a file
 }
