@@ -111,7 +111,7 @@ type peer struct {
 // New returns a Machine that, if c.Quiet, stays quiet for as long as a promise made
 // before a crash could still bind it. A node is fit and hears until it is told otherwise.
 func New(now clock.Instant, c Config) *Machine {
-	m := &Machine{Config: c, now: now, born: now, open: now, fit: true, why: Start, seen: c.Term}
+	m := &Machine{Config: c, now: now, born: now, open: now, fit: true, why: Start, seen: c.Term, granted: c.Term}
 	for i, v := range c.Voters {
 		if v != c.Self {
 			m.peers = append(m.peers, peer{id: v, index: i})
