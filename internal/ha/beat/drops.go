@@ -22,6 +22,7 @@ func (d *drops) count(err error) {
 		d.stranger.Add(1)
 	case errors.Is(err, errReplay):
 		d.replay.Add(1)
+	case errors.Is(err, errFull): // counted where it happened
 	case errors.Is(err, errEarly):
 		d.early.Add(1)
 	default:

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"proxyd/internal/clock"
 	"proxyd/internal/ha"
 	"proxyd/internal/ha/election"
 )
@@ -153,39 +154,69 @@ func (m *Mesh) keepLifeline(ctx context.Context, p *peer) {
 			continue
 		}
 		pause = m.Heartbeat
-		stop := context.AfterFunc(ctx, func() { c.Close() })
-		var one [1]byte
-		_, err = c.Read(one[:])
-		stop()
-		c.Close()
+		err = m.hang(ctx, p, c)
 		if ctx.Err() != nil {
 			return
 		}
-		if m.gone(ctx, p) {
-			m.tell(ha.MeshEvent{Kind: ha.Gone, From: p.id, At: m.Now(), Info: fmt.Sprintf("its lifeline closed (%v) and a new one is refused", err)})
+		if at, gone := m.gone(ctx, p); gone && m.believe(ctx, p, at, err) {
+			m.tell(ha.MeshEvent{Kind: ha.Gone, From: p.id, At: at, Info: fmt.Sprintf("its lifeline closed (%v) and a new one is refused", err)})
 		}
 	}
 }
 
-// gone reports whether p's port refuses. While a process dies its kernel may still
-// accept for a moment, and cut that off: so it is asked again, briefly.
-func (m *Mesh) gone(ctx context.Context, p *peer) bool {
+// hang waits for the end of a lifeline and returns what ended it.
+func (m *Mesh) hang(ctx context.Context, p *peer, c net.Conn) error {
+	p.mu.Lock()
+	p.line = c
+	p.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	var one [1]byte
+	_, err := c.Read(one[:])
+	stop()
+	p.mu.Lock()
+	p.line = nil
+	p.mu.Unlock()
+	c.Close()
+	return err
+}
+
+// believe reports whether the end of a lifeline and the refusal of a new one, begun at
+// at, are the end of the process. A kernel that ends a process closes its idle
+// connections in order, which nobody on the way can imitate without their sequence
+// numbers. A reset may come from a firewall that was loaded just now, as the refusal
+// then does: so it is believed only after two beats in which nothing was heard.
+func (m *Mesh) believe(ctx context.Context, p *peer, at clock.Instant, end error) bool {
+	if errors.Is(end, io.EOF) {
+		return true
+	}
+	if !wait(ctx, 2*m.Heartbeat) {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.heard <= at
+}
+
+// gone reports whether p's port refuses, and when that was asked. While a process dies
+// its kernel may still accept for a moment, and cut that off: so it is asked again, briefly.
+func (m *Mesh) gone(ctx context.Context, p *peer) (at clock.Instant, gone bool) {
 	for try := range 10 {
+		at = m.Now()
 		c, err := m.dial(ctx, p, m.Heartbeat, "")
 		switch {
 		case err == nil:
 			c.Close()
-			return false // it lives, or lives again: then its datagrams tell of a new life
+			return at, false // it lives, or lives again: then its datagrams tell of a new life
 		case errors.Is(err, syscall.ECONNREFUSED):
-			return true
+			return at, true
 		case !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF):
-			return false // no answer: the network, or a frozen process
+			return at, false // no answer: the network, or a frozen process
 		}
 		if !wait(ctx, time.Duration(try)*time.Millisecond) {
-			return false
+			return at, false
 		}
 	}
-	return false
+	return at, false
 }
 
 // dial makes a new lifeline to p within d, on one interface if device is not "".

@@ -44,8 +44,6 @@ type Mesh struct {
 	keys     keys
 	self     uint8
 	epoch    uint64
-	out      cipher.AEAD
-	seq      atomic.Uint64
 	peers    []*peer // by place in Voters, nil for ourselves
 	events   chan ha.MeshEvent
 	udp      *net.UDPConn
@@ -61,11 +59,13 @@ type peer struct {
 	id   election.ID
 	addr netip.AddrPort // of its heartbeat and lifeline sockets
 
+	out cipher.AEAD // of what this life of ours sends to it
+	seq atomic.Uint64
+
 	mu      sync.Mutex
 	session session
-	heard   clock.Instant // when it was last heard; 0 never
-	silent  bool
-	longest time.Duration // silence between two datagrams of one life
+	heard   clock.Instant // when it was last heard; 0 never, or silent since
+	line    net.Conn      // our lifeline to it, if there is one
 }
 
 // events are bounded; the oldest kind of news (a datagram) is what is lost when the
@@ -88,10 +88,6 @@ func Listen(c Config, carriers ...Carrier) (*Mesh, error) {
 		return nil, err
 	}
 	m.epoch = binary.BigEndian.Uint64(random[:]) | 1
-	var err error
-	if m.out, err = m.keys.life(m.Self, m.epoch); err != nil {
-		return nil, err
-	}
 	for i, v := range m.Voters {
 		a, err := Address(v)
 		if err != nil {
@@ -108,7 +104,11 @@ func Listen(c Config, carriers ...Carrier) (*Mesh, error) {
 			}
 			continue
 		}
-		m.peers = append(m.peers, &peer{id: v, addr: a})
+		p := &peer{id: v, addr: a, session: newSession()}
+		if p.out, err = m.keys.life(m.Self, v, m.epoch); err != nil {
+			return nil, err
+		}
+		m.peers = append(m.peers, p)
 	}
 	return m, nil
 }
@@ -154,10 +154,10 @@ func (m *Mesh) Send(to election.ID, msg []byte) {
 		return
 	}
 	p.mu.Lock()
-	echo := p.session.echo()
+	proof := p.session.proof()
 	p.mu.Unlock()
 	buf := m.bufs.Get().(*[]byte)
-	*buf = seal(*buf, m.out, head{m.self, m.epoch, m.seq.Add(1)}, echo, msg)
+	*buf = seal(*buf, p.out, head{m.self, m.epoch, p.seq.Add(1)}, proof, msg)
 	// A full socket buffer or an unreachable network loses it, as the network may.
 	_, _ = m.udp.WriteToUDPAddrPort(*buf, p.addr)
 	for _, c := range m.carriers {
@@ -211,54 +211,51 @@ func (m *Mesh) receive(now clock.Instant, b []byte) error {
 	defer p.mu.Unlock()
 	c := p.session.cipher
 	if h.epoch != p.session.epoch || c == nil {
-		if c, err = m.keys.life(p.id, h.epoch); err != nil {
+		if c, err = m.keys.life(p.id, m.Self, h.epoch); err != nil {
 			return err
 		}
 	}
-	echo, payload, err := open(b, c, h)
+	proof, payload, err := open(b, c)
 	if err != nil {
 		return err
 	}
-	begun, err := p.session.accept(h, c, echo == m.epoch)
+	begun, err := p.session.accept(h, c, proof)
 	if err != nil {
 		return err
 	}
-	m.hear(p, now, begun)
+	if !m.hear(p, now, begun) {
+		return errFull
+	}
 	if len(payload) > 0 {
 		m.tell(ha.MeshEvent{Kind: ha.Message, From: p.id, Msg: slices.Clone(payload), At: now})
 	}
 	return nil
 }
 
-// hear notes that p was heard. p.mu is held.
-func (m *Mesh) hear(p *peer, now clock.Instant, begun bool) {
-	if !begun && p.heard != 0 && !p.silent {
-		p.longest = max(p.longest, now.Sub(p.heard))
+// hear notes that p was heard, and reports whether that could be told. p.mu is held.
+func (m *Mesh) hear(p *peer, now clock.Instant, begun bool) bool {
+	if begun && p.line != nil {
+		// It leads to a life that is over, perhaps on a host that lost its power and will
+		// never say so.
+		p.line.Close()
 	}
-	if p.heard == 0 || p.silent || begun {
-		m.tell(ha.MeshEvent{Kind: ha.Alive, From: p.id, At: now})
+	if (p.heard == 0 || begun) && !m.tell(ha.MeshEvent{Kind: ha.Alive, From: p.id, At: now}) {
+		p.heard = 0 // the next datagram tells it
+		return false
 	}
-	p.heard, p.silent = now, false
+	p.heard = now
+	return true
 }
 
-// tell queues an event, or loses it when the reader is far behind.
-func (m *Mesh) tell(e ha.MeshEvent) {
+// tell queues an event, and reports whether there was room for it.
+func (m *Mesh) tell(e ha.MeshEvent) bool {
 	select {
 	case m.events <- e:
+		return true
 	default:
 		m.dropped.full.Add(1)
+		return false
 	}
-}
-
-// LongestGap returns the longest silence of a peer within one life, and the limit at
-// which it would have been taken for dead.
-func (m *Mesh) LongestGap(id election.ID) (gap, limit time.Duration) {
-	if p := m.peer(id); p != nil {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.longest, m.patience()
-	}
-	return 0, 0
 }
 
 // patience is how long a peer may be silent: six missed beats and a half.
@@ -287,9 +284,9 @@ func (m *Mesh) watch(ctx context.Context) {
 				continue
 			}
 			p.mu.Lock()
-			if p.heard != 0 && !p.silent && now.Sub(p.heard) > m.patience() {
-				p.silent = true
-				m.tell(ha.MeshEvent{Kind: ha.Silent, From: p.id, At: now, Info: fmt.Sprintf("nothing heard for %v", now.Sub(p.heard).Round(time.Millisecond))})
+			if quiet := now.Sub(p.heard); p.heard != 0 && quiet > m.patience() &&
+				m.tell(ha.MeshEvent{Kind: ha.Silent, From: p.id, At: now, Info: fmt.Sprintf("nothing heard for %v", quiet.Round(time.Millisecond))}) {
+				p.heard = 0
 			}
 			p.mu.Unlock()
 		}

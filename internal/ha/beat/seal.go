@@ -20,17 +20,20 @@ const wireVersion = 1
 
 // A datagram is
 //
-//	version 1 | sender 1 | epoch 8 | sequence 8 | AES-256-GCM of (echo 8 | payload)
+//	version 1 | sender 1 | epoch 8 | sequence 8 | AES-256-GCM of (challenge 8 | echo 8 | payload)
 //
 // with the part before it authenticated too. sender is the place in the sorted list of
 // voters. epoch is random for each life of a process, and every life has a key of its
-// own, so that the sequence alone makes a nonce unique. echo is the epoch of the
-// receiver as the sender knows it: it proves that the datagram was made after the
-// receiver's start, so that nothing recorded before it can be played again.
+// own for each receiver, so that the sequence alone makes a nonce unique and nothing
+// sent to one voter can be played to another. challenge is a random number that the
+// sender wants back, echo the one that it last had from the receiver: it proves that the
+// datagram of a life not known yet was made after the receiver asked.
 const (
 	headSize    = 1 + 1 + 8 + 8
+	nonceSize   = 12 // the end of the head: the epoch's lower half and the sequence
 	tagSize     = 16
-	overhead    = headSize + 8 + tagSize
+	proofSize   = 8 + 8
+	overhead    = headSize + proofSize + tagSize
 	maxDatagram = 8 << 10
 )
 
@@ -39,8 +42,9 @@ var (
 	errJunk     = errors.New("junk")     // not of this format
 	errVersion  = errors.New("version")  // of a later format
 	errStranger = errors.New("stranger") // sender or key unknown
+	errFull     = errors.New("full")     // nobody takes the events
 	errReplay   = errors.New("replay")   // seen before, or of an earlier life
-	errEarly    = errors.New("early")    // made before the sender knew this life of ours
+	errEarly    = errors.New("early")    // of a life that has not yet answered our challenge
 )
 
 // keys derives what is needed from the cluster's secret.
@@ -54,9 +58,9 @@ func (k keys) derive(purpose string) ([]byte, error) {
 	return hkdf.Key(sha256.New, k.secret, []byte("proxyd "+k.cluster), purpose, 32)
 }
 
-// life returns the cipher of one life of one sender.
-func (k keys) life(sender election.ID, epoch uint64) (cipher.AEAD, error) {
-	key, err := k.derive(fmt.Sprintf("beat %s %016x", sender, epoch))
+// life returns the cipher of what one life of a sender sends to a receiver.
+func (k keys) life(from, to election.ID, epoch uint64) (cipher.AEAD, error) {
+	key, err := k.derive(fmt.Sprintf("beat %s %s %016x", from, to, epoch))
 	if err != nil {
 		return nil, err
 	}
@@ -87,26 +91,27 @@ func parseHead(b []byte) (head, error) {
 	return head{b[1], binary.BigEndian.Uint64(b[2:]), binary.BigEndian.Uint64(b[10:])}, nil
 }
 
+// proof is what shows that a datagram is of now.
+type proof struct{ challenge, echo uint64 }
+
 // seal appends a datagram to dst[:0].
-func seal(dst []byte, c cipher.AEAD, h head, echo uint64, payload []byte) []byte {
+func seal(dst []byte, c cipher.AEAD, h head, p proof, payload []byte) []byte {
 	dst = append(dst[:0], wireVersion, h.sender)
 	dst = binary.BigEndian.AppendUint64(dst, h.epoch)
 	dst = binary.BigEndian.AppendUint64(dst, h.seq)
 	from := len(dst)
-	dst = binary.BigEndian.AppendUint64(dst, echo)
+	dst = binary.BigEndian.AppendUint64(dst, p.challenge)
+	dst = binary.BigEndian.AppendUint64(dst, p.echo)
 	dst = append(dst, payload...)
-	var nonce [12]byte
-	binary.BigEndian.PutUint64(nonce[4:], h.seq)
-	return c.Seal(dst[:from], nonce[:], dst[from:], dst[:headSize])
+	return c.Seal(dst[:from], dst[headSize-nonceSize:headSize], dst[from:], dst[:headSize])
 }
 
-// open checks and decrypts b in place.
-func open(b []byte, c cipher.AEAD, h head) (echo uint64, payload []byte, err error) {
-	var nonce [12]byte
-	binary.BigEndian.PutUint64(nonce[4:], h.seq)
-	plain, err := c.Open(b[headSize:headSize], nonce[:], b[headSize:], b[:headSize])
-	if err != nil || len(plain) < 8 {
-		return 0, nil, errStranger
+// open checks and decrypts b, of which parseHead has read the head, in place.
+func open(b []byte, c cipher.AEAD) (p proof, payload []byte, err error) {
+	plain, err := c.Open(b[headSize:headSize], b[headSize-nonceSize:headSize], b[headSize:], b[:headSize])
+	if err != nil || len(plain) < proofSize {
+		return proof{}, nil, errStranger
 	}
-	return binary.BigEndian.Uint64(plain), plain[8:], nil
+	p = proof{binary.BigEndian.Uint64(plain), binary.BigEndian.Uint64(plain[8:])}
+	return p, plain[proofSize:], nil
 }

@@ -1,57 +1,56 @@
 package beat
 
-import "crypto/cipher"
-
-// maxRetired bounds how many earlier lives of a peer are remembered. A cluster whose
-// peer restarts more often than this within one life of ours has other worries.
-const maxRetired = 1024
+import (
+	"crypto/cipher"
+	"math/rand/v2"
+)
 
 // A session is what is known of a peer's present life.
+//
+// A life that is not known yet is believed once it has echoed our challenge, and each
+// challenge lets one life in: what was recorded of an earlier one, even what was held
+// back, echoes one that is used up. A datagram that is not believed yet still tells the
+// peer's challenge, since it is authentic; a recording may spoil that until the next beat.
 type session struct {
-	epoch   uint64 // 0: none accepted yet
-	cipher  cipher.AEAD
-	window  window
-	claimed uint64              // the latest authentic epoch, perhaps of a recording: what we echo until one is accepted
-	retired map[uint64]struct{} // lives that are over
+	epoch     uint64 // 0: none accepted yet
+	cipher    cipher.AEAD
+	window    window
+	challenge uint64 // ours
+	theirs    uint64 // the latest of the peer's
 }
 
-// echo returns what tells the peer that we know this life of it.
-func (s *session) echo() uint64 {
-	if s.claimed != 0 {
-		return s.claimed
+func newSession() session { return session{challenge: newChallenge()} }
+
+// newChallenge returns an unpredictable number that is not 0, which peers echo that have
+// not heard of us.
+func newChallenge() uint64 {
+	for {
+		// The runtime's generator is seeded by the kernel and cannot be predicted (ChaCha8).
+		if n := rand.Uint64(); n != 0 {
+			return n
+		}
 	}
-	return s.epoch
 }
 
-// accept judges an authentic datagram of the peer. fresh says that its echo is the
-// epoch of our own life. It reports whether a new life of the peer has begun.
-func (s *session) accept(h head, c cipher.AEAD, fresh bool) (begun bool, err error) {
-	if _, over := s.retired[h.epoch]; over {
-		return false, errReplay
-	}
-	if h.epoch == s.epoch {
+// proof returns what goes into our next datagram.
+func (s *session) proof() proof { return proof{s.challenge, s.theirs} }
+
+// accept judges an authentic datagram. It reports whether a new life of the peer has begun.
+func (s *session) accept(h head, c cipher.AEAD, p proof) (begun bool, err error) {
+	switch {
+	case h.epoch == s.epoch && s.cipher != nil:
 		if !s.window.take(h.seq) {
 			return false, errReplay
 		}
-		return false, nil
+	case p.echo == s.challenge:
+		s.epoch, s.cipher, s.window, s.challenge = h.epoch, c, window{}, newChallenge()
+		s.window.take(h.seq)
+		begun = true
+	default:
+		err = errEarly
 	}
-	if !fresh {
-		// Not yet proven to be of now; echoing it lets the peer prove it.
-		s.claimed = h.epoch
-		return false, errEarly
-	}
-	if s.retired == nil {
-		s.retired = map[uint64]struct{}{}
-	}
-	if s.epoch != 0 {
-		if len(s.retired) == maxRetired {
-			clear(s.retired)
-		}
-		s.retired[s.epoch] = struct{}{}
-	}
-	s.epoch, s.cipher, s.window, s.claimed = h.epoch, c, window{}, 0
-	s.window.take(h.seq)
-	return true, nil
+	s.theirs = p.challenge
+	return begun, err
 }
 
 // A window remembers which of the last 64 sequence numbers were seen (RFC 4303, 3.4.3).
