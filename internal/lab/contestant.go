@@ -37,8 +37,7 @@ func loopback(port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
 }
 
-// contestants returns all of them; proxyd comes first and is what the others are compared
-// with.
+// contestants returns all of them.
 func contestants(proxyd string) []*contestant {
 	return []*contestant{
 		{

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"proxyd/internal/lab"
+)
+
+func benchCommand() *cobra.Command {
+	var proxyd, markdown string
+	var b lab.Bench
+	var skipForward, skipFailover bool
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure proxyd beside nginx, HAProxy and keepalived",
+		Long: `bench runs proxyd, nginx and HAProxy in front of the same server, in turns, and prints what a
+request costs each (user and system time of its processes), throughput, latency, and the
+memory of an idle connection; then failover of a proxyd pair beside keepalived with HAProxy
+on the same stage. Programs that are absent are installed from Debian; services are not
+started. Configurations: internal/lab/bench.`,
+		Args: cobra.NoArgs,
+		RunE: privileged(func(cmd *cobra.Command, _ []string) error {
+			// The collector of this program must not compete with what it measures.
+			debug.SetGCPercent(400)
+			ctx, out := cmd.Context(), cmd.OutOrStdout()
+			b.Out = cmd.ErrOrStderr()
+			var err error
+			if b.Plan, err = plan(proxyd, ""); err != nil {
+				return err
+			}
+			if err := lab.Install(ctx, []string{"nginx", "haproxy", "keepalived", "wrk"}, b.Out); err != nil {
+				return err
+			}
+			var tables []lab.Table
+			if !skipForward {
+				r, err := b.Run(ctx)
+				if r != nil {
+					fmt.Fprintf(out, "\n%s\n", r.Machine)
+					tables = append(tables, r.Table(), r.MemoryTable())
+				}
+				if err != nil {
+					return errors.Join(printTables(cmd, tables, ""), err)
+				}
+			}
+			if !skipFailover {
+				t, err := b.Failover(ctx)
+				if err != nil {
+					return errors.Join(printTables(cmd, tables, ""), err)
+				}
+				tables = append(tables, t)
+			}
+			return printTables(cmd, tables, markdown)
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&proxyd, "proxyd", "", "the program to measure; default: the one beside this")
+	f.IntVarP(&b.Rounds, "rounds", "n", 5, "turns of each with each kind of work")
+	f.DurationVar(&b.Turn, "turn", 5*time.Second, "how long a turn lasts")
+	f.IntVar(&b.Idle, "idle", 10000, "idle connections to measure memory with; 0: none")
+	f.StringSliceVar(&b.Only, "only", nil, "proxyd, nginx, HAProxy: forward through these alone")
+	f.BoolVar(&skipForward, "skip-forward", false, "failover alone")
+	f.BoolVar(&skipFailover, "skip-failover", false, "forwarding alone")
+	f.StringVar(&markdown, "markdown", "", "also write the tables to this file")
+	return cmd
+}
+
+// printTables writes tables as text, and as Markdown to a file if it has a name.
+func printTables(cmd *cobra.Command, tables []lab.Table, file string) error {
+	var md bytes.Buffer
+	for _, t := range tables {
+		fmt.Fprintln(cmd.OutOrStdout())
+		if err := t.WriteText(cmd.OutOrStdout()); err != nil {
+			return err
+		}
+		if err := t.WriteMarkdown(&md); err != nil {
+			return err
+		}
+		md.WriteByte('\n')
+	}
+	if file == "" {
+		return nil
+	}
+	return os.WriteFile(file, md.Bytes(), 0o644)
+}

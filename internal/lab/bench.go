@@ -1,0 +1,246 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Bench measures proxyd beside its peers, in turns, on one machine and one server.
+type Bench struct {
+	Plan   Plan
+	Rounds int           // every contestant takes a turn in each
+	Turn   time.Duration // of one run of wrk
+	Idle   int           // connections that are opened to see what an idle one costs; 0: none
+	Only   []string      // names of contestants; none: all
+	Out    io.Writer     // progress
+}
+
+// A workload is what clients do in a benchmark.
+type workload struct {
+	name string
+	path string
+	head []string // further fields of the requests
+}
+
+const benchConns = 64
+
+func workloads() []workload {
+	return []workload{
+		{name: "small GET, 64 kept connections", path: "/small"},
+		{name: "100 KB answer, 64 kept connections", path: "/100k"},
+		{name: "small GET, a connection each", path: "/small", head: []string{"Connection: close"}},
+	}
+}
+
+// A Turn is what one contestant did with one workload once.
+type Turn struct {
+	WrkResult
+	CPU float64 // microseconds of user and system time per request
+}
+
+// A BenchResult is all turns of a benchmark.
+type BenchResult struct {
+	Machine  string
+	Versions map[string]string
+	Names    []string             // of the contestants, the first is what others are compared with
+	Works    []string             // of the workloads
+	Turns    map[[2]string][]Turn // by workload and contestant, in the order of the rounds
+	Idle     map[string]float64   // bytes per idle connection
+	Resident map[string]int64     // bytes before the first request
+}
+
+// Run plays all rounds. What was measured until an error is returned with it.
+func (b Bench) Run(ctx context.Context) (*BenchResult, error) {
+	dir, err := newRunDir()
+	if err != nil {
+		return nil, err
+	}
+	defer dir.remove()
+	space, err := NewSpace()
+	if err != nil {
+		return nil, err
+	}
+	defer space.Close()
+	v, err := b.prepare(space, dir)
+	if err != nil {
+		return nil, err
+	}
+	backend, err := b.startBackend(space, v)
+	if err != nil {
+		return nil, err
+	}
+	defer backend.Kill()
+
+	r := &BenchResult{
+		Machine: machine(), Versions: map[string]string{}, Turns: map[[2]string][]Turn{},
+		Idle: map[string]float64{}, Resident: map[string]int64{},
+	}
+	for _, w := range workloads() {
+		r.Works = append(r.Works, w.name)
+	}
+	var players []*contestant
+	for _, c := range contestants(b.Plan.Proxyd) {
+		if len(b.Only) > 0 && !containsFold(b.Only, c.Name) {
+			continue
+		}
+		if err := c.start(space, v); err != nil {
+			return r, err
+		}
+		defer c.process.Kill()
+		players = append(players, c)
+		r.Names = append(r.Names, c.Name)
+		r.Versions[c.Name] = versionOf(c.version)
+	}
+	if err := b.idle(ctx, space, v, players, r); err != nil {
+		return r, err
+	}
+	for round := range b.Rounds {
+		for _, w := range workloads() {
+			for _, c := range players {
+				t, err := b.turn(ctx, space, w, c)
+				if err != nil {
+					return r, fmt.Errorf("%s, %s: %w", c.Name, w.name, err)
+				}
+				key := [2]string{w.name, c.Name}
+				r.Turns[key] = append(r.Turns[key], t)
+				fmt.Fprintf(b.Out, "%d/%d  %-36s %-8s %6.1f us CPU a request  %8.0f/s  p99 %v  errors %d\n",
+					round+1, b.Rounds, w.name, c.Name, t.CPU, t.PerSec, t.P99, t.Errors)
+			}
+		}
+	}
+	return r, nil
+}
+
+func containsFold(names []string, name string) bool {
+	for _, n := range names {
+		if strings.EqualFold(n, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// prepare makes the files and settles the limits that every contestant meets.
+func (b Bench) prepare(space *Space, dir *runDir) (benchValues, error) {
+	v := benchValues{
+		Cores: runtime.NumCPU(), Conns: b.Idle + 2000, Dir: dir.path, Host: benchHost, Backend: loopback(9000),
+	}
+	limit, err := raiseFiles()
+	if err != nil {
+		return v, err
+	}
+	v.Files = int(limit)
+	v.Conns = min(v.Conns, v.Files-1000)
+	for _, sub := range []string{"www", "state"} {
+		if err := os.Mkdir(dir.file(sub), 0o755); err != nil {
+			return v, err
+		}
+	}
+	// nginx gives its workers to an unprivileged user, who must reach the files.
+	if err := os.Chmod(dir.path, 0o755); err != nil {
+		return v, err
+	}
+	body := make([]byte, 100<<10)
+	if _, err := io.ReadFull(pattern{}, body); err != nil {
+		return v, err
+	}
+	if err := os.WriteFile(dir.file("www", "100k"), body, 0o644); err != nil {
+		return v, err
+	}
+	return v, space.Do(func() error {
+		// Thousands of short connections a second from one address.
+		return sysctl("net/ipv4/ip_local_port_range", "1024 65535")
+	})
+}
+
+func (b Bench) startBackend(space *Space, v benchValues) (*Process, error) {
+	config, err := v.fill("backend.conf", "backend.conf")
+	if err != nil {
+		return nil, err
+	}
+	var p *Process
+	err = space.Do(func() error {
+		var err error
+		p, _, err = start(command{name: "server", argv: []string{"nginx", "-c", config}, log: filepath.Join(v.Dir, "server.out")})
+		return err
+	})
+	return p, err
+}
+
+// turn runs wrk against one contestant and reads what that cost it.
+func (b Bench) turn(ctx context.Context, space *Space, w workload, c *contestant) (Turn, error) {
+	argv := []string{"-t2", "-c" + strconv.Itoa(benchConns), "-d" + strconv.Itoa(max(int(b.Turn.Seconds()), 1)) + "s", "--latency", "-H", "Host: " + benchHost}
+	for _, h := range w.head {
+		argv = append(argv, "-H", h)
+	}
+	argv = append(argv, "http://"+c.listen.String()+w.path)
+	before, err := usage(c.process.PID())
+	if err != nil {
+		return Turn{}, err
+	}
+	var out []byte
+	err = space.Do(func() error {
+		var err error
+		out, err = exec.CommandContext(ctx, "wrk", argv...).CombinedOutput()
+		return err
+	})
+	if err != nil {
+		return Turn{}, fmt.Errorf("wrk: %w: %s", err, out)
+	}
+	after, err := usage(c.process.PID())
+	if err != nil {
+		return Turn{}, err
+	}
+	t := Turn{}
+	if t.WrkResult, err = parseWrk(string(out)); err != nil {
+		return t, err
+	}
+	if t.Requests == 0 {
+		return t, fmt.Errorf("no request was answered: %s", out)
+	}
+	t.CPU = float64((after.CPU - before.CPU).Microseconds()) / float64(t.Requests)
+	return t, nil
+}
+
+// idle opens connections, has one request answered on each, and looks at what they cost
+// while nothing happens on them.
+func (b Bench) idle(ctx context.Context, space *Space, v benchValues, players []*contestant, r *BenchResult) error {
+	n := min(b.Idle, v.Conns-100)
+	for _, c := range players {
+		before, err := usage(c.process.PID())
+		if err != nil {
+			return err
+		}
+		r.Resident[c.Name] = before.Resident
+		if n <= 0 {
+			continue
+		}
+		conns, err := openIdle(ctx, space, c.listen, n)
+		if err != nil {
+			return fmt.Errorf("%s, %d idle connections: %w", c.Name, n, err)
+		}
+		// A collector gives memory back some time after it was used.
+		err = pause(ctx, 3*time.Second)
+		after, usageErr := usage(c.process.PID())
+		for _, conn := range conns {
+			conn.Close()
+		}
+		if err != nil {
+			return err
+		}
+		if usageErr != nil {
+			return usageErr
+		}
+		r.Idle[c.Name] = float64(after.Resident-before.Resident) / float64(n)
+		fmt.Fprintf(b.Out, "%-8s resident %.1f MB, %.2f KB for each of %d idle connections\n", c.Name, float64(before.Resident)/1e6, r.Idle[c.Name]/1024, n)
+	}
+	return nil
+}
