@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -98,6 +99,18 @@ func (h *Host) Dial(to netip.AddrPort, patience time.Duration) (net.Conn, error)
 	err := h.Do(func() error {
 		var err error
 		c, err = net.DialTimeout("tcp", to.String(), patience)
+		return err
+	})
+	return c, err
+}
+
+// dialContext is for an http.Transport whose requests shall come from the host.
+func (h *Host) dialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	var c net.Conn
+	err := h.Do(func() error {
+		var d net.Dialer
+		var err error
+		c, err = d.DialContext(ctx, network, addr)
 		return err
 	})
 	return c, err

@@ -1,0 +1,317 @@
+package lab
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// programs are the binaries under test, built once for all end-to-end tests.
+var programs struct {
+	dir string
+	err error
+}
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "proxyd-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	build := exec.Command("go", "build", "-o", dir+"/", "proxyd/cmd/proxyd", "proxyd/cmd/hactl", "proxyd/cmd/lab")
+	if out, err := build.CombinedOutput(); err != nil {
+		programs.err = fmt.Errorf("build the programs: %w\n%s", err, out)
+	}
+	programs.dir = dir
+	return m.Run()
+}
+
+// plan of a pair; without the right to make namespaces the test cannot be run here.
+func pairPlan(t *testing.T) Plan {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("end to end")
+	}
+	if err := mayUnshare(); err != nil {
+		t.Skipf("network namespaces: %v", err)
+	}
+	if programs.err != nil {
+		t.Fatal(programs.err)
+	}
+	return Plan{Proxyd: filepath.Join(programs.dir, "proxyd"), Lab: filepath.Join(programs.dir, "lab")}
+}
+
+// pair starts two nodes under load and under watch.
+func pair(t *testing.T) *Rig {
+	t.Helper()
+	r, err := NewRig(pairPlan(t), DrillLoad())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, n := range r.Stage.Nodes {
+				t.Logf("%s: %s", n.Name, tail(n.Log, 30))
+			}
+		}
+		r.Close()
+	})
+	if err := r.Stage.Start(t.Context(), patience); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Steady(t.Context(), patience); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// get asks the VIP as the stage's client does.
+func get(t *testing.T, s *Stage, path string) (status int, body string) {
+	t.Helper()
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       s.client.dialContext,
+	}}
+	resp, err := client.Get("http://" + s.VIP.String() + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func TestPairForwards(t *testing.T) {
+	r := pair(t)
+	seen := map[string]bool{}
+	for range 12 {
+		status, body := get(t, r.Stage, "/")
+		if status != http.StatusOK {
+			t.Fatalf("GET / = %d %q", status, body)
+		}
+		seen[strings.TrimSpace(body)] = true
+	}
+	if len(seen) != len(r.Stage.webs) {
+		t.Errorf("12 requests reached %v, want all of %d web servers", seen, len(r.Stage.webs))
+	}
+	if _, body := get(t, r.Stage, "/bytes/1000000"); len(body) != 1000000 {
+		t.Errorf("a body of 1000000 bytes came with %d", len(body))
+	}
+	if _, body := get(t, r.Stage, "/chunked/50"); strings.Count(body, "web-") != 50 {
+		t.Errorf("50 chunks came as %d", strings.Count(body, "web-"))
+	}
+	if status, _ := get(t, r.Stage, "/status/418"); status != 418 {
+		t.Errorf("a status of 418 came as %d", status)
+	}
+	if _, body := get(t, r.Stage, "/seen"); !strings.Contains(body, r.Stage.client.Addr.String()) {
+		t.Errorf("the server was not told the client's address: %s", body)
+	}
+}
+
+// The bounds here are for a machine that does other work too; the drill judges promises.
+func TestFaultsMoveTheAddress(t *testing.T) {
+	r := pair(t)
+	for _, key := range []string{"handover", "kill", "term", "cut"} {
+		f, err := FaultByKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(key, func(t *testing.T) {
+			measures, err := r.Try(t.Context(), f)
+			for _, m := range measures {
+				t.Log(m)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m := measures[0]; m.Before == m.After || m.After == "" {
+				t.Errorf("the holder was %q and is %q, want another", m.Before, m.After)
+			}
+			for _, m := range measures {
+				if m.Outage > 3*time.Second {
+					t.Errorf("%s: %v without service", m.Event, m.Outage)
+				}
+				if m.Two > 2*AddressLifetime {
+					t.Errorf("%s: two hosts answered for %v", m.Event, m.Two)
+				}
+			}
+		})
+	}
+}
+
+func TestBadFileKeepsServing(t *testing.T) {
+	r := pair(t)
+	n := r.Holder()
+	good, err := os.ReadFile(n.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(n.Config, append(good, "\n[pool.web2]\nservrs = []\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	from := Now()
+	if _, err := n.Client().Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "servrs") {
+		t.Errorf("reload of a bad file: %v, want an error that names the key", err)
+	}
+	if err := os.WriteFile(n.Config, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Client().Reload(t.Context()); err != nil {
+		t.Errorf("reload of a good file: %v", err)
+	}
+	if err := r.Steady(t.Context(), patience); err != nil {
+		t.Error(err)
+	}
+	if m := r.Measure("reload", unnoticed(), from, Now()); m.FailedAll() > 0 || m.Before != m.After {
+		t.Errorf("reloads were noticed: %v", m)
+	}
+}
+
+func TestReleaseTakesTheAddressAway(t *testing.T) {
+	r := pair(t)
+	n := r.Holder()
+	if err := n.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	err := n.Do(func() error {
+		out, err := exec.CommandContext(t.Context(), n.binary, "release", "-c", n.Config).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = within(t.Context(), 500*time.Millisecond, "the dead node to be silent", func() (bool, error) {
+		asks := r.Watch.Asks(Now().Add(-150*time.Millisecond), Now())
+		for _, name := range SeenBy(asks) {
+			if name == n.Name {
+				return false, nil
+			}
+		}
+		return len(asks) > 0, nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStageLeavesNothing(t *testing.T) {
+	p := pairPlan(t)
+	r, err := NewRig(p, DrillLoad())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, web := r.Stage.Dir(), r.Stage.webs[0].procs[0].PID()
+	if err := r.Stage.Nodes[0].Start(); err != nil {
+		t.Fatal(err)
+	}
+	node := r.Stage.Nodes[0].PID()
+	r.Close()
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the directory of the run: %v", err)
+	}
+	for _, pid := range []int{web, node} {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); !os.IsNotExist(err) {
+			t.Errorf("process %d is still there: %v", pid, err)
+		}
+	}
+}
+
+func TestStaleDirectoriesAreSwept(t *testing.T) {
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	stale := filepath.Join(temp, dirPattern+"1")
+	if err := os.Mkdir(stale, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(stale, "lock"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first, err := newRunDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.remove()
+	second, err := newRunDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.remove()
+	if _, err := os.Stat(stale); !os.IsNotExist(err) {
+		t.Errorf("a dead run's directory was not removed: %v", err)
+	}
+	if _, err := os.Stat(first.path); err != nil {
+		t.Errorf("a living run's directory: %v", err)
+	}
+}
+
+func TestCablesCanBeCutAndIsolated(t *testing.T) {
+	if err := mayUnshare(); err != nil {
+		t.Skipf("network namespaces: %v", err)
+	}
+	l, err := newLAN()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.space.Close()
+	var hosts []*Host
+	for i, name := range []string{"a", "b", "c"} {
+		h, err := newHost(l, name, address(1+i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		hosts = append(hosts, h)
+	}
+	a, b, c := hosts[0], hosts[1], hosts[2]
+	reach := func(from, to *Host) bool {
+		// Nothing listens there: a refusal is an answer.
+		_, err := from.Dial(netip.AddrPortFrom(to.Addr, 9), 300*time.Millisecond)
+		return outcome(err) == Refused
+	}
+	check := func(when string, ab, ac bool) {
+		t.Helper()
+		if got := reach(a, b); got != ab {
+			t.Errorf("%s: a reaches b: %v, want %v", when, got, ab)
+		}
+		if got := reach(a, c); got != ac {
+			t.Errorf("%s: a reaches c: %v, want %v", when, got, ac)
+		}
+	}
+	do := func(f func() error) {
+		t.Helper()
+		if err := f(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("at first", true, true)
+	do(func() error { return a.Isolate(true) })
+	do(func() error { return b.Isolate(true) })
+	check("a and b isolated", false, true)
+	do(func() error { return a.Isolate(false) })
+	do(func() error { return b.Isolate(false) })
+	check("healed", true, true)
+	do(a.Silence)
+	check("a silenced", false, false)
+	do(a.Unsilence)
+	check("a heard again", true, true)
+	do(b.Cut)
+	check("b cut", false, true)
+	do(b.Uncut)
+	check("b back", true, true)
+}
