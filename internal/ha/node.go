@@ -284,3 +284,8 @@ func (n *Node) judge(now clock.Instant) {
 		}
 	}
 }
+
+// SetConfig says the hash of the configuration that is now in force here.
+func (n *Node) SetConfig(hash string) {
+	_ = n.ask(context.Background(), func(clock.Instant) { n.Hash, n.news = hash, true })
+}

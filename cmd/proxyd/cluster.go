@@ -1,0 +1,308 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"proxyd/internal/clock"
+	"proxyd/internal/config"
+	"proxyd/internal/ha"
+	"proxyd/internal/ha/beat"
+	"proxyd/internal/ha/election"
+	"proxyd/internal/ha/gossip"
+	"proxyd/internal/vip"
+)
+
+// A cluster is this node's part in holding the virtual addresses: the election with its
+// mesh, and the keepers of the addresses on their interfaces.
+type cluster struct {
+	log     *slog.Logger
+	config  *config.Config
+	node    *ha.Node
+	mesh    *beat.Mesh     // nil on a node alone
+	gossip  *gossip.Gossip // likewise
+	keepers map[string]*vip.Keeper
+
+	sysctls *vip.Sysctls
+	devices map[string]*vip.Device
+	ports   map[string]*vip.Port
+	cancel  context.CancelFunc
+	loops   sync.WaitGroup
+}
+
+// fitEvery is how often the data plane is asked whether it serves.
+const fitEvery = 500 * time.Millisecond
+
+// startCluster opens everything that c's VIPs and cluster need and starts taking part.
+// It returns nil and no error if there is neither. An error names what is missing on
+// this host; nothing is left open then.
+func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, err error) {
+	if len(c.VIP) == 0 && len(c.Cluster.Join) == 0 {
+		return nil, nil
+	}
+	k := &cluster{
+		log: n.log, config: c,
+		keepers: map[string]*vip.Keeper{}, devices: map[string]*vip.Device{}, ports: map[string]*vip.Port{},
+	}
+	defer func() {
+		if err != nil {
+			k.close()
+		}
+	}()
+	if err := os.MkdirAll(c.Node.State, 0o750); err != nil {
+		return nil, fmt.Errorf("node.state: %w", err)
+	}
+	self, voters, err := k.identity(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.openAddresses(c, self, voters); err != nil {
+		return nil, err
+	}
+	terms, term, err := ha.OpenTerms(c.Node.State)
+	if err != nil {
+		return nil, err
+	}
+	conf := ha.Config{
+		Self: self, Voters: voters, Timing: c.Cluster.Timing, VIPs: c.VIP, Holders: map[string]ha.Holder{},
+		Now: clock.Now, Log: n.log, Name: c.Node.Name, Version: version, Hash: c.Hash, Terms: terms, Term: term,
+		Uptime: func() time.Duration { return time.Since(n.started) },
+	}
+	for name, keeper := range k.keepers {
+		conf.Holders[name] = keeper
+	}
+	name := c.Cluster.Name
+	conf.OnChange = func(c ha.Change) {
+		if c.Took > 0 {
+			n.taken.WithLabelValues(name, c.VIP).Observe(c.Took.Seconds())
+		}
+	}
+	if len(voters) > 1 {
+		if err := k.openMesh(c, self, voters); err != nil {
+			return nil, err
+		}
+		conf.Mesh = k.mesh
+	}
+	if k.node, err = ha.New(conf); err != nil {
+		return nil, err
+	}
+	ctx, k.cancel = context.WithCancel(ctx)
+	if k.mesh != nil {
+		k.loops.Go(func() { k.mesh.Run(ctx) })
+		k.loops.Go(func() { k.gossip.Run(ctx) })
+	}
+	k.loops.Go(func() {
+		// It ends with ctx; anything else leaves this node without a vote, and the
+		// others see that it is silent.
+		if err := k.node.Run(ctx); err != nil && ctx.Err() == nil {
+			k.log.Error("the cluster part ended; traffic goes on", "error", err)
+		}
+	})
+	k.loops.Go(func() { k.watchFitness(ctx, n) })
+	return k, nil
+}
+
+// identity finds which voter this node is.
+func (k *cluster) identity(c *config.Config) (election.ID, []election.ID, error) {
+	if len(c.Cluster.Join) == 0 {
+		return election.ID(c.Node.Name), nil, nil
+	}
+	have, err := hostAddrs()
+	if err != nil {
+		return "", nil, err
+	}
+	self, err := ha.Identify(c.Cluster.Join, c.Cluster.Bind, have)
+	if err != nil {
+		return "", nil, fmt.Errorf("%s: %w", c.Name, err)
+	}
+	return self, ha.Voters(c.Cluster.Join), nil
+}
+
+// openAddresses opens the interfaces of the VIPs, removes what an earlier life left
+// there, and makes a keeper for each.
+func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []election.ID) error {
+	if len(c.VIP) == 0 {
+		return nil
+	}
+	if err := vip.Privileges(); err != nil {
+		return fault{exitPermission, err}
+	}
+	k.sysctls = new(vip.Sysctls)
+	if err := k.sysctls.Global(); err != nil {
+		return err
+	}
+	var peers []netip.Addr
+	for _, v := range voters {
+		if a, err := netip.ParseAddrPort(string(v)); err == nil && v != self {
+			peers = append(peers, a.Addr())
+		}
+	}
+	on := map[string][]netip.Prefix{}
+	for _, v := range vipsOf(c) {
+		on[v.Interface] = append(on[v.Interface], v.Address)
+	}
+	for name, addresses := range on {
+		d, err := vip.OpenLink(name, k.sysctls, k.log)
+		if err != nil {
+			return fmt.Errorf("%s: vip: %w", c.Name, err)
+		}
+		k.devices[name] = d
+		for _, a := range addresses {
+			if err := d.InReach(a); err != nil {
+				return fmt.Errorf("%s: vip: %w", c.Name, err)
+			}
+		}
+		stale, err := d.Sweep(addresses)
+		if err != nil {
+			return err
+		}
+		if len(stale) > 0 {
+			k.log.Info("removed addresses of an earlier life", "interface", name, "addresses", stale)
+		}
+		k.ports[name] = vip.OpenPort(d, vip.PortOptions{Now: clock.Now, Log: k.log, Peers: peers})
+	}
+	for _, v := range vipsOf(c) {
+		keeper, err := k.ports[v.Interface].Keeper(v.Address, vip.Options{
+			Drain: drainTime,
+			OnConflict: func(mac net.HardwareAddr) {
+				k.log.Warn("vip conflict: another host answers for it", "vip", v.Name, "mac", mac)
+			},
+		})
+		if err != nil {
+			return err
+		}
+		k.keepers[v.Name] = keeper
+	}
+	return nil
+}
+
+func (k *cluster) openMesh(c *config.Config, self election.ID, voters []election.ID) error {
+	var err error
+	g := gossip.Config{Cluster: c.Cluster.Name, Secret: string(c.Cluster.Secret), Self: self, Voters: voters, Log: k.log}
+	// The mesh gives the carrier what it brings, and the carrier is opened first.
+	g.Receive = func(b []byte) { k.mesh.Receive(b) }
+	carrier := &lateCarrier{}
+	k.mesh, err = beat.Listen(beat.Config{
+		Cluster: c.Cluster.Name, Secret: string(c.Cluster.Secret), Self: self, Voters: voters,
+		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log,
+	}, carrier)
+	if err != nil {
+		return err
+	}
+	if k.gossip, err = gossip.Start(g); err != nil {
+		return err
+	}
+	carrier.Gossip = k.gossip
+	return nil
+}
+
+// A lateCarrier is the gossip, which is opened after the mesh that it belongs to and
+// before that runs.
+type lateCarrier struct{ *gossip.Gossip }
+
+// watchFitness tells the election whether this node could serve, until ctx ends.
+func (k *cluster) watchFitness(ctx context.Context, n *node) {
+	tick := time.NewTicker(fitEvery)
+	defer tick.Stop()
+	for {
+		fit, why := k.fit(ctx, n)
+		if ctx.Err() != nil {
+			return
+		}
+		k.node.SetFit(fit, why)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// fit reports whether this node could serve: its links are up and its own listeners
+// answer.
+func (k *cluster) fit(ctx context.Context, n *node) (bool, string) {
+	for name, d := range k.devices {
+		if up, err := d.Up(); err != nil {
+			return false, err.Error()
+		} else if !up {
+			return false, "interface " + name + " is down"
+		}
+	}
+	// Twice the interval: on a busy machine an answer may be late without being absent.
+	ask, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := n.plane.Probe(ask); err != nil {
+		return false, err.Error()
+	}
+	return true, ""
+}
+
+// leave hands every VIP over and tells the others that this node goes.
+func (k *cluster) leave(ctx context.Context) {
+	if err := k.node.Leave(ctx); err != nil {
+		k.log.Warn("leave the cluster", "error", err)
+	}
+}
+
+// stop ends taking part and takes the addresses away.
+func (k *cluster) stop() {
+	if k.cancel != nil {
+		k.cancel()
+	}
+	k.loops.Wait()
+	k.close()
+}
+
+// close closes what was opened; what it cannot undo it says.
+func (k *cluster) close() {
+	var errs []error
+	for _, p := range k.ports {
+		errs = append(errs, p.Close())
+	}
+	for _, d := range k.devices {
+		errs = append(errs, d.Close())
+	}
+	if k.sysctls != nil {
+		errs = append(errs, k.sysctls.Restore())
+	}
+	if err := errors.Join(errs...); err != nil {
+		k.log.Warn("close addresses", "error", err)
+	}
+}
+
+// same reports whether c says the same of the cluster and its VIPs.
+func (k *cluster) same(c *config.Config) bool {
+	a, b := k.config, c
+	return slices.Equal(a.Cluster.Join, b.Cluster.Join) && a.Cluster.Secret == b.Cluster.Secret && a.Cluster.Timing == b.Cluster.Timing &&
+		slices.EqualFunc(vipsOf(a), vipsOf(b), func(x, y *config.VIP) bool {
+			return x.Name == y.Name && x.Address == y.Address && x.Interface == y.Interface && x.Preempt == y.Preempt &&
+				x.Follow == y.Follow && slices.Equal(x.Prefer, y.Prefer)
+		})
+}
+
+// release takes this host's VIPs away without asking anyone: for after the process.
+func release(file string) error {
+	c, err := load(file)
+	if err != nil {
+		return err
+	}
+	on := map[string][]netip.Prefix{}
+	for _, v := range vipsOf(c) {
+		on[v.Interface] = append(on[v.Interface], v.Address)
+	}
+	if len(on) == 0 {
+		return nil
+	}
+	if err := vip.Privileges(); err != nil {
+		return fault{exitPermission, err}
+	}
+	return vip.Release(on)
+}

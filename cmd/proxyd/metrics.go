@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"proxyd/internal/ha"
+	"proxyd/internal/ha/election"
+)
+
+// clusterMetrics turns what the cluster part counts into metrics, at each scrape.
+type clusterMetrics struct{ node *node }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("proxyd_"+name, help, labels, nil)
+}
+
+// The metrics of the node and its cluster; METRICS in docs/OPERATIONS.md.
+var (
+	buildInfo    = desc("build_info", "The version that runs; always 1.", "version", "goversion")
+	nodeInfo     = desc("node_info", "This node; always 1.", "node", "cluster")
+	members      = desc("cluster_members", "Voters by what this node thinks of them.", "cluster", "state")
+	expected     = desc("cluster_expected_members", "Voters in cluster.join.", "cluster")
+	dropped      = desc("cluster_messages_dropped_total", "Messages from the heartbeat port and gossip that were not believed, or came twice.", "cluster", "reason")
+	gap          = desc("cluster_heartbeat_gap_seconds_max", "Longest silence of a peer within one life of it.", "cluster", "peer")
+	stalls       = desc("cluster_stalls_total", "Times that this node's cluster loop was asleep for longer than a lease.", "cluster")
+	vipHolder    = desc("vip_holder", "1 if this node holds the address, else 0.", "cluster", "vip", "node")
+	vipMoves     = desc("vip_transitions_total", "Times that this node became the holder.", "cluster", "vip", "reason")
+	vipConflicts = desc("vip_conflicts_total", "Frames by which another host claimed the address while this node held it.", "cluster", "vip")
+	vipAnnounced = desc("vip_announcements_total", "Rounds of gratuitous ARP or neighbour advertisements sent.", "cluster", "vip")
+	vipRepairs   = desc("vip_repairs_total", "Times that somebody else removed the address and it was put back.", "cluster", "vip")
+)
+
+// reasons are all values of the label reason, so that each series exists from the start.
+var reasons = []election.Reason{election.NodeDead, election.CheckFailed, election.Planned, election.Preempt, election.Conflict, election.Start}
+
+// newTakeovers makes the histogram of how long nobody answered for an address.
+func newTakeovers() *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "proxyd_vip_takeover_seconds",
+		Help:    "From the last sign of life of the old holder to the first announcement here.",
+		Buckets: []float64{.005, .01, .02, .05, .1, .2, .3, .5, 1, 2, 5},
+	}, []string{"cluster", "vip"})
+}
+
+// Describe implements prometheus.Collector.
+func (clusterMetrics) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, members, expected, dropped, gap, stalls,
+		vipHolder, vipMoves, vipConflicts, vipAnnounced, vipRepairs} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	k, name, _ := m.node.part()
+	self := m.node.nodeName()
+	gauge(buildInfo, 1, version, runtime.Version())
+	gauge(nodeInfo, 1, self, name)
+	if k == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	v, err := k.node.Status(ctx)
+	if err != nil {
+		return // the loop is ending; what is not known is not shown
+	}
+	states := map[string]int{"alive": 0, "dead": 0}
+	for _, n := range v.Nodes {
+		if n.State == ha.Unheard {
+			states["dead"]++
+		} else {
+			states["alive"]++
+		}
+		if n.Name != self {
+			gauge(gap, n.Longest.Seconds(), name, n.Name)
+		}
+	}
+	for state, n := range states {
+		gauge(members, float64(n), name, state)
+	}
+	gauge(expected, float64(len(v.Nodes)), name)
+	count(stalls, v.Stats.Stalls, name)
+	if k.mesh != nil {
+		for reason, n := range k.mesh.Dropped() {
+			count(dropped, n, name, reason)
+		}
+		count(dropped, k.gossip.Refused(), name, "gossip")
+	}
+	for _, vv := range v.VIPs {
+		held := 0.0
+		if vv.Here {
+			held = 1
+		}
+		gauge(vipHolder, held, name, vv.Name, self)
+		for _, r := range reasons {
+			count(vipMoves, vv.Changes[r], name, vv.Name, string(r))
+		}
+		keeper := k.keepers[vv.Name]
+		if keeper == nil {
+			continue
+		}
+		count(vipConflicts, keeper.Stats.Conflicts.Load(), name, vv.Name)
+		count(vipAnnounced, keeper.Stats.Announcements.Load(), name, vv.Name)
+		count(vipRepairs, keeper.Stats.Repairs.Load(), name, vv.Name)
+	}
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"proxyd/internal/config"
+	"proxyd/internal/control"
+	"proxyd/internal/dataplane/engine"
+	"proxyd/internal/dataplane/proxy"
+)
+
+// A node is this process: the one place where data plane, cluster and control meet.
+type node struct {
+	file    string
+	log     *slog.Logger
+	level   *slog.LevelVar
+	started time.Time
+	plane   *proxy.Plane
+	metrics *prometheus.Registry
+	taken   *prometheus.HistogramVec // how long takeovers took
+
+	mu      sync.Mutex     // one reload at a time; guards what follows
+	config  *config.Config // in force
+	cluster *cluster       // nil while there is neither [cluster] nor a VIP
+}
+
+// drainTime is how long exchanges may take to end after SIGTERM.
+const drainTime = 30 * time.Second
+
+// leaveTime is how long the hand-over of all VIPs may take when the cluster part changes.
+const leaveTime = 5 * time.Second
+
+// run is the life of a node: everything is open before it says that it is ready, and
+// SIGTERM gives the addresses away before anything closes.
+func run(ctx context.Context, file string) error {
+	c, err := load(file)
+	if err != nil {
+		return err
+	}
+	n := &node{file: file, level: new(slog.LevelVar), started: time.Now(), config: c, taken: newTakeovers()}
+	n.level.Set(level(c.Log.Level))
+	n.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: n.level}))
+
+	// The heartbeat must find a processor while every other is busy with traffic.
+	runtime.GOMAXPROCS(runtime.NumCPU() + 1)
+	raiseFileLimit(n.log)
+
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP)
+
+	n.plane = proxy.New(proxy.Options{
+		Engine: engine.New(engine.Config{Logger: n.log, Panic: func(what any) { n.plane.NotePanic(what) }}),
+		Logger: n.log,
+	})
+	if err := n.plane.Apply(c); err != nil {
+		return err
+	}
+	n.metrics = n.registry()
+	life, end := context.WithCancel(ctx)
+	defer end()
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer end()
+	if err := n.openControl(life, &parts, c.Admin); err != nil {
+		return err
+	}
+	if n.cluster, err = startCluster(life, n, c); err != nil {
+		return err
+	}
+	n.log.Info("proxyd is up", "version", version, "node", c.Node.Name, "config", c.Hash)
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	parts.Go(func() { n.watchdog(life) })
+
+	for s := range signals {
+		if s == syscall.SIGHUP {
+			if r, err := n.reload(); err != nil {
+				n.log.Error("reload refused, the old configuration keeps serving", "error", err)
+			} else {
+				n.log.Info("reloaded", "config", r.Config, "changed", r.Changed)
+			}
+			continue
+		}
+		break
+	}
+	n.log.Info("ending: handing addresses over, then letting exchanges end")
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	return n.end(signals)
+}
+
+// end gives the addresses away, lets exchanges end, and closes everything. A further
+// SIGTERM cuts it short.
+func (n *node) end(signals <-chan os.Signal) error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	go func() { // ends with the process
+		for s := range signals {
+			if s != syscall.SIGHUP {
+				cancel()
+			}
+		}
+	}()
+	n.mu.Lock()
+	held := n.cluster
+	n.mu.Unlock()
+	if held != nil {
+		held.leave(ctx)
+	}
+	err := n.plane.Shutdown(ctx)
+	if held != nil {
+		held.stop()
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		n.log.Warn("exchanges were cut off", "error", err)
+		return nil
+	}
+	return err
+}
+
+// openControl opens the admin socket and, if it is wanted, the read-only TCP address.
+func (n *node) openControl(ctx context.Context, parts *sync.WaitGroup, a config.Admin) error {
+	pages := control.Pages{
+		Metrics: promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}),
+		Ready:   n.plane.Ready,
+	}
+	socket, err := control.ListenSocket(a.Socket)
+	if err != nil {
+		return err
+	}
+	serve := func(l net.Listener, h func(control.Operator, control.Pages, *slog.Logger) handler) {
+		parts.Go(func() {
+			if err := control.Serve(ctx, l, h(n, pages, n.log)); err != nil {
+				n.log.Error("admin", "address", l.Addr(), "error", err)
+			}
+		})
+	}
+	serve(socket, control.SocketHandler)
+	if a.Listen == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", a.Listen)
+	if err != nil {
+		return fmt.Errorf("admin.listen: %w", err)
+	}
+	serve(l, control.PublicHandler)
+	return nil
+}
+
+func (n *node) registry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewGoCollector(),
+		n.plane,
+		clusterMetrics{n},
+		n.taken,
+	)
+	return r
+}
+
+// watchdog tells systemd that the node lives, as long as it does: its data plane and
+// its cluster loop answer.
+func (n *node) watchdog(ctx context.Context) {
+	every, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || every == 0 {
+		return
+	}
+	tick := time.NewTicker(every / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		ask, cancel := context.WithTimeout(ctx, every/3)
+		if _, err := n.Status(ask); err == nil {
+			_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+		}
+		cancel()
+	}
+}
+
+// raiseFileLimit takes as many file descriptors as this process may have.
+func raiseFileLimit(log *slog.Logger) {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil || l.Cur == l.Max {
+		return
+	}
+	l.Cur = l.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		log.Warn("file descriptor limit", "error", err)
+	}
+}
+
+// level turns log.level, which config has checked, into slog's.
+func level(name string) slog.Level {
+	var l slog.Level
+	_ = l.UnmarshalText([]byte(name))
+	return l
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"proxyd/internal/clock"
+	"proxyd/internal/control"
+	"proxyd/internal/ha"
+)
+
+var _ control.Operator = (*node)(nil)
+
+type handler = http.Handler
+
+// part returns the cluster part and the configuration in force.
+func (n *node) part() (*cluster, string, string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cluster, n.config.Cluster.Name, n.config.Hash
+}
+
+// Status implements control.Operator.
+func (n *node) Status(ctx context.Context) (*control.Status, error) {
+	k, name, hash := n.part()
+	s := &control.Status{Cluster: name, Health: "healthy", Reasons: []string{}, Node: n.nodeName(), Config: hash, Since: n.started, VIPs: []control.VIPStatus{}}
+	if k == nil {
+		s.Nodes = []control.NodeStatus{{Name: s.Node, State: "up", Config: hash, Version: version, UptimeS: int64(time.Since(n.started).Seconds())}}
+		if ok, why := n.plane.Ready(); !ok {
+			s.Nodes[0].State, s.Nodes[0].Reason = "unfit", why
+			worsen(s, "degraded", why)
+		}
+		return s, nil
+	}
+	v, err := k.node.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, nv := range v.Nodes {
+		s.Nodes = append(s.Nodes, nodeStatus(nv))
+		if nv.State != ha.Up {
+			worsen(s, "degraded", fmt.Sprintf("node %s is %v%s", nv.Name, nv.State, inBrackets(nv.Reason)))
+		}
+	}
+	for _, p := range v.Problems {
+		worsen(s, "degraded", p)
+	}
+	for _, vv := range v.VIPs {
+		s.VIPs = append(s.VIPs, k.vipStatus(vv))
+		switch {
+		case len(vv.Holders) == 0:
+			worsen(s, "failed", fmt.Sprintf("vip %s has no holder", vv.Name))
+		case len(vv.Holders) > 1:
+			worsen(s, "failed", fmt.Sprintf("vip %s is held by %v", vv.Name, vv.Holders))
+		case !vv.Standby:
+			worsen(s, "degraded", fmt.Sprintf("vip %s has no fit standby", vv.Name))
+		}
+		if vv.Fault != "" {
+			worsen(s, "degraded", fmt.Sprintf("vip %s: %s", vv.Name, vv.Fault))
+		}
+	}
+	changes, err := k.node.Changes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(changes) > 0 {
+		c := changes[len(changes)-1]
+		s.Last = &control.Change{Time: c.Time, VIP: c.VIP, From: c.From, To: c.To, Reason: string(c.Reason), Text: c.Text}
+	}
+	return s, nil
+}
+
+func (n *node) nodeName() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.config.Node.Name
+}
+
+// worsen notes a reason, and health if that is worse than what was known.
+func worsen(s *control.Status, health, reason string) {
+	order := []string{"healthy", "degraded", "failed"}
+	if slices.Index(order, health) > slices.Index(order, s.Health) {
+		s.Health = health
+	}
+	s.Reasons = append(s.Reasons, reason)
+}
+
+func inBrackets(s string) string {
+	if s == "" {
+		return ""
+	}
+	return " (" + s + ")"
+}
+
+func nodeStatus(v ha.NodeView) control.NodeStatus {
+	age := v.Age.Milliseconds()
+	if v.Age < 0 {
+		age = -1
+	}
+	return control.NodeStatus{
+		Name: v.Name, State: v.State.String(), Address: string(v.ID), AgeMS: age, Config: v.Config, Version: v.Version,
+		UptimeS: int64(v.Uptime.Seconds()), Reason: v.Reason, LongestGapMS: v.Longest.Milliseconds(), LimitMS: v.Limit.Milliseconds(),
+	}
+}
+
+func (k *cluster) vipStatus(v ha.VIPView) control.VIPStatus {
+	c := k.config.VIP[v.Name]
+	s := control.VIPStatus{
+		Name: v.Name, Address: c.Address.Addr().String(), Interface: c.Interface, Term: v.Term, LeaseMS: v.Lease.Milliseconds(),
+		Holders: append([]string{}, v.Holders...),
+	}
+	if len(v.Holders) > 0 {
+		s.Holder = &v.Holders[0]
+		since := time.Now().Add(-v.Held).UTC().Truncate(time.Millisecond)
+		s.Since = &since
+	}
+	if keeper := k.keepers[v.Name]; keeper != nil {
+		s.Conflicts = keeper.Stats.Conflicts.Load()
+		if last := keeper.Stats.LastAnnounced(); last != 0 {
+			at := time.Now().Add(-clock.Now().Sub(last)).UTC().Truncate(time.Millisecond)
+			s.Announced = &at
+		}
+	}
+	return s
+}
+
+// Pools implements control.Operator.
+func (n *node) Pools(context.Context) ([]control.Pool, error) {
+	pools := []control.Pool{}
+	for _, p := range n.plane.Pools() {
+		pool := control.Pool{Name: p.Name, Balance: p.Balance, Servers: []control.Server{}}
+		for _, s := range p.Servers {
+			pool.Servers = append(pool.Servers, control.Server{
+				Name: s.Name, Address: s.Address, State: s.State, Weight: s.Weight, Backup: s.Backup,
+				Active: s.Active, Requests: s.Requests, Failures: s.Failures, Reason: s.Reason,
+			})
+		}
+		pools = append(pools, pool)
+	}
+	return pools, nil
+}
+
+// Config implements control.Operator.
+func (n *node) Config(context.Context) (string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.config.Effective(), nil
+}
+
+// Reload implements control.Operator.
+func (n *node) Reload(context.Context) (*control.Reload, error) { return n.reload() }
+
+// Version implements control.Operator.
+func (n *node) Version(context.Context) (*control.Version, error) {
+	b := build()
+	return &b, nil
+}
+
+// Failover implements control.Operator.
+func (n *node) Failover(ctx context.Context, f control.Failover) (*control.FailoverResult, error) {
+	k, _, _ := n.part()
+	if k == nil {
+		return nil, control.Refuse("this node has no cluster and no VIP: there is nothing to hand over")
+	}
+	m, err := k.node.Failover(ctx, f.VIP, f.To, f.Reason)
+	switch {
+	case errors.Is(err, ha.ErrRefused):
+		return nil, control.Refuse(err.Error())
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return nil, control.TimedOut("the other node did not hold it in time: " + err.Error())
+	case err != nil:
+		return nil, err
+	case len(m.VIPs) == 0:
+		return nil, control.Refuse("nothing to hand over: every VIP is where it should go")
+	}
+	return &control.FailoverResult{VIPs: m.VIPs, From: m.From, To: m.To, MS: float64(m.Took.Microseconds()) / 1000}, nil
+}
