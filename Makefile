@@ -1,6 +1,6 @@
 # Every target is what CI and you both type. What needs more than three lines is Go code.
 GO ?= go
-STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@2026.2.2
+STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BUILD = $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 PREFIX ?= /usr/local
