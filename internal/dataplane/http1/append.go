@@ -6,8 +6,9 @@ import (
 	"proxyd/internal/dataplane"
 )
 
-// AppendRequest appends the head of r as it goes to a server. Every field of r.Header
-// is written but those of framing, which come from r.Length and r.Chunked alone.
+// AppendRequest appends the head of r as it goes to a server: Host first (RFC 9110, 7.2),
+// then every field of r.Header but those of framing, which come from r.Length and
+// r.Chunked alone. A length of 0 is said if a Content-Length is in r.Header.
 func AppendRequest(dst []byte, r *dataplane.Request) []byte {
 	dst = append(dst, r.MethodText...)
 	dst = append(dst, ' ')
@@ -17,7 +18,22 @@ func AppendRequest(dst []byte, r *dataplane.Request) []byte {
 		dst = append(dst, r.Query...)
 	}
 	dst = append(dst, " HTTP/1.1\r\n"...)
-	dst, length := appendFields(dst, r.Header)
+	for i := range r.Header {
+		if r.Header[i].ID == dataplane.Host {
+			dst = appendField(dst, &r.Header[i])
+			break
+		}
+	}
+	length := false
+	for i := range r.Header {
+		switch f := &r.Header[i]; f.ID {
+		case dataplane.Host, dataplane.TransferEncoding:
+		case dataplane.ContentLength:
+			length = true
+		default:
+			dst = appendField(dst, f)
+		}
+	}
 	switch {
 	case r.Chunked:
 		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
@@ -36,27 +52,31 @@ type ResponseOptions struct {
 }
 
 // AppendResponse appends the head of r as it goes to the client. The framing is
-// r.Length if that is known; else chunked, or for an HTTP/1.0 client until close.
+// r.Length if that is known; else chunked, or for an HTTP/1.0 client until close, which
+// it is told whatever o.KeepAlive says.
 func AppendResponse(dst []byte, r *dataplane.Response, o ResponseOptions) []byte {
 	dst = appendStatus(dst, r.Status, r.Reason)
-	dst, _ = appendFields(dst, r.Header)
+	dst = appendFields(dst, r.Header)
 	if o.Date != nil && r.Header.Get(dataplane.Date) == nil {
 		dst = append(dst, "Date: "...)
 		dst = append(dst, o.Date...)
 		dst = append(dst, '\r', '\n')
 	}
+	keep := o.KeepAlive
 	switch {
-	case r.Status < 200 || r.Status == 204:
-	case r.Length >= 0:
+	case r.Status < 200 || r.Status == 204: // RFC 9112, 6.1 and 6.2: these say nothing
+	case r.Length > 0 || r.Length == 0 && r.Status != 304:
 		dst = appendLength(dst, r.Length)
-	case r.NoBody:
+	case r.NoBody || r.Status == 304:
 	case o.Minor == 1:
 		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
+	default:
+		keep = false
 	}
 	switch {
 	case o.Upgrade:
 		dst = append(dst, "Connection: upgrade\r\n"...)
-	case !o.KeepAlive:
+	case !keep:
 		dst = append(dst, "Connection: close\r\n"...)
 	case o.Minor == 0:
 		dst = append(dst, "Connection: keep-alive\r\n"...)
@@ -67,7 +87,7 @@ func AppendResponse(dst []byte, r *dataplane.Response, o ResponseOptions) []byte
 // Append1xx appends an interim response.
 func Append1xx(dst []byte, r *dataplane.Response) []byte {
 	dst = appendStatus(dst, r.Status, r.Reason)
-	dst, _ = appendFields(dst, r.Header)
+	dst = appendFields(dst, r.Header)
 	return append(dst, '\r', '\n')
 }
 
@@ -83,24 +103,23 @@ func appendStatus(dst []byte, status int, reason []byte) []byte {
 	return append(dst, '\r', '\n')
 }
 
-// appendFields writes all fields but those of framing, and tells whether there was a
-// Content-Length.
-func appendFields(dst []byte, h dataplane.Header) (out []byte, length bool) {
+// appendFields appends all fields but those of framing.
+func appendFields(dst []byte, h dataplane.Header) []byte {
 	for i := range h {
-		f := &h[i]
-		switch f.ID {
-		case dataplane.ContentLength:
-			length = true
-			continue
-		case dataplane.TransferEncoding:
-			continue
+		switch f := &h[i]; f.ID {
+		case dataplane.ContentLength, dataplane.TransferEncoding:
+		default:
+			dst = appendField(dst, f)
 		}
-		dst = append(dst, f.Name...)
-		dst = append(dst, ':', ' ')
-		dst = append(dst, f.Value...)
-		dst = append(dst, '\r', '\n')
 	}
-	return dst, length
+	return dst
+}
+
+func appendField(dst []byte, f *dataplane.Field) []byte {
+	dst = append(dst, f.Name...)
+	dst = append(dst, ':', ' ')
+	dst = append(dst, f.Value...)
+	return append(dst, '\r', '\n')
 }
 
 func appendLength(dst []byte, n int64) []byte {

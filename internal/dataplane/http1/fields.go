@@ -44,8 +44,12 @@ func parseFields(b []byte, i int, h *dataplane.Header, f *framing, max int, drop
 			return i + 2, nil
 		}
 		start, seen := i, class(0)
-		for i < len(b) && is(b[i], token) {
-			seen |= classes[b[i]]
+		for i < len(b) {
+			k := classes[b[i]]
+			if k&token == 0 {
+				break
+			}
+			seen |= k
 			i++
 		}
 		if i == len(b) {
@@ -84,8 +88,21 @@ func parseFields(b []byte, i int, h *dataplane.Header, f *framing, max int, drop
 				return 0, err
 			}
 		}
-		*h = append(*h, dataplane.Field{Name: name, Value: value[:len(value):len(value)], ID: id})
+		addField(h, name, value, id)
 	}
+}
+
+// addField appends a field by filling it where it lies. Plain append makes it on the
+// stack and copies it, with loads wider than the stores were, which stalls.
+func addField(h *dataplane.Header, name, value []byte, id dataplane.FieldID) {
+	n := len(*h)
+	if n == cap(*h) {
+		*h = append(*h, dataplane.Field{})
+	} else {
+		*h = (*h)[:n+1]
+	}
+	f := &(*h)[n]
+	f.Name, f.Value, f.ID = name, value[:len(value):len(value)], id
 }
 
 // fieldStart says what is wrong with a field line that begins with c.

@@ -71,31 +71,3 @@ func FuzzPath(f *testing.F) {
 		}
 	})
 }
-
-const typical = "GET /static/app/main.css?v=12 HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n" +
-	"Accept: text/css,*/*;q=0.1\r\nAccept-Language: en\r\nAccept-Encoding: gzip, br\r\nReferer: https://www.example.com/\r\n" +
-	"Cookie: session=0123456789abcdef\r\nConnection: keep-alive\r\nCache-Control: no-cache\r\n\r\n"
-
-func TestParsingAllocatesNothing(t *testing.T) {
-	b, r, out := []byte(typical), new(dataplane.Request), make([]byte, 0, 4096)
-	if n := testing.AllocsPerRun(100, func() {
-		r.Reset()
-		if n, err := ParseRequest(b, r, wide); n == 0 || err != nil {
-			t.Fatal(n, err)
-		}
-		out = AppendRequest(out[:0], r)
-	}); n != 0 {
-		t.Errorf("%v allocations for a request, want none", n)
-	}
-}
-
-func BenchmarkParseRequest(b *testing.B) {
-	in, r := []byte(typical), new(dataplane.Request)
-	b.ReportAllocs()
-	for b.Loop() {
-		r.Reset()
-		if n, err := ParseRequest(in, r, wide); n == 0 || err != nil {
-			b.Fatal(n, err)
-		}
-	}
-}

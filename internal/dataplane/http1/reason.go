@@ -1,12 +1,14 @@
 package http1
 
-// Reason returns the registered phrase of a status, or "".
+// Reason returns the registered phrase of a status (IANA), or "".
 func Reason(status int) string {
 	switch status {
 	case 100:
 		return "Continue"
 	case 101:
 		return "Switching Protocols"
+	case 102:
+		return "Processing"
 	case 103:
 		return "Early Hints"
 	case 200:
@@ -15,10 +17,22 @@ func Reason(status int) string {
 		return "Created"
 	case 202:
 		return "Accepted"
+	case 203:
+		return "Non-Authoritative Information"
 	case 204:
 		return "No Content"
+	case 205:
+		return "Reset Content"
 	case 206:
 		return "Partial Content"
+	case 207:
+		return "Multi-Status"
+	case 208:
+		return "Already Reported"
+	case 226:
+		return "IM Used"
+	case 300:
+		return "Multiple Choices"
 	case 301:
 		return "Moved Permanently"
 	case 302:
@@ -27,6 +41,8 @@ func Reason(status int) string {
 		return "See Other"
 	case 304:
 		return "Not Modified"
+	case 305:
+		return "Use Proxy"
 	case 307:
 		return "Temporary Redirect"
 	case 308:
@@ -35,12 +51,18 @@ func Reason(status int) string {
 		return "Bad Request"
 	case 401:
 		return "Unauthorized"
+	case 402:
+		return "Payment Required"
 	case 403:
 		return "Forbidden"
 	case 404:
 		return "Not Found"
 	case 405:
 		return "Method Not Allowed"
+	case 406:
+		return "Not Acceptable"
+	case 407:
+		return "Proxy Authentication Required"
 	case 408:
 		return "Request Timeout"
 	case 409:
@@ -65,10 +87,16 @@ func Reason(status int) string {
 		return "Misdirected Request"
 	case 422:
 		return "Unprocessable Content"
+	case 423:
+		return "Locked"
+	case 424:
+		return "Failed Dependency"
 	case 425:
 		return "Too Early"
 	case 426:
 		return "Upgrade Required"
+	case 428:
+		return "Precondition Required"
 	case 429:
 		return "Too Many Requests"
 	case 431:
@@ -87,8 +115,14 @@ func Reason(status int) string {
 		return "Gateway Timeout"
 	case 505:
 		return "HTTP Version Not Supported"
+	case 506:
+		return "Variant Also Negotiates"
 	case 507:
 		return "Insufficient Storage"
+	case 508:
+		return "Loop Detected"
+	case 510:
+		return "Not Extended"
 	case 511:
 		return "Network Authentication Required"
 	}
