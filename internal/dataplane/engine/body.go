@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/http1"
@@ -144,6 +145,7 @@ type sender struct {
 	u     *serverConn
 	done  chan struct{}
 	err   error        // why the body did not get to the server; after done
+	last  atomic.Bool  // the last write has begun
 	ended atomic.Bool  // done, or will be at once
 	heard atomic.Int64 // the moment of the last success
 	send  limit
@@ -154,11 +156,9 @@ type sender struct {
 func (c *clientConn) tryStreaming(u *serverConn, send, read *limit) error {
 	d := c.desk
 	b := &d.body
-	// The head says nothing of whether this connection still lives. Look first.
-	if u.reused {
-		if n, err := u.poll(d.rsp); n > 0 || err != nil {
-			return errStale
-		}
+	// The write says nothing of whether this connection still lives. Look first.
+	if n, err := u.poll(d.rsp); n > 0 || err != nil {
+		return c.blameFirst(u, errStale)
 	}
 	d.x.Sent = true
 	if err := u.write(d.out, send); err != nil {
@@ -180,9 +180,6 @@ func (c *clientConn) tryStreaming(u *serverConn, send, read *limit) error {
 	}
 	u.interrupt(errHalt)
 	b.join()
-	if s.err != nil && (errors.Is(err, dataplane.ErrRead) || errors.Is(err, errHalt)) {
-		err = s.err
-	}
 	return err
 }
 
@@ -192,6 +189,29 @@ func (s *sender) since(t moment) moment {
 		return t
 	}
 	return moment(s.heard.Load())
+}
+
+// lastWrite is how long an answer waits for the end of the write that it may have been
+// the answer to: the write is done, but its goroutine has not come to say so.
+const lastWrite = 20 * time.Millisecond
+
+// settle joins a sender that has ended or is about to.
+func (b *requestBody) settle() {
+	s := b.sender
+	if s == nil {
+		return
+	}
+	if !s.ended.Load() && s.last.Load() {
+		wait := time.NewTimer(lastWrite)
+		defer wait.Stop()
+		select {
+		case <-s.done:
+		case <-wait.C:
+		}
+	}
+	if s.ended.Load() {
+		b.join()
+	}
 }
 
 // join halts the sender and waits for its end.
@@ -213,12 +233,9 @@ func (s *sender) run(b *requestBody) {
 	err := s.all(b)
 	s.heard.Store(int64(now()))
 	s.err = err
+	b.whole = err == nil
 	s.ended.Store(true)
-	if err == nil {
-		b.whole = true
-		return
-	}
-	if !errors.Is(err, dataplane.ErrSend) {
+	if err != nil && !errors.Is(err, dataplane.ErrSend) {
 		// The server will not get the rest: whoever waits for its answer need not.
 		// After a failed write it may have sent one.
 		s.u.interrupt(err)
@@ -240,6 +257,7 @@ func (s *sender) plain(b *requestBody, from *limit) error {
 	for b.rest > 0 {
 		if b.rest >= spliceFrom {
 			b.atHand = false
+			s.last.Store(true)
 			n, err := splice(&s.u.wire, &s.c.wire, b.rest, &s.send, from, s.note)
 			b.rest -= n
 			b.taken += n
@@ -256,6 +274,7 @@ func (s *sender) plain(b *requestBody, from *limit) error {
 		b.awaited.Store(false)
 		s.took(b, part[:n])
 		b.rest -= int64(n)
+		s.last.Store(b.rest == 0)
 		s.send.since = now()
 		if err := s.u.write(part[:n], &s.send); err != nil {
 			return s.serverFault(err)
@@ -288,6 +307,7 @@ func (s *sender) chunked(b *requestBody, from *limit) error {
 		if r.done {
 			b.behind = part[r.used:n]
 		}
+		s.last.Store(r.done)
 		s.send.since = now()
 		if err := s.u.write(out, &s.send); err != nil {
 			return s.serverFault(err)

@@ -29,7 +29,7 @@ type clientConn struct {
 	have   int   // bytes in desk.in
 	head   int   // of them the request's head
 	served bool  // a request has come
-	open_  bool  // Match was called and End was not
+	asked  bool  // Match was called and End was not
 	again  bool  // the connection will be used for another request
 
 	heard atomic.Int64 // the moment when the server was last heard of, for the sweeper
@@ -64,10 +64,11 @@ func (c *clientConn) end() {
 	}
 	c.close()
 	if c.desk != nil {
+		c.desk.x.Reset() // of what was refused
 		putDesk(c.desk)
 		c.desk = nil
 	}
-	c.engine.conns.remove(c)
+	defer c.engine.conns.remove(c) // last, since Shutdown waits for it
 	defer func() {
 		if p := recover(); p != nil {
 			c.engine.conf.Panic(p)
@@ -85,7 +86,7 @@ func (c *clientConn) recovered(p any) {
 	}
 	d := c.desk
 	c.desk = nil
-	if d == nil || !c.open_ {
+	if d == nil || !c.asked {
 		return
 	}
 	defer func() {
@@ -93,7 +94,7 @@ func (c *clientConn) recovered(p any) {
 			c.engine.conf.Panic(p)
 		}
 	}()
-	c.open_ = false
+	c.asked = false
 	c.handler.End(&d.x, errPanic)
 }
 

@@ -23,8 +23,9 @@ type Engine interface {
 	// files or memory does not end it.
 	Serve(l *dataplane.Listener, socket net.Listener, h dataplane.Handler) error
 	// Shutdown closes the sockets of Serve, lets exchanges end and closes every
-	// connection; those that are left when ctx ends are closed by force, their
-	// exchanges with ErrDrained. It returns nil if none was.
+	// connection; those that are left when ctx ends are closed by force, and their
+	// exchanges end with ErrDrained unless a last answer could be sent. It returns
+	// nil if nothing was forced.
 	Shutdown(ctx context.Context) error
 }
 

@@ -19,7 +19,7 @@ func (c *clientConn) exchange() bool {
 	x.Bytes.In = int64(c.head)
 	x.Resume = d.resume
 	c.again = x.Request.KeepAlive
-	c.open_ = true
+	c.asked = true
 	c.handler.Match(x)
 
 	var err error
@@ -52,7 +52,7 @@ func (c *clientConn) finish(err error) bool {
 	d := c.desk
 	x := &d.x
 	x.Bytes.In += d.body.taken
-	c.open_ = false
+	c.asked = false
 	c.handler.End(x, err)
 	x.Reset()
 	again := err == nil && c.again
@@ -153,6 +153,9 @@ func (c *clientConn) attempt(total moment) (*serverConn, error) {
 // answer.
 var errEnded = errors.New("ended before the answer")
 
+// errUnasked is about a new connection.
+var errUnasked = errors.New("ended, or spoke, before it was asked")
+
 // try sends the request on u and reads up to the end of the final answer's head.
 func (c *clientConn) try(u *serverConn, total moment) error {
 	d := c.desk
@@ -170,7 +173,7 @@ func (c *clientConn) try(u *serverConn, total moment) error {
 	if !d.body.whole {
 		return c.tryStreaming(u, &send, &read)
 	}
-	n, sent, err := u.turn(d.out, d.rsp, !u.reused, &read)
+	n, sent, err := u.turn(d.out, d.rsp, &read)
 	x.Sent = sent > 0
 	if err == nil && n == 0 {
 		if err = u.write(d.out[sent:], &send); err != nil {
@@ -189,7 +192,10 @@ func (c *clientConn) try(u *serverConn, total moment) error {
 // blameFirst is blame for the read of the answer's first byte.
 func (c *clientConn) blameFirst(u *serverConn, err error) error {
 	if err == errStale {
-		return err
+		if u.reused {
+			return err
+		}
+		return fmt.Errorf("%w: %w", dataplane.ErrRead, errUnasked) // A11
 	}
 	whole := c.blame(u, err, dataplane.ErrRead)
 	if errors.Is(whole, dataplane.ErrRead) {

@@ -16,12 +16,10 @@ func (c *clientConn) respond(u *serverConn, total moment) error {
 	if x.Response.Status == 101 {
 		return c.upgrade(u)
 	}
-	if s := d.body.sender; s != nil && s.ended.Load() {
-		d.body.join()
-	}
+	d.body.settle()
 	// An answer to a request that has not been sent to its end: nobody can tell what
 	// either side will make of the rest, so both connections end with the answer.
-	early := !d.body.whole || d.body.sender != nil
+	early := d.body.sender != nil || !d.body.whole
 	switch c.ask(c.handler.Respond) {
 	case dataplane.Next:
 	case dataplane.Answer:

@@ -38,7 +38,6 @@ type half struct {
 	errno syscall.Errno
 	woken bool // turn has sent its part
 	stale bool // turn found the connection not fit for use
-	fresh bool // turn need not look
 }
 
 var (
@@ -287,12 +286,12 @@ func (w *wire) writeStep(fd uintptr) bool {
 }
 
 // turn writes out and waits for the answer in one stay with the poller: the read that
-// would find nothing is saved. A kept connection is looked at first; errStale says that
-// it has ended, or that bytes came which nobody asked for, and that nothing was sent.
+// would find nothing is saved. The connection is looked at first; errStale says that it
+// has ended, or that bytes came which nobody asked for, and that nothing was sent.
 // sent is how much of out the socket took.
-func (w *wire) turn(out, in []byte, fresh bool, l *limit) (n, sent int, err error) {
+func (w *wire) turn(out, in []byte, l *limit) (n, sent int, err error) {
 	h := &w.in
-	h.buf, h.woken, h.stale, h.fresh = in, false, false, fresh
+	h.buf, h.woken, h.stale = in, false, false
 	w.out.buf, w.out.n, w.out.errno = out, 0, 0
 	err = w.await(h, w.both, l)
 	h.buf, w.out.buf = nil, nil
@@ -317,11 +316,9 @@ func (w *wire) turnStep(fd uintptr) bool {
 	if o.n > 0 { // after a deadline that was not due
 		return true
 	}
-	if !h.fresh {
-		if _, e := readFD(fd, h.buf); e != syscall.EAGAIN {
-			h.stale = true
-			return true
-		}
+	if _, e := readFD(fd, h.buf); e != syscall.EAGAIN {
+		h.stale = true
+		return true
 	}
 	o.n, o.errno = writeFD(fd, o.buf)
 	h.woken = o.errno == 0 && o.n == len(o.buf)

@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// settings are what a dialogue may ask for in its first line, "set NAME NAME".
+var settings = map[string]func(*stage, *Config){
+	"small_body":   func(s *stage, _ *Config) { s.route.BodyBytes = 10 },
+	"no_websocket": func(s *stage, _ *Config) { s.route.WebSocket = false },
+	"short_head":   func(s *stage, _ *Config) { s.listener.Limits.HeaderTime = 20 * time.Millisecond },
+	"short_idle":   func(s *stage, _ *Config) { s.listener.Limits.Idle = 20 * time.Millisecond },
+	"short_read":   func(s *stage, _ *Config) { s.route.Timeout.Read = 20 * time.Millisecond },
+	"short_total":  func(s *stage, _ *Config) { s.route.Timeout.Total = 20 * time.Millisecond },
+	"short_tunnel": func(s *stage, _ *Config) { s.route.Timeout.Tunnel = 20 * time.Millisecond },
+	"short_kept":   func(s *stage, _ *Config) { s.route.Timeout.Idle = 20 * time.Millisecond },
+	"rare_sweep":   func(_ *stage, c *Config) { c.Sweep = time.Hour },
+	"one_kept":     func(_ *stage, c *Config) { c.Kept = 1 },
+	"long_grace":   func(_ *stage, c *Config) { c.IdleGrace = patience },
+	"small_head":   func(s *stage, _ *Config) { s.listener.Limits.HeaderBytes = 512; s.listener.Limits.URIBytes = 100 },
+	"lowest_rate": func(s *stage, _ *Config) {
+		s.listener.Limits.MinRate, s.listener.Limits.RateWindow = 100000, 20*time.Millisecond
+	},
+	"says_draining": func(_ *stage, c *Config) { c.Draining = func() bool { return true } },
+}
+
+// dialogues plays every file of testdata/dialogues on engines that newEngine makes. A
+// file holds dialogues, each under a line "-- name --".
+func dialogues(t *testing.T, newEngine func(Config) Engine) {
+	files, err := filepath.Glob("testdata/dialogues/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no dialogues: %v", err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		group := strings.TrimSuffix(filepath.Base(file), ".txt")
+		for _, part := range strings.Split("\n"+string(data), "\n-- ")[1:] {
+			name, script, ok := strings.Cut(part, " --\n")
+			if !ok {
+				t.Fatalf("%s: no end of the name of %.40q", file, part)
+			}
+			t.Run(group+"/"+name, func(t *testing.T) {
+				var set []func(*stage, *Config)
+				if first, rest, _ := strings.Cut(script, "\n"); strings.HasPrefix(first, "set ") {
+					script = rest
+					for _, word := range strings.Fields(first)[1:] {
+						f := settings[word]
+						if f == nil {
+							t.Fatalf("no setting %q", word)
+						}
+						set = append(set, f)
+					}
+				}
+				s := newStage(t, newEngine, func(s *stage, c *Config) {
+					for _, f := range set {
+						f(s, c)
+					}
+				})
+				s.play(script)
+			})
+		}
+	}
+}
+
+func TestDialoguesGoroutine(t *testing.T) {
+	dialogues(t, func(c Config) Engine { return New(c) })
+}
