@@ -128,6 +128,13 @@ func (w *world) isolate(name string) {
 	}
 }
 
+// deafen makes a node hear nothing on the LAN, or hear again.
+func (w *world) deafen(name string, deaf bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.nodes[name].deaf = deaf
+}
+
 func (w *world) heal() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -89,14 +89,14 @@ func TestCutHolderIsReplacedAfterItsLease(t *testing.T) {
 			w.held("public", "a", 3*time.Second)
 			time.Sleep(time.Second)
 			// The cut host hears nothing on the LAN either: it lets go, or its lease lapses.
-			w.nodes["a"].deaf = true
+			w.deafen("a", true)
 			w.isolate("a")
 			took := w.held("public", "b", time.Second)
 			if took > lease+guard+2*beat {
 				t.Errorf("%d voters: taken after %v", size, took)
 			}
 			time.Sleep(5 * time.Second)
-			w.nodes["a"].deaf = false
+			w.deafen("a", false)
 			w.heal()
 			time.Sleep(5 * time.Second)
 			w.held("public", "b", 0)

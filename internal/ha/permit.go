@@ -70,7 +70,8 @@ func (n *Node) permit(now clock.Instant, a permit) {
 	}
 	ok := a.heard && !a.answered && a.err == nil
 	log := n.Log.Debug
-	if !ok && (e.warned == 0 || now.Sub(e.warned) > warnEvery) {
+	// One that is heard has only just been; that is how every start begins.
+	if !ok && !a.peer.alive && (e.warned == 0 || now.Sub(e.warned) > warnEvery) {
 		e.warned, log = now, n.Log.Warn
 	}
 	switch {
