@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"proxyd/internal/dataplane"
@@ -35,8 +36,11 @@ func (g *Goroutine) Serve(l *dataplane.Listener, socket net.Listener, h dataplan
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
-		// ECONNABORTED is a client's affair; for the rest (no files, no memory) only
-		// time helps, and giving up what is not needed now.
+		if errors.Is(err, syscall.ECONNABORTED) {
+			continue // the client's affair
+		}
+		// For the rest (no files, no memory) only time helps, and giving up what is
+		// not needed now.
 		if pause == 0 {
 			g.conf.Logger.Warn("accept failed", "listener", l.Name, "err", err)
 			g.sweepServers(0, true)
