@@ -69,6 +69,10 @@ func (m Measure) String() string {
 	if !m.Within(1) {
 		verdict = "  (over its promise)"
 	}
+	// Shorter stalls are what a busy machine does all the time.
+	if m.Stall > 20*time.Millisecond {
+		verdict += fmt.Sprintf("  (the client stood still for %s)", show(m.Stall))
+	}
 	after := m.After
 	if after == "" {
 		after = "none or two"

@@ -9,31 +9,34 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// programs are the binaries under test, built once for all end-to-end tests.
-var programs struct {
-	dir string
-	err error
-}
-
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "proxyd-e2e-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+// programs builds the binaries under test, once and when the first test wants them, into a
+// directory that TestMain removes.
+var programs = sync.OnceValues(func() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "proxyd-e2e-"); err != nil {
+		return "", err
 	}
-	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-o", dir+"/", "proxyd/cmd/proxyd", "proxyd/cmd/hactl", "proxyd/cmd/lab")
+	built.Store(&dir)
+	build := exec.Command("go", "build", "-o", dir+"/", "proxyd/cmd/proxyd", "proxyd/cmd/lab")
 	if out, err := build.CombinedOutput(); err != nil {
-		programs.err = fmt.Errorf("build the programs: %w\n%s", err, out)
+		return "", fmt.Errorf("build the programs: %w\n%s", err, out)
 	}
-	programs.dir = dir
-	return m.Run()
+	return dir, nil
+})
+
+var built atomic.Pointer[string]
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir := built.Load(); dir != nil {
+		os.RemoveAll(*dir)
+	}
+	os.Exit(code)
 }
 
 // plan of a pair; without the right to make namespaces the test cannot be run here.
@@ -45,10 +48,11 @@ func pairPlan(t *testing.T) Plan {
 	if err := mayUnshare(); err != nil {
 		t.Skipf("network namespaces: %v", err)
 	}
-	if programs.err != nil {
-		t.Fatal(programs.err)
+	dir, err := programs()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return Plan{Proxyd: filepath.Join(programs.dir, "proxyd"), Lab: filepath.Join(programs.dir, "lab")}
+	return Plan{Proxyd: filepath.Join(dir, "proxyd"), Lab: filepath.Join(dir, "lab")}
 }
 
 // pair starts two nodes under load and under watch.

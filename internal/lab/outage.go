@@ -79,6 +79,23 @@ func worst(before Instant, then []Instant, usual time.Duration) time.Duration {
 	return most
 }
 
+// Stall returns the longest time between two starts of requests on connections of their
+// own, less the usual. The client starts them by the clock, so a stall is the machine's: an
+// outage in the same place is no more certain than the stall is short.
+func Stall(attempts []Attempt, usual time.Duration) time.Duration {
+	var starts []Instant
+	for _, a := range attempts {
+		if !a.Kept {
+			starts = append(starts, a.Start)
+		}
+	}
+	if len(starts) == 0 {
+		return 0
+	}
+	slices.Sort(starts)
+	return worst(starts[0], starts[1:], usual)
+}
+
 // successes returns when requests on connections of their own were answered, sorted.
 func successes(attempts []Attempt) []Instant {
 	var at []Instant

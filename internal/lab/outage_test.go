@@ -58,6 +58,20 @@ func TestOrderOfAttemptsDoesNotMatter(t *testing.T) {
 	}
 }
 
+func TestStallIsOfTheClient(t *testing.T) {
+	failing := every5(300*ms, 380*ms)
+	for i := range failing {
+		failing[i].Outcome = Refused
+	}
+	served := append(every5(0, 300*ms), every5(380*ms, 1000*ms)...)
+	if got, want := Stall(served, 5*ms), 80*ms; got != want {
+		t.Errorf("nothing was asked for a while: Stall() = %v, want %v", got, want)
+	}
+	if got := Stall(append(served, failing...), 5*ms); got != 0 {
+		t.Errorf("asked all the time: Stall() = %v, want 0", got)
+	}
+}
+
 func TestFailuresAreCountedByKind(t *testing.T) {
 	a := []Attempt{{Outcome: OK}, {Outcome: Refused}, {Outcome: Refused}, {Outcome: Reset, Kept: true}, {Outcome: ServerError}}
 	if diff := cmp.Diff(map[Outcome]int{Refused: 2, ServerError: 1}, Failures(a, false)); diff != "" {

@@ -17,7 +17,8 @@ type Row struct {
 	Median     float64        `json:"outage_median_ms"`
 	Max        float64        `json:"outage_max_ms"`
 	Promise    float64        `json:"outage_promise_ms"`
-	Failed     map[string]int `json:"failed"` // requests on connections of their own, by kind
+	Stall      float64        `json:"client_stall_max_ms"` // longest time in which the client itself stood still
+	Failed     map[string]int `json:"failed"`              // requests on connections of their own, by kind
 	FailedMost int            `json:"failed_most"`
 	FailedMid  int            `json:"failed_median"`
 	MayFail    *int           `json:"failed_promise"` // null: no promise
@@ -65,6 +66,7 @@ func row(event string, ms []Measure) Row {
 			r.Seen = with(r.Seen, n)
 		}
 		two = max(two, m.Two)
+		r.Stall = max(r.Stall, millis(m.Stall))
 		if m.Before != m.After {
 			r.Moved++
 		}

@@ -95,6 +95,7 @@ type Measure struct {
 	From, To   Instant
 	Promise    Promise
 	Outage     time.Duration
+	Stall      time.Duration   // longest time in which the client itself stood still
 	Failed     map[Outcome]int // requests on connections of their own
 	KeptFailed int             // requests on kept connections
 	Requests   int
@@ -138,6 +139,7 @@ func (r *Rig) Measure(event string, p Promise, from, to Instant) Measure {
 	m := Measure{
 		Event: event, From: from, To: to, Promise: p,
 		Outage:   Outage(attempts, from, to, Usual(before)),
+		Stall:    Stall(during, Usual(before)),
 		Failed:   Failures(during, false),
 		Requests: len(during),
 		Seen:     SeenBy(asks),
