@@ -32,6 +32,7 @@ type Device struct {
 
 	place    atomic.Pointer[place] // nil: there is no interface of the name
 	locating sync.Mutex            // serialises locate
+	late     atomic.Int64          // times that await gave up
 }
 
 // A place is what an interface of the name is now. It never changes.

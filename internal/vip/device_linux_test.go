@@ -33,9 +33,9 @@ func TestHeldAddressIsAnsweredForUntilDropped(t *testing.T) {
 			t.Fatalf("%s: answered for before Hold", f.name)
 		}
 		start := time.Now()
-		ok(t, k.Hold(clock.Now().Add(time.Second)))
+		ok(t, k.Hold(clock.Now().Add(time.Minute)))
 		held := time.Since(start)
-		got, answered := s.ask(f.vip, time.Second)
+		got, answered := s.ask(f.vip, patience)
 		if !answered || got != mac {
 			t.Errorf("%s: after Hold %x answers (%v), want %x", f.name, got, answered, mac)
 		}
@@ -104,15 +104,17 @@ func TestAddressGoesWithItsProcess(t *testing.T) {
 				})
 				for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "held"; {
 				}
-				s.until(f.vip, true, 2*time.Second)
-				// Held for longer than one lifetime, so renewals are what keeps it.
-				for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
-					if _, answered := s.ask(f.vip, 200*time.Millisecond); !answered {
-						t.Fatal("the address lapsed while it was held")
+				s.until(f.vip, true)
+				// Longer than one lifetime, so renewals are what keeps it.
+				<-time.After(1500 * time.Millisecond)
+				s.until(f.vip, true)
+				for _, a := range must(netlink.AddrList(must(netlink.LinkByName("eth0"))(t), netlink.FAMILY_ALL))(t) {
+					if a.IP.Equal(f.vip.AsSlice()) && (a.ValidLft > 1 || a.PreferedLft != 0) {
+						t.Errorf("the kernel keeps it for %d s (preferred %d), want 1 (0)", a.ValidLft, a.PreferedLft)
 					}
 				}
 				ok(t, c.Process.Signal(tt.signal))
-				t.Logf("silent %v after the signal", s.until(f.vip, false, 1500*time.Millisecond))
+				t.Logf("silent %v after the signal", s.until(f.vip, false))
 			})
 		}
 	}
@@ -128,14 +130,14 @@ func TestYieldedAddressIsSilentAndConnectionsSurvive(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
 			server := echo(t, f.vip) // bound before the address is here
-			k := must(p.Keeper(Host(f.vip), Options{Drain: 3 * time.Second}))(t)
+			k := must(p.Keeper(Host(f.vip), Options{}))(t)
 			stop := renew(t, k)
 			var old net.Conn
 			s.inFar(func() { old = must(net.Dial("tcp", server))(t) })
 			defer old.Close()
 			say := func(when string) {
 				t.Helper()
-				_ = old.SetDeadline(time.Now().Add(2 * time.Second))
+				_ = old.SetDeadline(time.Now().Add(patience))
 				ok(t, errors.Join(writeRead(old, when)))
 			}
 			say("held")
@@ -155,7 +157,7 @@ func TestYieldedAddressIsSilentAndConnectionsSurvive(t *testing.T) {
 							return
 						default:
 						}
-						c, err := net.DialTimeout("tcp", server, time.Second)
+						c, err := net.DialTimeout("tcp", server, patience)
 						if err == nil {
 							err = errors.Join(writeRead(c, "new"), c.Close())
 						}
@@ -169,13 +171,26 @@ func TestYieldedAddressIsSilentAndConnectionsSurvive(t *testing.T) {
 				})
 			})
 			stop()
-			for range 20 {
-				ok(t, k.Hold(clock.Now().Add(time.Second)))
-				ok(t, k.Yield(netip.Addr{}))
-				enough := made.Load() + 3
-				eventually(t, "connections go on being made", 5*time.Second, func() bool {
-					return made.Load() >= enough || failed.Load() != nil
-				})
+			// A SYN that is lost is a fault, unless the kernel was too busy to wait for: then
+			// all is done once more.
+			handOvers := func() (lost int, excused bool) {
+				retries, late := s.synRetries(), d.late.Load()
+				for range 20 {
+					ok(t, k.Hold(clock.Now().Add(time.Minute)))
+					ok(t, k.Yield(netip.Addr{}))
+					enough := made.Load() + 3
+					eventually(t, "connections go on being made", func() bool {
+						return made.Load() >= enough || failed.Load() != nil
+					})
+				}
+				return s.synRetries() - retries, d.late.Load() > late
+			}
+			lost, excused := handOvers()
+			for n := 1; lost > 0 && excused && n < 5; n++ {
+				lost, excused = handOvers()
+			}
+			if lost > 0 {
+				t.Errorf("%d SYNs were lost in 20 hand-overs, want 0 (the kernel was late: %v)", lost, excused)
 			}
 			if has(t, d, d.place.Load().index, f.vip) || !has(t, d, loopback, f.vip) {
 				t.Error("a yielded address is not on loopback alone")
@@ -190,9 +205,9 @@ func TestYieldedAddressIsSilentAndConnectionsSurvive(t *testing.T) {
 				t.Errorf("a new connection failed: %v", *err)
 			}
 			t.Logf("%d new connections through 20 hand-overs", made.Load())
-			eventually(t, "the drain ends", 5*time.Second, func() bool { return k.Status().State == Idle })
+			ok(t, k.Drop())
 			if has(t, d, loopback, f.vip) {
-				t.Error("the address is on loopback after the drain")
+				t.Error("the address is on loopback after Drop")
 			}
 		})
 	}
@@ -202,7 +217,7 @@ func writeRead(c net.Conn, text string) error {
 	if _, err := c.Write([]byte(text)); err != nil {
 		return err
 	}
-	_ = c.SetReadDeadline(time.Now().Add(2 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(patience))
 	_, err := c.Read(make([]byte, len(text)))
 	return err
 }
@@ -223,7 +238,7 @@ func TestAnnouncementReplacesANeighboursEntry(t *testing.T) {
 		})
 		start := time.Now()
 		stop := renew(t, must(p.Keeper(Host(f.vip), Options{}))(t))
-		eventually(t, f.name+": the far host's table names the holder", 2500*time.Millisecond, func() bool {
+		eventually(t, f.name+": the far host's table names the holder", func() bool {
 			return s.farEntry(f.vip) == net.HardwareAddr(mac[:]).String()
 		})
 		t.Logf("%s: learnt after %v", f.name, time.Since(start))
@@ -239,18 +254,22 @@ func TestAddressRemovedByHandIsPutBack(t *testing.T) {
 	d, p := s.open(&Sysctls{})
 	for _, f := range families {
 		k := must(p.Keeper(Host(f.vip), Options{}))(t)
-		stop := renew(t, k)
+		ok(t, k.Hold(clock.Now().Add(time.Minute)))
 		index := d.place.Load().index
 		announced := k.Stats.Announcements.Load()
-		ok(t, netlink.AddrDel(nil, address(f.vip, index, 0)))
-		took := eventually(t, f.name+": the address is back and announced", time.Second, func() bool {
+		var removed time.Time
+		took := eventually(t, f.name+": the address is back and announced", func() bool {
+			// A renewal may be faster than the news of the removal: then once more.
+			if time.Since(removed) > time.Second && k.Stats.Repairs.Load() == 0 {
+				removed = time.Now()
+				ok(t, absent(netlink.AddrDel(nil, address(f.vip, index, 0))))
+			}
 			return k.Stats.Repairs.Load() == 1 && k.Stats.Announcements.Load() > announced
 		})
 		if !has(t, d, index, f.vip) {
 			t.Errorf("%s: counted as repaired, and not there", f.name)
 		}
 		t.Logf("%s: repaired after %v", f.name, took)
-		stop()
 		ok(t, k.Drop())
 	}
 }
@@ -332,10 +351,10 @@ func TestInterfaceMadeAnewIsUsedAgain(t *testing.T) {
 	k := must(p.Keeper(Host(vip4), Options{}))(t)
 	stop := renew(t, k)
 	defer stop()
-	s.until(vip4, true, time.Second)
+	s.until(vip4, true)
 	was := d.place.Load().index
 	ok(t, netlink.LinkDel(must(netlink.LinkByName("eth0"))(t)))
-	eventually(t, "the fault names the interface", 2*time.Second, func() bool {
+	eventually(t, "the fault names the interface", func() bool {
 		err := k.Status().Fault
 		return errors.Is(err, ErrNoInterface) && strings.Contains(err.Error(), `"eth0"`)
 	})
@@ -343,8 +362,8 @@ func TestInterfaceMadeAnewIsUsedAgain(t *testing.T) {
 	if now := must(netlink.LinkByName("eth0"))(t).Attrs().Index; now == was {
 		t.Fatal("the new interface has the old one's index: the test proves nothing")
 	}
-	s.until(vip4, true, 3*time.Second)
-	eventually(t, "the parameters of the new interface are set", time.Second, func() bool {
+	s.until(vip4, true)
+	eventually(t, "the parameters of the new interface are set", func() bool {
 		return sysctl(t, "net/ipv4/conf/eth0/arp_ignore") == "1"
 	})
 }
@@ -365,12 +384,12 @@ func TestRenamedInterfaceIsReportedAndFoundAgain(t *testing.T) {
 		ok(t, netlink.LinkSetUp(l))
 	}
 	rename("eth5")
-	eventually(t, "the fault names the interface", 2*time.Second, func() bool {
+	eventually(t, "the fault names the interface", func() bool {
 		return errors.Is(k.Status().Fault, ErrNoInterface)
 	})
-	s.until(vip4, false, 2*time.Second)
+	s.until(vip4, false)
 	rename("eth0")
-	s.until(vip4, true, 2*time.Second)
+	s.until(vip4, true)
 }
 
 func TestLinkThatGoesDownAndUpKeepsTheAddress(t *testing.T) {
@@ -382,14 +401,14 @@ func TestLinkThatGoesDownAndUpKeepsTheAddress(t *testing.T) {
 	for _, f := range families {
 		k := must(p.Keeper(Host(f.vip), Options{}))(t)
 		stop := renew(t, k)
-		s.until(f.vip, true, time.Second)
+		s.until(f.vip, true)
 		l := must(netlink.LinkByName("eth0"))(t)
 		ok(t, netlink.LinkSetDown(l))
 		if up := must(d.Up())(t); up {
 			t.Error("Up() = true for a link that is down")
 		}
 		ok(t, netlink.LinkSetUp(l))
-		t.Logf("%s: answered for %v after the link came up", f.name, s.until(f.vip, true, 2*time.Second))
+		t.Logf("%s: answered for %v after the link came up", f.name, s.until(f.vip, true))
 		stop()
 		ok(t, k.Drop())
 	}

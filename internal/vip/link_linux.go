@@ -67,15 +67,20 @@ func (d *Device) Unpark(p netip.Prefix) error {
 	return nil
 }
 
-// await waits until the kernel has done what it was told, or 100 ms, after which it may
-// be busy but must not be waited for.
+// await waits until the kernel has done what it was told, but no longer than 100 ms: a
+// keeper that waits cannot drop its address when the lease ends, and silence in time is
+// worth more than a handshake. Giving up is counted and said.
 //
 // Linux adds an IPv6 address at once and the route that makes it local in a work queue,
 // later: packets that come between the two are lost, and a lost SYN costs its client a
 // second. IPv4 does both at once.
 func (d *Device) await(is func() bool) {
-	for end := time.Now().Add(100 * time.Millisecond); !is() && time.Now().Before(end); {
-		time.Sleep(100 * time.Microsecond)
+	for end := time.Now().Add(100 * time.Millisecond); !is(); time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(end) {
+			d.late.Add(1)
+			d.log.Warn("the kernel is slow to make an address local; a handshake may be lost")
+			return
+		}
 	}
 }
 

@@ -49,7 +49,14 @@ func (w *wire) bind(index int) error {
 
 // send sends a whole frame.
 func (w *wire) send(index int, frame []byte) error {
-	return w.conn.Sendto(context.Background(), frame, 0, &unix.SockaddrLinklayer{Protocol: network(w.proto), Ifindex: index})
+	to := &unix.SockaddrLinklayer{Protocol: network(w.proto), Ifindex: index}
+	err := w.conn.Sendto(context.Background(), frame, 0, to)
+	if errors.Is(err, unix.ENETDOWN) {
+		// A socket tells once that its interface went down, to whoever asks first, and
+		// also if it has come up since. The second answer is about now.
+		err = w.conn.Sendto(context.Background(), frame, 0, to)
+	}
+	return err
 }
 
 // receive calls got with each frame, and the interface that it came in by, until ctx

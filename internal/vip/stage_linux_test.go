@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +31,10 @@ var (
 		vip  netip.Addr
 	}{{"IPv4", vip4}, {"IPv6", vip6}}
 )
+
+// patience is for how long an event is waited for that a busy machine may delay. How fast
+// things are is measured and logged, and judged by the drills.
+const patience = 30 * time.Second
 
 // inside reports whether the test runs in a network namespace of its own. If not, it
 // runs the test again in a child process that does, and the caller returns.
@@ -166,11 +172,11 @@ func (s *stage) discard(w *wire) {
 }
 
 // until asks again and again until the answer is as wanted, and returns how long it
-// took; the test fails if that is longer than limit.
-func (s *stage) until(a netip.Addr, want bool, limit time.Duration) time.Duration {
+// took.
+func (s *stage) until(a netip.Addr, want bool) time.Duration {
 	s.t.Helper()
 	start := time.Now()
-	for time.Since(start) < limit {
+	for time.Since(start) < patience {
 		// Two asks that nobody answers: one might be lost in a busy machine.
 		_, got := s.ask(a, 25*time.Millisecond)
 		if !got && !want {
@@ -180,8 +186,19 @@ func (s *stage) until(a netip.Addr, want bool, limit time.Duration) time.Duratio
 			return time.Since(start)
 		}
 	}
-	s.t.Fatalf("%s answered for: not %v after %v", a, want, limit)
+	s.t.Fatalf("%s answered for: not %v after %v", a, want, patience)
 	return 0
+}
+
+// synRetries returns how many SYNs of the far host were lost and sent again.
+func (s *stage) synRetries() (n int) {
+	s.inFar(func() {
+		text := string(must(os.ReadFile("/proc/thread-self/net/netstat"))(s.t))
+		lines := strings.Split(text, "\n")
+		names, values := strings.Fields(lines[0]), strings.Fields(lines[1])
+		n = must(strconv.Atoi(values[slices.Index(names, "TCPSynRetrans")]))(s.t)
+	})
+	return n
 }
 
 // farEntry returns the hardware address in the far kernel's table.
@@ -241,14 +258,14 @@ func must[T any](v T, err error) func(*testing.T) T {
 }
 
 // eventually waits for something that an event brings about.
-func eventually(t *testing.T, what string, limit time.Duration, is func() bool) time.Duration {
+func eventually(t *testing.T, what string, is func() bool) time.Duration {
 	t.Helper()
 	start := time.Now()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !is() {
-		if time.Since(start) > limit {
-			t.Fatalf("not within %v: %s", limit, what)
+		if time.Since(start) > patience {
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 		<-tick.C
 	}
@@ -259,7 +276,7 @@ func eventually(t *testing.T, what string, limit time.Duration, is func() bool) 
 // when the returned function is called.
 func renew(t *testing.T, k *Keeper) (stop func()) {
 	t.Helper()
-	ok(t, k.Hold(clock.Now().Add(time.Second)))
+	ok(t, k.Hold(clock.Now().Add(time.Minute)))
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -268,7 +285,7 @@ func renew(t *testing.T, k *Keeper) (stop func()) {
 		for {
 			select {
 			case <-tick.C:
-				_ = k.Hold(clock.Now().Add(time.Second))
+				_ = k.Hold(clock.Now().Add(time.Minute))
 			case <-quit:
 				return
 			}
