@@ -107,14 +107,3 @@ func TestFramingIsWrittenFromWhatWasRead(t *testing.T) {
 		t.Errorf("known length to HTTP/1.0: %q", got)
 	}
 }
-
-func FuzzParseResponse(f *testing.F) {
-	f.Add("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", false)
-	f.Fuzz(func(t *testing.T, in string, head bool) {
-		var r dataplane.Response
-		n, err := ParseResponse([]byte(in), &r, head, wide)
-		if n < 0 || n > len(in) || n > 0 && err != nil || r.Chunked && r.Length >= 0 && n > 0 {
-			t.Errorf("ParseResponse(%q) = %d, %v, %+v", in, n, err, r)
-		}
-	})
-}
