@@ -51,6 +51,9 @@ type Mesh struct {
 	carriers []Carrier
 	dropped  drops
 
+	ending sync.RWMutex // guards ended and the closing of events
+	ended  bool
+
 	bufs sync.Pool // *[]byte for datagrams on their way out
 }
 
@@ -140,6 +143,9 @@ func (m *Mesh) Run(ctx context.Context) {
 	m.udp.Close()
 	m.tcp.Close()
 	all.Wait()
+	m.ending.Lock()
+	defer m.ending.Unlock()
+	m.ended = true
 	close(m.events)
 }
 
@@ -247,8 +253,14 @@ func (m *Mesh) hear(p *peer, now clock.Instant, begun bool) bool {
 	return true
 }
 
-// tell queues an event, and reports whether there was room for it.
+// tell queues an event, and reports whether there was room for it. A carrier may outlive
+// the mesh and still deliver: what it brings after the end is dropped.
 func (m *Mesh) tell(e ha.MeshEvent) bool {
+	m.ending.RLock()
+	defer m.ending.RUnlock()
+	if m.ended {
+		return false
+	}
 	select {
 	case m.events <- e:
 		return true

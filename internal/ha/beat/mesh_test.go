@@ -254,3 +254,13 @@ func (d *doubler) Carry(_ election.ID, b []byte) {
 	d.to.Receive(append([]byte(nil), b...))
 	d.to.Receive(append([]byte(nil), b...))
 }
+
+// A carrier delivers from goroutines of its own, which may end after the mesh does.
+func TestDatagramAfterTheEndIsDropped(t *testing.T) {
+	all := voters(t, 2)
+	m, stop := join(t, all[0], all, "a secret of the cluster")
+	stop()
+	if m.tell(ha.MeshEvent{Kind: ha.Message, From: all[1]}) {
+		t.Error("an event was queued after the events were closed")
+	}
+}

@@ -86,7 +86,7 @@ func Start(c Config) (*Gossip, error) {
 	m.GossipInterval = 200 * time.Millisecond
 	m.PushPullInterval = 15 * time.Second
 	m.TCPTimeout = 2 * time.Second
-	m.EnableCompression = false // nearly all that is sent is sealed already, and does not shrink
+	m.EnableCompression = false         // nearly all that is sent is sealed already, and does not shrink
 	m.DeadNodeReclaimTime = time.Second // a node that restarts keeps its name and address
 	m.Delegate = (*delegate)(g)
 	m.Events = (*events)(g)
