@@ -48,6 +48,7 @@ func (d Drill) Run(ctx context.Context) (measures []Measure, err error) {
 	if err := rig.Stage.Start(ctx, patience); err != nil {
 		return nil, err
 	}
+	var failed error
 	for round := range d.Rounds {
 		for _, f := range d.Faults {
 			ms, err := rig.Try(ctx, f)
@@ -55,12 +56,18 @@ func (d Drill) Run(ctx context.Context) (measures []Measure, err error) {
 			for _, m := range ms {
 				fmt.Fprintf(d.Out, "%d/%d  %s\n", round+1, d.Rounds, m)
 			}
-			if err != nil {
-				return measures, err
+			if err == nil {
+				continue
+			}
+			failed = errors.Join(failed, fmt.Errorf("round %d: %w", round+1, err))
+			fmt.Fprintf(d.Out, "%d/%d  %v\n", round+1, d.Rounds, err)
+			// One fault that cannot be played must not hide what the others do.
+			if err := rig.Stage.Mend(); err != nil || ctx.Err() != nil {
+				return measures, errors.Join(failed, err)
 			}
 		}
 	}
-	return measures, nil
+	return measures, failed
 }
 
 // String is one line about the event.

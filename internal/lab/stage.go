@@ -279,6 +279,20 @@ func (s *Stage) Other(n *Node) *Node {
 	return nil
 }
 
+// Mend undoes every fault, whichever there was, and starts the nodes that are dead.
+func (s *Stage) Mend() error {
+	err := s.isolate(false)
+	for _, n := range s.Nodes {
+		err = errors.Join(err, n.Unsilence(), n.Uncut())
+		if n.Alive() {
+			err = errors.Join(err, n.Thaw())
+		} else {
+			err = errors.Join(err, n.Start())
+		}
+	}
+	return err
+}
+
 // Dir returns the directory with configurations, logs and sockets. Close removes it.
 func (s *Stage) Dir() string { return s.dir.path }
 
