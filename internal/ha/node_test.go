@@ -278,6 +278,27 @@ func TestLossNeverMovesAnything(t *testing.T) {
 	})
 }
 
+func TestHeavyLossNeverMakesTwoHolders(t *testing.T) {
+	for _, size := range []int{2, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, []string{"a", "b", "c"}[:size]...)
+			for _, n := range w.names {
+				w.start(n, public("a", "b", "c"))
+			}
+			w.held("public", "a", 3*time.Second)
+			w.mu.Lock()
+			w.loss = 0.3 * 0.3 // both carriers at 30 %
+			w.mu.Unlock()
+			time.Sleep(10 * time.Minute)
+			w.someone("public", time.Second)
+			if len(w.moved) > 2 {
+				t.Errorf("%d voters: held in turn by %v", size, w.moved)
+			}
+			w.never2(t)
+		})
+	}
+}
+
 func TestFollowersGoWithTheirLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		vips := public("a", "b")

@@ -254,12 +254,27 @@ func (m *Mesh) Challenge(to election.ID, d time.Duration) bool {
 	if p == nil {
 		return false
 	}
-	c, err := m.dial(context.Background(), p, d, "")
-	if err != nil {
-		return false
+	// It goes the way of the heartbeat, which may be the one that is broken, and by each
+	// interface of a virtual address. One answer is enough.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ways := append([]string{""}, m.Devices...)
+	answers := make(chan bool, len(ways))
+	for _, device := range ways {
+		go func() { // ends within d, or with the first answer
+			c, err := m.dial(ctx, p, d, device)
+			if err == nil {
+				c.Close()
+			}
+			answers <- err == nil
+		}()
 	}
-	c.Close()
-	return true
+	for range ways {
+		if <-answers {
+			return true
+		}
+	}
+	return false
 }
 
 // wait waits for d and reports whether ctx goes on.

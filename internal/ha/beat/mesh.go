@@ -33,6 +33,7 @@ type Config struct {
 	Self      election.ID // an address of Voters
 	Voters    []election.ID
 	Heartbeat time.Duration
+	Devices   []string // interfaces of the virtual addresses, by which a challenge is sent too
 	Now       func() clock.Instant
 	Log       *slog.Logger
 }
@@ -276,7 +277,7 @@ func (m *Mesh) patience() time.Duration { return 6*m.Heartbeat + m.Heartbeat/2 }
 // watch tells of peers that fell silent. When it was itself late, nothing can be said of
 // the others: what they sent waits in our own sockets.
 func (m *Mesh) watch(ctx context.Context) {
-	tick := time.NewTicker(m.Heartbeat / 2)
+	tick := time.NewTicker(m.Heartbeat)
 	defer tick.Stop()
 	last := m.Now()
 	for {
@@ -286,7 +287,7 @@ func (m *Mesh) watch(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := m.Now()
-		asleep := now.Sub(last) > 2*m.Heartbeat
+		asleep := now.Sub(last) > 3*m.Heartbeat
 		last = now
 		if asleep {
 			continue

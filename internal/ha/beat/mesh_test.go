@@ -206,6 +206,24 @@ func TestStrangersAreDroppedAndCounted(t *testing.T) {
 	}
 }
 
+func TestChallengeNeedsOneWayOnly(t *testing.T) {
+	v := voters(t, 2)
+	a, _ := join(t, v[0], v, secret)
+	_, _ = join(t, v[1], v, secret)
+	a.Devices = []string{"lo", "missing0"}
+	if !a.Challenge(v[1], limit) {
+		t.Error("no answer by the default way")
+	}
+	if c, err := a.dial(t.Context(), a.peer(v[1]), limit, "lo"); err != nil {
+		t.Errorf("by lo: %v", err)
+	} else {
+		c.Close()
+	}
+	if _, err := a.dial(t.Context(), a.peer(v[1]), limit, "missing0"); err == nil {
+		t.Error("an answer by an interface that there is not")
+	}
+}
+
 // carrier takes datagrams to another mesh of this process.
 type carrier struct{ to *Mesh }
 
