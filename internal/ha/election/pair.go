@@ -110,10 +110,13 @@ func (m *Machine) claimAlone() {
 		m.why = NodeDead
 	}
 	m.pair.sole = true
-	if m.role == Candidate {
-		m.ask()
-	} else {
+	switch {
+	case m.role != Candidate:
 		m.campaign()
+	case m.asked == m.now:
+		m.count() // has asked in this very step
+	default:
+		m.ask()
 	}
 }
 
