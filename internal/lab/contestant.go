@@ -128,8 +128,9 @@ func versionOf(argv []string) string {
 		return "unknown"
 	}
 	line, _, _ := strings.Cut(string(out), "\n")
-	if v := regexp.MustCompile(`\d+\.\d+(\.\d+)?[-+.\w]*`).FindString(line); v != "" {
-		return v
+	// Not preceded by a letter: "go1.26.8" is not the program's.
+	if m := regexp.MustCompile(`[ /]v?(\d+\.\d+(\.\d+)?[-+.\w]*)`).FindStringSubmatch(line); m != nil {
+		return m[1]
 	}
 	return strings.TrimSpace(line)
 }
