@@ -24,7 +24,6 @@ const defaultSocket = "/run/proxyd/admin.sock"
 // options are the flags that every command has.
 type options struct {
 	socket string
-	wait   time.Duration
 }
 
 func (o *options) client() *control.Client { return control.Dial(o.socket) }

@@ -113,7 +113,7 @@ func TestLeaseEndsWithoutHold(t *testing.T) {
 		time.Sleep(left - 1)
 		synctest.Wait()
 		w.wantHolders(t, "just before the lease's end", macA)
-		time.Sleep(1)
+		time.Sleep(1 * time.Nanosecond)
 		synctest.Wait()
 		w.wantHolders(t, "at the lease's end")
 		if n := w.ka.Stats.Lapses.Load(); n != 1 {

@@ -16,6 +16,7 @@ type desk struct {
 
 	head, got int           // of rsp: the final head, and all that was read with it
 	body      requestBody   // of the request
+	pace      pace          // of what is being sent to the client
 	resumed   chan struct{} // Resume was called
 	resume    func()
 }

@@ -19,7 +19,6 @@ var settings = map[string]func(*stage, *Config){
 	"short_tunnel": func(s *stage, _ *Config) { s.route.Timeout.Tunnel = 20 * time.Millisecond },
 	"short_kept":   func(s *stage, _ *Config) { s.route.Timeout.Idle = 20 * time.Millisecond },
 	"rare_sweep":   func(_ *stage, c *Config) { c.Sweep = time.Hour },
-	"one_kept":     func(_ *stage, c *Config) { c.Kept = 1 },
 	"long_grace":   func(_ *stage, c *Config) { c.IdleGrace = patience },
 	"small_head":   func(s *stage, _ *Config) { s.listener.Limits.HeaderBytes = 512; s.listener.Limits.URIBytes = 100 },
 	"lowest_rate": func(s *stage, _ *Config) {

@@ -292,8 +292,8 @@ func (c *clientConn) interim() error {
 
 // say writes to the client and counts.
 func (c *clientConn) say(a, b []byte) error {
-	p := c.clientPace()
-	l := limit{pace: &p, late: dataplane.ErrClientSlow}
+	c.desk.pace = c.clientPace()
+	l := limit{pace: &c.desk.pace, late: dataplane.ErrClientSlow}
 	size := int64(len(a) + len(b))
 	var err error
 	if len(b) <= copyBelow {

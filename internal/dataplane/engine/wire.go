@@ -57,12 +57,6 @@ func (w *wire) open(tcp *net.TCPConn) error {
 
 func (w *wire) close() { w.tcp.Close() }
 
-// reset closes so that the other side sees an error, not an end.
-func (w *wire) reset() {
-	w.tcp.SetLinger(0)
-	w.tcp.Close()
-}
-
 // interrupt makes every wait on w return err, now and until it is resumed. Anyone may
 // call it. The first err stays, unless it is one that its owner resumes from.
 func (w *wire) interrupt(err error) {

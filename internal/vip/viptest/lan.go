@@ -47,9 +47,7 @@ func (l *LAN) Link(name string, mac MAC, own ...netip.Prefix) *Link {
 		lan: l, name: name, mac: mac, up: true,
 		onLink: map[netip.Addr]clock.Instant{}, onLo: map[netip.Addr]clock.Instant{},
 	}
-	for _, p := range own {
-		k.own = append(k.own, p)
-	}
+	k.own = append(k.own, own...)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.links = append(l.links, k)
