@@ -188,7 +188,8 @@ func (c *clientConn) rest(lim http1.Limits) (int, error) {
 			l.until = c.began + moment(h)
 		}
 	}
-	parsed := c.have // of what length the last vain attempt was
+	var scan http1.Scanner
+	scan.Ready(d.in[:c.have], lim) // it was parsed, in vain
 	for {
 		if c.have == len(d.in) {
 			// The parser refuses what is longer than HeaderBytes.
@@ -201,13 +202,10 @@ func (c *clientConn) rest(lim http1.Limits) (int, error) {
 		case err != nil:
 			return 0, err
 		}
-		from := c.have
 		c.have += n
-		// What comes byte by byte is not parsed each time.
-		if http1.HeadEnd(d.in[:c.have], from) == 0 && c.have < 2*parsed && c.have < lim.HeaderBytes {
+		if !scan.Ready(d.in[:c.have], lim) {
 			continue
 		}
-		parsed = c.have
 		r.Reset()
 		if n, err = http1.ParseRequest(d.in[:c.have], r, lim); n > 0 || err != nil {
 			return n, err

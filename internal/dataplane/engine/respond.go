@@ -243,14 +243,8 @@ func (c *clientConn) switched() string {
 	if !q.WebSocket || !x.Route.WebSocket {
 		return "not asked for"
 	}
-	accept := http1.AcceptKey(q.Header.Get(dataplane.SecWebSocketKey))
-	switch {
-	case !isWord(r.Header.Get(dataplane.Upgrade), "websocket"):
-		return "Upgrade is not websocket"
-	case !namesUpgrade(r.Header):
-		return "Connection does not name upgrade"
-	case string(r.Header.Get(dataplane.SecWebSocketAccept)) != string(accept[:]):
-		return "Sec-WebSocket-Accept does not match"
+	if !http1.AcceptsWebSocket(r, q.Header.Get(dataplane.SecWebSocketKey)) {
+		return "its fields do not agree to it"
 	}
 	return ""
 }

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -127,22 +126,4 @@ func (t *tunnel) carry(dst, src *wire) (moved int64, err error) {
 		}
 		moved += int64(n)
 	}
-}
-
-// isWord reports whether v is word in any case, alone.
-func isWord(v []byte, word string) bool { return bytes.EqualFold(bytes.TrimSpace(v), []byte(word)) }
-
-// namesUpgrade reports whether Connection names upgrade.
-func namesUpgrade(h dataplane.Header) bool {
-	for i := range h {
-		if h[i].ID != dataplane.Connection {
-			continue
-		}
-		for word := range bytes.SplitSeq(h[i].Value, []byte(",")) {
-			if isWord(word, "upgrade") {
-				return true
-			}
-		}
-	}
-	return false
 }
