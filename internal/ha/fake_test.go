@@ -178,6 +178,13 @@ func (w *world) held(vip, name string, limit time.Duration) time.Duration {
 	return w.until(limit, vip+" held by "+name, func() bool { return slices.Equal(w.holders(vip), []string{name}) })
 }
 
+// someone waits until one host answers for vip, and returns it.
+func (w *world) someone(vip string, limit time.Duration) string {
+	w.t.Helper()
+	w.until(limit, vip+" held", func() bool { return len(w.holders(vip)) == 1 })
+	return w.holders(vip)[0]
+}
+
 func (w *world) never2(t *testing.T) {
 	t.Helper()
 	w.mu.Lock()
