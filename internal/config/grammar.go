@@ -19,7 +19,7 @@ func checkName(s string) error {
 	}
 	for i := range len(s) {
 		if c := s[i]; !alnum(c) && (i == 0 || c != '-' && c != '_' && c != '.') {
-			return errors.New("may have letters, digits, and after the first character also - _ .")
+			return errors.New("may have letters and digits, and - _ . after the first character")
 		}
 	}
 	return nil
