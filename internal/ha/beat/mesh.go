@@ -130,6 +130,11 @@ func Address(id election.ID) (netip.AddrPort, error) {
 // Run moves datagrams and keeps the lifelines until ctx ends. It closes the sockets and
 // then Events.
 func (m *Mesh) Run(ctx context.Context) {
+	ended := ctx.Done()
+	// The lifelines end after the listener: who sees one end asks for another at once, and
+	// must be refused to know that this process is gone.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
 	var all sync.WaitGroup
 	all.Go(m.read)
 	all.Go(func() { m.serveLifelines(ctx) })
@@ -140,9 +145,10 @@ func (m *Mesh) Run(ctx context.Context) {
 			all.Go(func() { m.keepLifeline(ctx, p) })
 		}
 	}
-	<-ctx.Done()
-	m.udp.Close()
+	<-ended
 	m.tcp.Close()
+	m.udp.Close()
+	cancel()
 	all.Wait()
 	m.ending.Lock()
 	defer m.ending.Unlock()
