@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -190,9 +191,10 @@ func (k *cluster) openMesh(c *config.Config, self election.ID, voters []election
 	// The mesh gives the carrier what it brings, and the carrier is opened first.
 	g.Receive = func(b []byte) { k.mesh.Receive(b) }
 	carrier := &lateCarrier{}
+	devices := slices.Sorted(maps.Keys(k.devices))
 	k.mesh, err = beat.Listen(beat.Config{
 		Cluster: c.Cluster.Name, Secret: string(c.Cluster.Secret), Self: self, Voters: voters,
-		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log,
+		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log, Devices: devices,
 	}, carrier)
 	if err != nil {
 		return err
