@@ -31,6 +31,7 @@ type cluster struct {
 	mesh    *beat.Mesh     // nil on a node alone
 	gossip  *gossip.Gossip // likewise
 	keepers map[string]*vip.Keeper
+	shared  *shared
 
 	sysctls *vip.Sysctls
 	devices map[string]*vip.Device
@@ -50,7 +51,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		return nil, nil
 	}
 	k := &cluster{
-		log: n.log, config: c,
+		log: n.log, config: c, shared: newShared(c.Node.Name),
 		keepers: map[string]*vip.Keeper{}, devices: map[string]*vip.Device{}, ports: map[string]*vip.Port{},
 	}
 	defer func() {
@@ -82,6 +83,9 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 	}
 	name := c.Cluster.Name
 	conf.OnChange = func(c ha.Change) {
+		if err := k.shared.changed(c); err != nil {
+			k.log.Warn("note a change of holder", "vip", c.VIP, "error", err)
+		}
 		if c.Took > 0 {
 			n.taken.WithLabelValues(name, c.VIP).Observe(c.Took.Seconds())
 		}
@@ -187,7 +191,7 @@ func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []ele
 
 func (k *cluster) openMesh(c *config.Config, self election.ID, voters []election.ID) error {
 	var err error
-	g := gossip.Config{Cluster: c.Cluster.Name, Secret: string(c.Cluster.Secret), Self: self, Voters: voters, Log: k.log}
+	g := gossip.Config{Cluster: c.Cluster.Name, Secret: string(c.Cluster.Secret), Self: self, Voters: voters, Log: k.log, State: k.shared}
 	// The mesh gives the carrier what it brings, and the carrier is opened first.
 	g.Receive = func(b []byte) { k.mesh.Receive(b) }
 	carrier := &lateCarrier{}

@@ -63,14 +63,7 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 			worsen(s, "degraded", fmt.Sprintf("vip %s: %s", vv.Name, vv.Fault))
 		}
 	}
-	changes, err := k.node.Changes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if len(changes) > 0 {
-		c := changes[len(changes)-1]
-		s.Last = &control.Change{Time: c.Time, VIP: c.VIP, From: c.From, To: c.To, Reason: string(c.Reason), Text: c.Text}
-	}
+	s.Last = k.shared.last(time.Now())
 	return s, nil
 }
 
