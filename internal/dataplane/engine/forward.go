@@ -81,7 +81,10 @@ func (c *clientConn) forward() error {
 			var u *serverConn
 			u, err = c.attempt(total)
 			if err == nil {
-				return c.respond(u, total)
+				var told bool
+				if told, err = c.respond(u, total); told {
+					return err
+				}
 			}
 		}
 		x.Replayable = body.atHand

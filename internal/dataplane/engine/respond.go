@@ -9,12 +9,13 @@ import (
 	"proxyd/internal/dataplane/http1"
 )
 
-// respond sends the answer, whose head is in x.Response, from u to the client.
-func (c *clientConn) respond(u *serverConn, total moment) error {
+// respond sends the answer, whose head is in x.Response, from u to the client. Where told
+// is false the error came before the client got a byte of it.
+func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error) {
 	d := c.desk
 	x := &d.x
 	if x.Response.Status == 101 {
-		return c.upgrade(u)
+		return true, c.upgrade(u)
 	}
 	d.body.settle()
 	// An answer to a request that has not been sent to its end: nobody can tell what
@@ -24,11 +25,11 @@ func (c *clientConn) respond(u *serverConn, total moment) error {
 	case dataplane.Next:
 	case dataplane.Answer:
 		c.drop(u)
-		return c.answer()
+		return true, c.answer()
 	default:
 		c.drop(u)
 		c.again = false
-		return errClosed
+		return true, errClosed
 	}
 
 	answer := relay{c: c, u: u, plain: x.Request.Minor == 0}
@@ -37,11 +38,11 @@ func (c *clientConn) respond(u *serverConn, total moment) error {
 	answer.begin(&x.Response)
 	c.again = c.again && !early && !c.engine.closing() && !(answer.kind == untilClose && answer.plain) &&
 		!(answer.kind == chunks && answer.plain) && !(x.Request.WebSocket && len(d.body.behind) > 0)
-	err := answer.all()
+	err = answer.all()
 	switch {
 	case err != nil:
 		c.again = false
-		if answer.plain && answer.kind != counted {
+		if answer.told && answer.plain && answer.kind != counted {
 			c.tcp.SetLinger(0) // nothing but a reset tells an HTTP/1.0 client
 		}
 		c.drop(u)
@@ -55,7 +56,7 @@ func (c *clientConn) respond(u *serverConn, total moment) error {
 			u.home.keep(u, x.Route.Timeout.Idle)
 		}
 	}
-	return err
+	return answer.told, err
 }
 
 // drop closes the connection to the server and ends who still sends on it.
@@ -76,6 +77,7 @@ type relay struct {
 	left    int64 // bytes to come, if counted
 	chunks  http1.ChunkReader
 	done    bool
+	told    bool // something may have reached the client
 	surplus bool // the server sent more than its answer
 }
 
@@ -110,6 +112,7 @@ func (r *relay) all() error {
 	if err != nil {
 		return err
 	}
+	r.told = true
 	if err := c.say(out, body); err != nil {
 		return err
 	}
