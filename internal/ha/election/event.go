@@ -24,8 +24,9 @@ type Config struct {
 	Quiet bool
 	// Witness makes this voter one that never holds.
 	Witness bool
-	// Preempt is how long a better candidate must have been fit before the holder hands
-	// over to it; 0 never (sticky). "At once" is any small positive duration.
+	// Preempt is how long a better candidate must have been fit, and we must have held,
+	// before the holder hands over to it; 0 never (sticky). "At once" is any small
+	// positive duration.
 	Preempt time.Duration
 }
 

@@ -175,7 +175,8 @@ func (m *Machine) able(p *peer) bool {
 }
 
 // steer hands the address to a better node if there is one: when we are unfit to
-// anyone fit, and with Preempt to one that comes before us and has been fit for long.
+// anyone fit, and with Preempt to one that comes before us and has been fit for long. Our
+// own hold counts too: a hand-over that was asked for is not undone at once.
 func (m *Machine) steer() {
 	if m.role != Holder {
 		return
@@ -186,7 +187,7 @@ func (m *Machine) steer() {
 		}
 		return
 	}
-	if m.Preempt <= 0 {
+	if m.Preempt <= 0 || m.now.Sub(m.since) < m.Preempt {
 		return
 	}
 	if to, ok := m.Successor(""); ok {
