@@ -82,6 +82,9 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		conf.Holders[name] = keeper
 	}
 	name := c.Cluster.Name
+	for _, v := range vipsOf(c) {
+		n.taken.WithLabelValues(name, v.Name) // the series is there from the start, at 0
+	}
 	conf.OnChange = func(c ha.Change) {
 		if err := k.shared.changed(c); err != nil {
 			k.log.Warn("note a change of holder", "vip", c.VIP, "error", err)
@@ -178,7 +181,7 @@ func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []ele
 		keeper, err := k.ports[v.Interface].Keeper(v.Address, vip.Options{
 			Drain: drainTime,
 			OnConflict: func(mac net.HardwareAddr) {
-				k.log.Warn("vip conflict: another host answers for it", "vip", v.Name, "mac", mac)
+				k.log.Warn("vip conflict: another host answers for it", "vip", v.Name, "mac", mac.String())
 			},
 		})
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"proxyd/internal/config"
+	"proxyd/internal/ha"
 )
 
 // hostAddrs returns every address that this host has now.
@@ -24,34 +25,14 @@ func hostAddrs() ([]netip.Addr, error) {
 	return have, nil
 }
 
-// ownAddress finds which voter this host is: cluster.bind if it is given, else the one
-// entry of cluster.join whose address this host has.
-func ownAddress(c *config.Config, have []netip.Addr) (netip.AddrPort, error) {
-	var mine []netip.AddrPort
-	for _, j := range c.Cluster.Join {
-		if c.Cluster.Bind.IsValid() && j == c.Cluster.Bind || !c.Cluster.Bind.IsValid() && slices.Contains(have, j.Addr()) {
-			mine = append(mine, j)
-		}
-	}
-	switch {
-	case len(mine) == 1:
-		return mine[0], nil
-	case c.Cluster.Bind.IsValid():
-		return netip.AddrPort{}, fmt.Errorf("%s: cluster.bind %v is not in cluster.join: every node is known by its address there", c.Name, c.Cluster.Bind)
-	case len(mine) == 0:
-		return netip.AddrPort{}, fmt.Errorf("%s: cluster.join names no address of this host (it has %v)", c.Name, have)
-	}
-	return netip.AddrPort{}, fmt.Errorf("%s: cluster.join names %v, which are all of this host; say which one it is with cluster.bind", c.Name, mine)
-}
-
 // hostWarnings says what in c does not fit this host, for `proxyd check`: it may be run
 // on another host than the one that the file is for, so nothing here is an error.
 func hostWarnings(c *config.Config) []string {
 	var out []string
 	if len(c.Cluster.Join) > 0 {
 		if have, err := hostAddrs(); err == nil {
-			if _, err := ownAddress(c, have); err != nil {
-				out = append(out, "warning: "+err.Error())
+			if _, err := ha.Identify(c.Cluster.Join, c.Cluster.Bind, have); err != nil {
+				out = append(out, fmt.Sprintf("%s: warning: %v", c.Name, err))
 			}
 		}
 	}

@@ -391,11 +391,9 @@ func (k *Keeper) contest(mac [6]byte) {
 		return
 	}
 	k.defended = now
-	other := net.HardwareAddr(mac[:])
-	k.log.Warn("another host claims the address", "mac", other)
 	_ = k.announceAnew()
 	if k.conflict != nil {
-		k.conflict(other)
+		k.conflict(mac[:])
 	}
 }
 
