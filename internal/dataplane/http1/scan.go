@@ -36,6 +36,3 @@ func (s *Scanner) Ready(b []byte, lim Limits) bool {
 	s.parsed = len(b)
 	return true
 }
-
-// Reset makes s ready for the next head.
-func (s *Scanner) Reset() { *s = Scanner{} }

@@ -153,6 +153,3 @@ func (p *Peer) Heard() (clock.Instant, bool) { return p.heard, p.known }
 
 // Stats returns what has happened so far.
 func (p *Peer) Stats() Stats { return p.stats }
-
-// Reset begins the statistics anew.
-func (p *Peer) Reset() { p.stats = Stats{} }
