@@ -53,7 +53,7 @@ wrong with it is printed, the old configuration keeps serving, and the exit code
 				return err
 			}
 			for _, w := range r.Warnings {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+				fmt.Fprintln(cmd.ErrOrStderr(), w)
 			}
 			if !r.Changed {
 				fmt.Fprintf(cmd.OutOrStdout(), "configuration %s: nothing changed\n", r.Config)
