@@ -28,6 +28,7 @@ const (
 // accessLog writes a JSON line for each exchange, from a goroutine of its own. Nobody
 // else ever waits for the output.
 type accessLog struct {
+	on      atomic.Bool // lines go somewhere: no line is made for nobody
 	dropped atomic.Uint64
 	failed  atomic.Uint64
 	log     *slog.Logger
@@ -136,6 +137,7 @@ func (a *accessLog) to(out io.Writer, file *os.File) {
 	a.mu.Lock()
 	a.before = append(a.before, a.now)
 	a.now = batch{out: out, file: file}
+	a.on.Store(out != nil)
 	a.mu.Unlock()
 	a.rouse()
 }

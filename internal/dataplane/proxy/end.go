@@ -33,7 +33,7 @@ func (p *Plane) End(x *dataplane.Exchange, err error) {
 		x.Mark.Reason = ending(err)
 	}
 	r.counters.count(x, status, now.Sub(x.Times.Start))
-	if r.Log {
+	if r.Log && p.access.on.Load() {
 		p.access.exchange(x, s.conf.Node.Name, status, now)
 	}
 }
