@@ -67,7 +67,9 @@ func run(ctx context.Context, file string) error {
 		Engine: engine.New(engine.Config{Logger: n.log, Panic: func(what any) { n.plane.NotePanic(what) }}),
 		Logger: n.log,
 	})
-	if err := n.plane.Apply(c); err != nil {
+	if err := n.plane.Apply(c); errors.Is(err, proxy.ErrLowPort) {
+		return fault{exitPermission, err}
+	} else if err != nil {
 		return err
 	}
 	n.metrics = n.registry()

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -93,7 +94,11 @@ func (p *Plane) open(doors []*door) (all, fresh []*door, err error) {
 				f.socket.Close()
 			}
 			p.moveBack(moved)
-			return nil, nil, fmt.Errorf("open listener %q on %s: %w", d.listener.Name, d.address, reason(err))
+			err = fmt.Errorf("open listener %q on %s: %w", d.listener.Name, d.address, reason(err))
+			if errors.Is(err, syscall.EACCES) {
+				err = fmt.Errorf("%w: %w", err, ErrLowPort)
+			}
+			return nil, nil, err
 		}
 		d.listener.Address = d.socket.Addr().String()
 		all, fresh = append(all, d), append(fresh, d)
@@ -162,6 +167,9 @@ func share(l net.Listener) (net.Listener, error) {
 	defer f.Close()
 	return net.FileListener(f)
 }
+
+// ErrLowPort is within the error of a listener that this process may not open.
+var ErrLowPort = errors.New("missing CAP_NET_BIND_SERVICE (to listen on ports below 1024)")
 
 // reason takes off what net says besides the cause: we name the address ourselves.
 func reason(err error) error {

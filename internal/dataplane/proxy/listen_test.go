@@ -3,12 +3,15 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -219,6 +222,20 @@ func TestAWildcardGivesWayToAnAddressAndBack(t *testing.T) {
 	}
 	if got := ask(t, narrow); got != "web 1" {
 		t.Errorf("answered %q", got)
+	}
+}
+
+func TestAListenerThatMayNotBeOpenedNamesTheCapability(t *testing.T) {
+	p := New(Options{Engine: &miniEngine{}, Listen: func(network, address string) (net.Listener, error) {
+		return nil, &net.OpError{Op: "listen", Net: network, Err: os.NewSyscallError("bind", syscall.EACCES)}
+	}})
+	c, err := config.Parse("t.toml", []byte("listener.http.address = \"127.0.0.1:80\"\n[[route]]\nrespond = { status = 200 }\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = p.Apply(c)
+	if !errors.Is(err, ErrLowPort) || !strings.Contains(err.Error(), `open listener "http" on 127.0.0.1:80`) {
+		t.Errorf("Apply = %v, want ErrLowPort and the listener", err)
 	}
 }
 
