@@ -15,7 +15,7 @@ func failoverCommand(o *options) *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "failover",
-		Short: "Hand VIPs over to another node, without losing a request",
+		Short: "Hand VIPs over to another node, make before break",
 		Long: `failover asks the holder to hand its VIPs to another node, and returns when they are held
 there. It can be asked of any node of the cluster. Without --vip every VIP that --to does
 not hold yet is moved; without --to the best fit node takes them.`,
