@@ -26,6 +26,9 @@ func (c *Config) settings() []setting {
 	v := reflect.ValueOf(c).Elem()
 	for i := range v.NumField() {
 		section, f := v.Type().Field(i).Tag.Get("toml"), v.Field(i)
+		if section == "" || section == "-" {
+			continue
+		}
 		switch f.Kind() {
 		case reflect.Struct:
 			all = append(all, tableSettings(section, section, f)...)

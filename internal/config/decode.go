@@ -163,7 +163,11 @@ func (d *decoder) kind(p path, raw any, dst reflect.Value) {
 		}
 		d.table(p, table, dst)
 	case reflect.Map:
-		d.named(p, raw, dst)
+		if dst.Type().Elem().Kind() == reflect.Pointer {
+			d.named(p, raw, dst)
+		} else {
+			d.words(p, raw, dst)
+		}
 	case reflect.Slice:
 		d.list(p, raw, dst)
 	default:
@@ -194,6 +198,22 @@ func (d *decoder) named(p path, raw any, dst reflect.Value) {
 		d.table(q, table, v.Elem())
 		dst.SetMapIndex(reflect.ValueOf(name), v)
 	}
+}
+
+// words fills a map of plain values, whose keys are words of the user: { a = 95, b = 5 }.
+func (d *decoder) words(p path, raw any, dst reflect.Value) {
+	table, ok := raw.(map[string]any)
+	if !ok {
+		d.unreadable(p, "needs a table { }, not %s", kindOf(raw))
+		return
+	}
+	out := reflect.MakeMapWithSize(dst.Type(), len(table))
+	for _, name := range sortedKeys(table) {
+		v := reflect.New(dst.Type().Elem()).Elem()
+		d.value(p.key(name), table[name], v)
+		out.SetMapIndex(reflect.ValueOf(name), v)
+	}
+	dst.Set(out)
 }
 
 // list fills a slice. What replaces a default list replaces all of it.
@@ -331,6 +351,28 @@ func newDefault(pointer reflect.Type) reflect.Value {
 		return reflect.ValueOf(defaultRespond())
 	case reflect.TypeFor[*Redirect]():
 		return reflect.ValueOf(defaultRedirect())
+	case reflect.TypeFor[*Queue]():
+		return reflect.ValueOf(defaultQueue())
+	case reflect.TypeFor[*Sticky]():
+		return reflect.ValueOf(defaultSticky())
+	case reflect.TypeFor[*Eject]():
+		return reflect.ValueOf(defaultEject())
+	case reflect.TypeFor[*Breaker]():
+		return reflect.ValueOf(defaultBreaker())
+	case reflect.TypeFor[*Policy]():
+		return reflect.ValueOf(defaultPolicy())
+	case reflect.TypeFor[*Expires]():
+		return reflect.ValueOf(defaultExpires())
+	case reflect.TypeFor[*Compress]():
+		return reflect.ValueOf(defaultCompress())
+	case reflect.TypeFor[*Files]():
+		return reflect.ValueOf(defaultFiles())
+	case reflect.TypeFor[*Mirror]():
+		return reflect.ValueOf(defaultMirror())
+	case reflect.TypeFor[*Rewrite]():
+		return reflect.ValueOf(defaultRewrite())
+	case reflect.TypeFor[*Rotate]():
+		return reflect.ValueOf(defaultRotate())
 	}
 	panic("config: no defaults for " + pointer.String())
 }

@@ -22,8 +22,10 @@ func defaultConfig() *Config {
 			Idle:        60 * time.Second,
 			MinRate:     512,
 		},
-		Admin: Admin{Socket: "/run/proxyd/admin.sock", Listen: "127.0.0.1:9900"},
-		Log:   Log{Level: "info", Access: Access{Format: "json", Output: "stdout"}},
+		Admin:  Admin{Socket: "/run/proxyd/admin.sock", Listen: "127.0.0.1:9900"},
+		Policy: map[string]*Policy{},
+		Trace:  Trace{Sample: 0.01},
+		Log:    Log{Level: "info", Access: Access{Format: "json", Output: "stdout", Sample: 1, Redact: []string{"authorization", "cookie"}}},
 	}
 }
 
@@ -42,23 +44,25 @@ func timingPresets() map[string]Timing {
 
 func defaultVIP() *VIP { return &VIP{} }
 
-func defaultListener() *Listener { return &Listener{} }
+func defaultListener() *Listener { return &Listener{Unknown: "404"} }
 
 // defaultListeners are those of a file that defines none.
 func defaultListeners() map[string]*Listener {
-	return map[string]*Listener{"http": {Name: "http", Address: []string{":80"}}}
+	return map[string]*Listener{"http": {Name: "http", Address: []string{":80"}, Unknown: "404"}}
 }
 
 func defaultPool() *Pool {
 	return &Pool{
-		Balance: "round_robin",
-		Host:    "client",
+		Balance:  "round_robin",
+		Host:     "client",
+		Framing:  "as-sent",
+		Location: "rewrite",
 		Passive: Passive{
 			MaxFails:    3,
 			FailTimeout: 30 * time.Second,
 			On:          []string{"connect", "timeout", "502", "503", "504"},
 		},
-		Retry: Retry{Attempts: 2, Budget: 0.20},
+		Retry: Retry{Attempts: 2, Budget: 0.20, On: []string{"connect", "timeout"}},
 		Timeout: Timeout{
 			Connect: 5 * time.Second,
 			Send:    60 * time.Second,
@@ -76,6 +80,8 @@ func defaultServer() *Server { return &Server{Weight: 1} }
 
 func defaultCheck() *Check {
 	return &Check{
+		Type:     "http",
+		Method:   "GET",
 		Path:     "/",
 		Interval: 5 * time.Second,
 		Timeout:  2 * time.Second,
@@ -94,3 +100,31 @@ func defaultRespond() *Respond {
 }
 
 func defaultRedirect() *Redirect { return &Redirect{Status: 308} }
+
+func defaultQueue() *Queue { return &Queue{Size: 100, Wait: 2 * time.Second} }
+
+func defaultSticky() *Sticky { return &Sticky{Cookie: "srv"} }
+
+func defaultEject() *Eject { return &Eject{Max: 0.5} }
+
+func defaultBreaker() *Breaker { return &Breaker{Errors: 0.5, Open: 10 * time.Second} }
+
+func defaultPolicy() *Policy { return &Policy{} }
+
+func defaultExpires() *Expires { return &Expires{} }
+
+func defaultCompress() *Compress {
+	return &Compress{
+		Types: []string{"text/*", "application/json", "application/javascript", "application/xml", "application/wasm", "image/svg+xml", "+json", "+xml"},
+		Min:   1 << 10,
+		With:  []string{"zstd", "br", "gzip"},
+	}
+}
+
+func defaultFiles() *Files { return &Files{Index: []string{"index.html"}} }
+
+func defaultMirror() *Mirror { return &Mirror{Percent: 100} }
+
+func defaultRewrite() *Rewrite { return &Rewrite{} }
+
+func defaultRotate() *Rotate { return &Rotate{Size: 100 << 20, Keep: 7} }

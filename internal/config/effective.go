@@ -16,6 +16,9 @@ func (c *Config) Effective() string {
 	v := reflect.ValueOf(c).Elem()
 	for i := range v.NumField() {
 		section := v.Type().Field(i).Tag.Get("toml")
+		if section == "" || section == "-" {
+			continue
+		}
 		switch f := v.Field(i); f.Kind() {
 		case reflect.Struct:
 			writeTable(&b, "["+section+"]", f, c)
@@ -91,7 +94,7 @@ func unset(table reflect.Value, key string, f reflect.Value) bool {
 	switch f.Kind() {
 	case reflect.Pointer:
 		return f.IsNil()
-	case reflect.Slice:
+	case reflect.Slice, reflect.Map:
 		return f.Len() == 0
 	}
 	return false
@@ -127,6 +130,12 @@ func valueText(f reflect.Value) string {
 		return valueText(f.Elem())
 	case reflect.Slice:
 		return listText(f)
+	case reflect.Map:
+		words := []string{}
+		for _, name := range sortedMapKeys(f) {
+			words = append(words, bareKey(name)+" = "+valueText(f.MapIndex(reflect.ValueOf(name))))
+		}
+		return "{ " + join(words) + " }"
 	case reflect.Struct:
 		words := []string{}
 		for _, f := range fieldsOf(f) {

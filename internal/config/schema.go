@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// A field whose tag says tobe is in the schema and not built yet: unbuilt.go refuses its
+// key, and nothing reads it. Whoever builds it makes the tag toml.
+
 // A Config is one checked configuration with every default filled in. Parse makes it;
 // it is read-only from then on and may be shared.
 type Config struct {
@@ -16,9 +19,11 @@ type Config struct {
 	Listener map[string]*Listener `toml:"listener"`
 	Limits   Limits               `toml:"limits"`
 	Pool     map[string]*Pool     `toml:"pool"`
+	Policy   map[string]*Policy   `tobe:"policy"`
 	Route    []*Route             `toml:"route"`
 	Admin    Admin                `toml:"admin"`
 	Log      Log                  `toml:"log"`
+	Trace    Trace                `tobe:"trace"`
 
 	Name     string    `toml:"-"` // the file it was read from, for messages
 	Hash     string    `toml:"-"` // of all that must be equal on every node: not [node], cluster.bind, cluster.secret, [admin], [log]
@@ -29,6 +34,7 @@ type Config struct {
 type Node struct {
 	Name           string         `toml:"name"`            // its name in status, logs and vip.prefer; default: the hostname
 	State          string         `toml:"state"`           // directory for what must outlive a restart
+	Zone           string         `tobe:"zone"`            // where the node is, for zone-aware balancing; default: none
 	TrustedProxies []netip.Prefix `toml:"trusted_proxies"` // the only peers whose X-Forwarded-* and Forwarded fields are believed; default: nobody
 }
 
@@ -71,6 +77,7 @@ type Preempt struct {
 type Listener struct {
 	Name    string   `toml:"-"`
 	Address []string `toml:"address"` // one or a list; ":80" is both families; required
+	Unknown string   `tobe:"unknown"` // what a request that no route matches gets: 404, 421 or close
 }
 
 // Limits protect this node from its clients. Every default is on.
@@ -88,23 +95,33 @@ type Limits struct {
 
 // A Pool is servers that serve the same.
 type Pool struct {
-	Name    string   `toml:"-"`        // of an anonymous pool (route.to): "route:" and the route's name
-	Servers []string `toml:"servers"`  // short form, host:port with equal weights; Parse moves them into Server
-	Server  []Server `toml:"server"`   // long form: [{ addr, weight, backup }]
-	Balance string   `toml:"balance"`  // round_robin, least_conn or hash
-	HashKey string   `toml:"hash_key"` // of balance = "hash": ip, the client's address
-	Host    string   `toml:"host"`     // Host sent on: client (as the client sent it), server (the server's address), or a name
-	Passive Passive  `toml:"passive"`  // what real exchanges teach about a server
-	Check   *Check   `toml:"check"`    // active check, { } for all its defaults; nil: none
-	Retry   Retry    `toml:"retry"`    // of idempotent requests of which the client got no byte, on another server
-	Timeout Timeout  `toml:"timeout"`  // towards the servers
+	Name      string        `toml:"-"`               // of an anonymous pool (route.to): "route:" and the route's name
+	Servers   []string      `toml:"servers"`         // short form, host:port with equal weights; Parse moves them into Server
+	Server    []Server      `toml:"server"`          // long form: [{ addr, weight, backup }]
+	Balance   string        `toml:"balance"`         // round_robin, least_conn or hash
+	HashKey   string        `toml:"hash_key"`        // of balance = "hash": ip, the client's address
+	SlowStart time.Duration `tobe:"slow_start"`      // over which a server that is back or new gets its share; "0s": at once
+	MaxConns  int           `tobe:"max_conns"`       // exchanges at once on each server, of this node; 0: no limit
+	Queue     *Queue        `tobe:"queue"`           // where exchanges wait while every server has max_conns; default: they are refused
+	Sticky    *Sticky       `tobe:"sticky"`          // a signed cookie keeps a client at its server; nil: none
+	Eject     *Eject        `tobe:"eject"`           // outliers are left out for a while; nil: none
+	Breaker   *Breaker      `tobe:"breaker"`         // a server that mostly fails is not asked for a while; nil: none
+	Framing   string        `tobe:"request_framing"` // as-sent, or length: a chunked body is buffered and sent with Content-Length
+	Location  string        `tobe:"location"`        // rewrite: Location, Content-Location, Refresh and cookie Path that name a server name this proxy instead; or keep
+	Host      string        `toml:"host"`            // Host sent on: client (as the client sent it), server (the server's address), or a name
+	Passive   Passive       `toml:"passive"`         // what real exchanges teach about a server
+	Check     *Check        `toml:"check"`           // active check, { } for all its defaults; nil: none
+	Retry     Retry         `toml:"retry"`           // of idempotent requests of which the client got no byte, on another server
+	Timeout   Timeout       `toml:"timeout"`         // towards the servers
 }
 
 // A Server is one upstream of a pool.
 type Server struct {
-	Addr   string `toml:"addr"`   // host:port; required
-	Weight int    `toml:"weight"` // share of the requests, 1 to 1000
-	Backup bool   `toml:"backup"` // used only while no other server is up
+	Addr     string `toml:"addr"`      // host:port; required
+	Weight   int    `toml:"weight"`    // share of the requests, 1 to 1000
+	Backup   bool   `toml:"backup"`    // used only while no other server is up
+	Zone     string `tobe:"zone"`      // where the server is; a node prefers those of its own zone; default: none
+	MaxConns int    `tobe:"max_conns"` // exchanges at once on it; 0: the pool's max_conns
 }
 
 // Passive is what real exchanges teach about a server.
@@ -116,19 +133,29 @@ type Passive struct {
 
 // A Check asks a server for its health.
 type Check struct {
-	Path     string        `toml:"path"`     // of the GET request
-	Interval time.Duration `toml:"interval"` // between two checks of a server
-	Timeout  time.Duration `toml:"timeout"`  // shorter than interval; default: half the interval if that is less
-	Rise     int           `toml:"rise"`     // good checks until a server is up
-	Fall     int           `toml:"fall"`     // failed checks until it is down
-	Status   string        `toml:"status"`   // what is good: a list of codes and ranges
-	Host     string        `toml:"host"`     // Host of the check; default: the server's address
+	Type     string            `tobe:"type"`     // http, or tcp: a connection is enough, or what expect finds in the answer to send
+	Method   string            `tobe:"method"`   // of the request
+	Path     string            `toml:"path"`     // of the GET request
+	Interval time.Duration     `toml:"interval"` // between two checks of a server
+	Timeout  time.Duration     `toml:"timeout"`  // shorter than interval; default: half the interval if that is less
+	Rise     int               `toml:"rise"`     // good checks until a server is up
+	Fall     int               `toml:"fall"`     // failed checks until it is down
+	Status   string            `toml:"status"`   // what is good: a list of codes and ranges
+	Host     string            `toml:"host"`     // Host of the check; default: the server's address
+	Header   map[string]string `tobe:"header"`   // fields of the request
+	Body     string            `tobe:"body"`     // of the request
+	Match    string            `tobe:"match"`    // what the first 64 KiB of the answer's body must hold: a text, or "~" and a regular expression; default: anything
+	Port     int               `tobe:"port"`     // that is asked; 0: the server's own
+	Send     string            `tobe:"send"`     // of type tcp: what is sent first
+	Expect   string            `tobe:"expect"`   // of type tcp: a text, or "~" and a regular expression, which the first 64 KiB of the answer must hold
 }
 
 // Retry is for idempotent requests of which the client got no byte, on another server.
 type Retry struct {
-	Attempts int   `toml:"attempts"` // in all, the first included
-	Budget   Share `toml:"budget"`   // at most this share of the pool's requests
+	Attempts int           `toml:"attempts"` // in all, the first included
+	Budget   Share         `toml:"budget"`   // at most this share of the pool's requests
+	PerTry   time.Duration `tobe:"per_try"`  // until the answer's head, of each attempt; "0s": no limit but timeout.read
+	On       []string      `tobe:"on"`       // what is tried again: connect, timeout, and statuses of the server
 }
 
 // Timeout is the time-outs towards the servers of a pool.
@@ -140,27 +167,121 @@ type Timeout struct {
 	Idle    time.Duration `toml:"idle"`    // of an unused server connection
 }
 
+// Queue is where exchanges wait for a server that has room.
+type Queue struct {
+	Size int           `tobe:"size"` // how many may wait; more get 503
+	Wait time.Duration `tobe:"wait"` // how long one may wait; then 503
+}
+
+// Sticky keeps a client at its server by a signed cookie.
+type Sticky struct {
+	Cookie string        `tobe:"cookie"` // its name
+	TTL    time.Duration `tobe:"ttl"`    // how long the browser keeps it; "0s": until it is closed
+}
+
+// Eject leaves servers out that fail much more than the others of their pool.
+type Eject struct {
+	Max Share `tobe:"max"` // at most this share of the pool's servers is left out at once
+}
+
+// Breaker stops asking a server that mostly fails, and asks with one request after a while.
+type Breaker struct {
+	Errors Share         `tobe:"errors"` // of the last 10 s' attempts, 20 at least, that failed
+	Open   time.Duration `tobe:"open"`   // how long it is not asked
+}
+
+// A Policy is a bundle of settings that routes name in use.
+type Policy struct {
+	Name     string    `toml:"-"`
+	Headers  Headers   `tobe:"headers"`  // fields set, added and removed
+	Expires  *Expires  `tobe:"expires"`  // for how long good answers may be kept by clients and caches; nil: as the server says
+	Compress *Compress `tobe:"compress"` // answers are compressed as the client accepts it: true, or { types, min }; nil: not
+}
+
+// Headers are fields set (replacing those of the name), added and removed. Values may
+// hold {placeholders}.
+type Headers struct {
+	RequestSet     map[string]string `tobe:"request_set"`     // of the request to the server
+	RequestAdd     map[string]string `tobe:"request_add"`     // of the request to the server
+	RequestRemove  []string          `tobe:"request_remove"`  // of the client's request
+	ResponseSet    map[string]string `tobe:"response_set"`    // of the answer
+	ResponseAdd    map[string]string `tobe:"response_add"`    // of the answer
+	ResponseRemove []string          `tobe:"response_remove"` // of the server's answer
+}
+
+// Expires sets Expires and Cache-Control of answers with status 200, 201, 204, 206, 301,
+// 302, 303, 304, 307 and 308.
+type Expires struct {
+	After        time.Duration `tobe:"after"`         // from now
+	CacheControl string        `tobe:"cache_control"` // added behind max-age; default: nothing
+}
+
+// Compress says what is compressed.
+type Compress struct {
+	Types []string `tobe:"types"` // media types, "text/*" for all of a kind
+	Min   Size     `tobe:"min"`   // a shorter answer is left as it is
+	With  []string `tobe:"with"`  // zstd, br, gzip: what is offered, best first
+}
+
+// Trace is where spans go.
+type Trace struct {
+	OTLP   string `tobe:"otlp"`   // URL of a collector, OTLP over HTTP; "" turns tracing off
+	Sample Share  `tobe:"sample"` // of requests that come without a decision of a trusted proxy
+}
+
 // A Route says what is done with which requests. Exactly one of pool, to, respond and
 // redirect is given.
 type Route struct {
-	Name     string       `toml:"name"`     // label in metrics and logs, unique; default: host + path
-	Host     []string     `toml:"host"`     // one or a list: exact or "*.example.com"; default: any
-	Path     string       `toml:"path"`     // "/exact" or "/prefix/*", which is /prefix and what is below it; default: any
-	Listener []string     `toml:"listener"` // one or a list of names; default: every listener
-	Pool     string       `toml:"pool"`     // action: the [pool.NAME] that serves; of To: the anonymous pool
-	To       []string     `toml:"to"`       // action: servers of a pool without a name
-	Respond  *Respond     `toml:"respond"`  // action: answer without a server
-	Redirect *Redirect    `toml:"redirect"` // action: "https", an absolute URL, or { to, status }
-	Upgrade  []string     `toml:"upgrade"`  // protocols that may be upgraded to; [] allows none
-	Timeout  RouteTimeout `toml:"timeout"`  // of the whole exchange
-	Log      bool         `toml:"log"`      // false: not in the access log
-	Priority int          `toml:"priority"` // the higher goes first, only where two routes tie
-	Line     int          `toml:"-"`        // of its [[route]] in the file
+	Name        string            `toml:"name"`         // label in metrics and logs, unique; default: host + path
+	Host        []string          `toml:"host"`         // one or a list: exact or "*.example.com"; default: any
+	Path        string            `toml:"path"`         // "/exact" or "/prefix/*", which is /prefix and what is below it; default: any
+	Listener    []string          `toml:"listener"`     // one or a list of names; default: every listener
+	Method      []string          `tobe:"method"`       // one or a list; default: any. GET is HEAD too
+	Header      map[string]string `tobe:"header"`       // fields that must be there: the value, "~" and a regular expression, or "*" for any; default: none
+	Query       map[string]string `tobe:"query"`        // parameters that must be there: the value, "~" and a regular expression, or "*" for any; default: none
+	Client      []netip.Prefix    `tobe:"client"`       // where the client must be; default: anywhere
+	RegexFirst  bool              `tobe:"regex_first"`  // a matching regular expression goes before a prefix, as in nginx
+	Use         []string          `tobe:"use"`          // one or a list of policies
+	Pool        string            `toml:"pool"`         // action: the [pool.NAME] that serves; of To: the anonymous pool
+	To          []string          `toml:"to"`           // action: servers of a pool without a name
+	Respond     *Respond          `toml:"respond"`      // action: answer without a server
+	Redirect    *Redirect         `toml:"redirect"`     // action: "https", an absolute URL, or { to, status }
+	Split       map[string]int    `tobe:"split"`        // action: pools and their shares, sticky by client: { api = 95, api-v2 = 5 }
+	Files       *Files            `tobe:"files"`        // action: files of a directory
+	Mirror      *Mirror           `tobe:"mirror"`       // a copy of some requests goes to another pool, whose answers are dropped
+	StripPrefix string            `tobe:"strip_prefix"` // taken off the path before it goes to a server
+	Rewrite     *Rewrite          `tobe:"rewrite"`      // of the path, after strip_prefix
+	ErrorPages  map[string]string `tobe:"error_pages"`  // statuses, "502,503" or "5xx", and the file that is their answer's body: "file:/path"
+	Trailers    []string          `tobe:"trailers"`     // request and HTTP/1 trailers that are let through; default: none
+	Buffer      Size              `tobe:"buffer"`       // a request body up to this is read whole before a server is asked; "0B": streamed
+	Upgrade     []string          `toml:"upgrade"`      // protocols that may be upgraded to; [] allows none
+	Timeout     RouteTimeout      `toml:"timeout"`      // of the whole exchange
+	Log         bool              `toml:"log"`          // false: not in the access log
+	Priority    int               `toml:"priority"`     // the higher goes first, only where two routes tie
+	Line        int               `toml:"-"`            // of its [[route]] in the file
 }
 
 // RouteTimeout is of the whole exchange.
 type RouteTimeout struct {
 	Total time.Duration `toml:"total"` // from the request's head to the end of the answer; "0s": none
+}
+
+// Files answers from a directory.
+type Files struct {
+	Root  string   `tobe:"root"`  // absolute path of the directory; required
+	Index []string `tobe:"index"` // files that stand for their directory, the first that is there
+}
+
+// Mirror copies requests.
+type Mirror struct {
+	Pool    string `tobe:"pool"`    // that gets the copies; required
+	Percent int    `tobe:"percent"` // of the requests, 1 to 100
+}
+
+// Rewrite changes the path.
+type Rewrite struct {
+	From string `tobe:"from"` // "~" and a regular expression that the path must match; required
+	To   string `tobe:"to"`   // what it becomes, with $1 for groups; may have a query
 }
 
 // Respond answers without a server.
@@ -179,8 +300,9 @@ type Redirect struct {
 
 // Admin is how operators and their tools reach this node.
 type Admin struct {
-	Socket string `toml:"socket"` // what hactl speaks to; mode 0660
-	Listen string `toml:"listen"` // /metrics, /healthz, /readyz over TCP, read-only; "" turns it off
+	Metrics string `tobe:"metrics"` // /metrics, /healthz and /readyz alone on another address; "" turns it off
+	Socket  string `toml:"socket"`  // what hactl speaks to; mode 0660
+	Listen  string `toml:"listen"`  // /metrics, /healthz, /readyz over TCP, read-only; "" turns it off
 }
 
 // Log is what is written and where.
@@ -189,9 +311,19 @@ type Log struct {
 	Access Access `toml:"access"` // the access log: { format, output }, or false for none
 }
 
+// Rotate begins a new file when the old one is full.
+type Rotate struct {
+	Size Size `tobe:"size"` // of a file
+	Keep int  `tobe:"keep"` // old files kept
+}
+
 // Access is the access log: false, or { format, output }.
 type Access struct {
-	Off    bool   `toml:"-"`
-	Format string `toml:"format"` // json
-	Output string `toml:"output"` // stdout, or the absolute path of a file
+	Off    bool     `toml:"-"`
+	Format string   `toml:"format"` // json
+	Output string   `toml:"output"` // stdout, or the absolute path of a file
+	Sample Share    `tobe:"sample"` // of exchanges that went well; those with an error are always written
+	Redact []string `tobe:"redact"` // fields and query parameters whose values are hidden
+	Query  bool     `tobe:"query"`  // the query is in the log
+	Rotate *Rotate  `tobe:"rotate"` // a new file when the old one is full; nil: never
 }

@@ -32,7 +32,7 @@ func homeOf(name string) string {
 	var homes []string
 	for i := range schema.NumField() {
 		section := schema.Field(i).Tag.Get("toml")
-		if section == "-" {
+		if section == "" || section == "-" {
 			continue
 		}
 		header, table := "["+section+"]", schema.Field(i).Type

@@ -5,6 +5,8 @@
 package dataplane
 
 import (
+	"context"
+	"io"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -101,6 +103,24 @@ const (
 	Again                 // send the request (once more) to x.Server
 	Close                 // close the client's connection without an answer
 )
+
+// A BodyFilter sees, and may change, the bodies of one exchange on a Heavy route. The two
+// methods may run at once and do not write x.
+type BodyFilter interface {
+	// RequestBody returns what is sent to the server in place of r, or r itself. An error
+	// of the returned reader ends the exchange before the server has the whole body.
+	RequestBody(x *Exchange, r io.Reader) (io.Reader, error)
+	// ResponseBody returns what takes the server's body and writes to w what the client
+	// gets, or w itself. Closing it ends the body and closes w.
+	ResponseBody(x *Exchange, w io.WriteCloser) io.WriteCloser
+}
+
+// A Fetcher sends a request of our own to a server of a pool: the only way in which a
+// filter, a mirror or a check of another kind reaches one. The caller closes the
+// response's Read. ctx bounds the whole exchange.
+type Fetcher interface {
+	Fetch(ctx context.Context, pool string, q *Request, body []byte) (*Response, error)
+}
 
 // A Handler decides; an engine moves bytes and asks it. The calls for one exchange
 // are serialised. No method keeps a pointer into x.Request or x.Response after End.

@@ -16,13 +16,14 @@ type Exchange struct {
 	TLS      *tls.ConnectionState // nil for cleartext
 	ConnID   uint64               // unique in this process
 
-	Request    Request  // head; its slices are of a buffer that the exchange owns until End
-	Response   Response // of the server, or made here
-	Route      *Route   // set by Match
-	Server     *Server  // set by Begin and Retry
-	Attempt    int      // 1 for the first server
-	Replayable bool     // all of the request is still at hand, so that Retry may say Again
-	Sent       bool     // a byte of the request may have reached x.Server in this attempt
+	Request    Request      // head; its slices are of a buffer that the exchange owns until End
+	Response   Response     // of the server, or made here
+	Route      *Route       // set by Match
+	Filters    []BodyFilter // of the bodies, outermost for the client first; set by Begin, or by Respond for the answer's; Heavy routes only
+	Server     *Server      // set by Begin and Retry
+	Attempt    int          // 1 for the first server
+	Replayable bool         // all of the request is still at hand, so that Retry may say Again
+	Sent       bool         // a byte of the request may have reached x.Server in this attempt
 
 	Times Times
 	Bytes Bytes
@@ -71,6 +72,8 @@ func (x *Exchange) Reset() {
 	x.Attempt, x.Replayable, x.Sent = 0, false, false
 	x.Times, x.Bytes, x.Mark = Times{}, Bytes{}, Mark{}
 	x.Text, x.Resume = x.Text[:0], nil
+	clear(x.Filters)
+	x.Filters = x.Filters[:0]
 	x.Request.Reset()
 	x.Response.Reset()
 }

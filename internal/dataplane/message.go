@@ -1,6 +1,10 @@
 package dataplane
 
-import "bytes"
+import (
+	"bytes"
+	"io"
+	"os"
+)
 
 // FieldID is a header field name that some part of the data plane looks for, so that
 // it is compared once, by the parser.
@@ -137,11 +141,21 @@ type Response struct {
 	Header    Header // without framing fields when made here: the engine writes those
 	Length    int64  // of the body as framed; -1 if chunked or until the server closes
 	Chunked   bool
-	Close     bool   // the server will close its connection, or (made here) the client's is to be closed
-	NoBody    bool   // none follows whatever the fields say: HEAD, 1xx, 204, 304
-	Nominated bool   // as in Request
-	Body      []byte // of an answer made here
+	Close     bool // the server will close its connection, or (made here) the client's is to be closed
+	NoBody    bool // none follows whatever the fields say: HEAD, 1xx, 204, 304
+	Nominated bool // as in Request
+
+	// The body of an answer made here: one of these, or none.
+	Body []byte
+	File *FileSection  // the engine closes it
+	Read io.ReadCloser // of Length bytes, or -1; may block, so on a Heavy route only; the engine closes it
 }
 
-// Reset empties r, keeping the capacity of its header.
+// A FileSection is a part of an open file.
+type FileSection struct {
+	File       *os.File
+	From, Size int64
+}
+
+// Reset empties r, keeping the capacity of its header. It closes no body.
 func (r *Response) Reset() { *r = Response{Header: r.Header[:0]} }
