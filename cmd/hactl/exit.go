@@ -12,7 +12,8 @@ import (
 
 // The exit codes that scripts may rely on; 64 and above are those of sysexits.
 const (
-	exitDegraded    = 1
+	exitDegraded    = 1 // of status
+	exitDiffers     = 1 // of diff
 	exitFailed      = 2
 	exitUnreachable = 3 // of status alone
 	exitRefused     = 4

@@ -48,7 +48,7 @@ func root() *cobra.Command {
 		Long: `hactl shows and steers a proxyd cluster through the admin socket of the node it runs on.
 
 Exit codes: status gives 0 healthy, 1 degraded, 2 a VIP without a holder or with two,
-3 proxyd not reachable. Other commands give 0 done, 4 refused, 5 timed out, 64 wrong
+3 proxyd not reachable; diff gives 0 same, 1 differs. Other commands give 0 done, 4 refused, 5 timed out, 64 wrong
 usage, 69 proxyd not reachable, 77 no permission, 78 bad configuration, 1 anything else.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -57,7 +57,7 @@ usage, 69 proxyd not reachable, 77 no permission, 78 bad configuration, 1 anythi
 	}
 	cmd.PersistentFlags().StringVar(&o.socket, "socket", defaultSocket, "admin socket of proxyd")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	cmd.AddCommand(initCommand(), statusCommand(o), failoverCommand(o), reloadCommand(o), poolsCommand(o), configCommand(o), versionCommand(o))
+	cmd.AddCommand(initCommand(), statusCommand(o), failoverCommand(o), reloadCommand(o), diffCommand(o), poolsCommand(o), configCommand(o), versionCommand(o))
 	return cmd
 }
 

@@ -37,30 +37,3 @@ not hold yet is moved; without --to the best fit node takes them.`,
 	cmd.Flags().DurationVar(&wait, "timeout", 10*time.Second, "how long to wait for the new holder")
 	return cmd
 }
-
-func reloadCommand(o *options) *cobra.Command {
-	return &cobra.Command{
-		Use:   "reload",
-		Short: "Read the configuration file again",
-		Long: `reload reads the configuration file again. A file with an error changes nothing: what is
-wrong with it is printed, the old configuration keeps serving, and the exit code is 78.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := within(cmd, 30*time.Second)
-			defer cancel()
-			r, err := o.client().Reload(ctx)
-			if err != nil {
-				return err
-			}
-			for _, w := range r.Warnings {
-				fmt.Fprintln(cmd.ErrOrStderr(), w)
-			}
-			if !r.Changed {
-				fmt.Fprintf(cmd.OutOrStdout(), "configuration %s: nothing changed\n", r.Config)
-				return nil
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "configuration %s is in force\n", r.Config)
-			return nil
-		},
-	}
-}

@@ -109,13 +109,19 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// load reads and checks a configuration file.
-func load(file string) (*config.Config, error) {
+// read reads and checks a configuration file.
+func read(file string) (*config.Config, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fault{exitConfig, err}
+		return nil, err
 	}
-	c, err := config.Parse(file, data)
+	return config.Parse(file, data)
+}
+
+// load is read for a command line: warnings go to standard error, and a bad file has
+// an exit code.
+func load(file string) (*config.Config, error) {
+	c, err := read(file)
 	if err != nil {
 		return nil, fault{exitConfig, err}
 	}

@@ -90,11 +90,8 @@ func run(ctx context.Context, file string) error {
 
 	for s := range signals {
 		if s == syscall.SIGHUP {
-			if r, err := n.reload(); err != nil {
-				n.log.Error("reload refused, the old configuration keeps serving", "error", err)
-			} else {
-				n.log.Info("reloaded", "config", r.Config, "changed", r.Changed)
-			}
+			r, err := n.reload()
+			n.tell("SIGHUP", r, err)
 			continue
 		}
 		break

@@ -145,7 +145,11 @@ func (n *node) Config(context.Context) (string, error) {
 }
 
 // Reload implements control.Operator.
-func (n *node) Reload(context.Context) (*control.Reload, error) { return n.reload() }
+func (n *node) Reload(context.Context) (*control.Reload, error) {
+	r, err := n.reload()
+	n.tell("hactl", r, err)
+	return r, err
+}
 
 // Version implements control.Operator.
 func (n *node) Version(context.Context) (*control.Version, error) {

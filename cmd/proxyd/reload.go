@@ -12,18 +12,52 @@ import (
 func (n *node) reload() (*control.Reload, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	read, err := load(n.file)
+	next, err := read(n.file)
 	if err != nil {
 		n.plane.NoteRejected()
 		return nil, control.Invalid(err.Error())
 	}
-	c, fixed := config.Fixed(n.config, read)
-	r := &control.Reload{Config: c.Hash, Changed: len(config.Changes(n.config, c)) > 0, Warnings: []string{}}
-	for _, w := range fixed {
+	c, r := n.compare(next)
+	if err := n.take(c); err != nil {
+		return nil, control.Invalid(err.Error())
+	}
+	return r, nil
+}
+
+// tell logs how a reload went that cause asked for.
+func (n *node) tell(cause string, r *control.Reload, err error) {
+	if err != nil {
+		n.log.Error("reload refused, the old configuration keeps serving", "asked", cause, "error", err)
+		return
+	}
+	for _, w := range r.Warnings {
+		n.log.Warn("configuration", "warning", w)
+	}
+	n.log.Info("reloaded", "asked", cause, "config", r.Config, "changes", len(r.Changes), "first", r.Changes[:min(len(r.Changes), maxLogged)])
+}
+
+// maxLogged bounds how many changes of one reload are in the log line of it.
+const maxLogged = 10
+
+// compare returns what of a new configuration can be put in force now, and what that
+// changes. n.mu is held.
+func (n *node) compare(next *config.Config) (*config.Config, *control.Reload) {
+	c, fixed := config.Fixed(n.config, next)
+	r := &control.Reload{Config: c.Hash, Changes: config.Changes(n.config, c), Warnings: []string{}}
+	r.Changed = len(r.Changes) > 0
+	if r.Changes == nil {
+		r.Changes = []string{}
+	}
+	for _, w := range append(fixed, next.Warnings...) {
 		r.Warnings = append(r.Warnings, w.String())
 	}
+	return c, r
+}
+
+// take puts c in force. On error all is as before. n.mu is held.
+func (n *node) take(c *config.Config) error {
 	if err := n.plane.Apply(c); err != nil {
-		return nil, control.Invalid(err.Error())
+		return err
 	}
 	if err := n.recluster(c); err != nil {
 		// What was asked for is not there (an interface, a capability): all is as before.
@@ -31,10 +65,28 @@ func (n *node) reload() (*control.Reload, error) {
 		if back := n.plane.Apply(n.config); back != nil {
 			n.log.Error("the previous configuration could not be put back", "error", back)
 		}
-		return nil, control.Invalid(err.Error())
+		return err
 	}
 	n.level.Set(level(c.Log.Level))
 	n.config = c
+	return nil
+}
+
+// Diff implements control.Operator.
+func (n *node) Diff(_ context.Context, f control.File) (*control.Reload, error) {
+	var c *config.Config
+	var err error
+	if f.Text == "" {
+		c, err = read(n.file)
+	} else {
+		c, err = config.Parse(f.Name, []byte(f.Text))
+	}
+	if err != nil {
+		return nil, control.Invalid(err.Error())
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, r := n.compare(c)
 	return r, nil
 }
 

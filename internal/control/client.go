@@ -50,6 +50,10 @@ func (c *Client) Reload(ctx context.Context) (*Reload, error) {
 	return call[*Reload](ctx, c, "POST", "/v1/reload", nil)
 }
 
+func (c *Client) Diff(ctx context.Context, f File) (*Reload, error) {
+	return call[*Reload](ctx, c, "POST", "/v1/diff", f)
+}
+
 func (c *Client) Failover(ctx context.Context, f Failover) (*FailoverResult, error) {
 	return call[*FailoverResult](ctx, c, "POST", "/v1/failover", f)
 }

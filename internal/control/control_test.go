@@ -26,9 +26,12 @@ func (n *node) Status(context.Context) (*Status, error) {
 		Nodes: []NodeStatus{{Name: "edge-1", State: "up", Address: "10.0.0.1"}},
 		VIPs:  []VIPStatus{{Name: "public", Holder: &holder, Term: 7}}}, n.err
 }
-func (n *node) Pools(context.Context) ([]Pool, error)     { return []Pool{{Name: "web"}}, n.err }
-func (n *node) Config(context.Context) (string, error)    { return "[node]\n", n.err }
-func (n *node) Reload(context.Context) (*Reload, error)   { return &Reload{Config: "abc"}, n.err }
+func (n *node) Pools(context.Context) ([]Pool, error)   { return []Pool{{Name: "web"}}, n.err }
+func (n *node) Config(context.Context) (string, error)  { return "[node]\n", n.err }
+func (n *node) Reload(context.Context) (*Reload, error) { return &Reload{Config: "abc"}, n.err }
+func (n *node) Diff(_ context.Context, f File) (*Reload, error) {
+	return &Reload{Config: f.Name, Changes: []string{f.Text}}, n.err
+}
 func (n *node) Version(context.Context) (*Version, error) { return &Version{Version: "1"}, n.err }
 func (n *node) Failover(_ context.Context, f Failover) (*FailoverResult, error) {
 	n.asked = f

@@ -16,6 +16,8 @@ type Operator interface {
 	// Reload reads the configuration file again. On error the old one keeps serving and
 	// the error lists all that is wrong.
 	Reload(ctx context.Context) (*Reload, error)
+	// Diff tells what a reload would change if the file said this. Nothing is changed.
+	Diff(ctx context.Context, f File) (*Reload, error)
 	// Failover hands a VIP over (all that this cluster's holders have, if vip is "") to a
 	// node ("" for the best fit one) and returns when it is held there.
 	Failover(ctx context.Context, f Failover) (*FailoverResult, error)
@@ -94,11 +96,19 @@ type Server struct {
 	Reason   string `json:"reason,omitempty"` // why it is not up
 }
 
-// Reload is what a reload did.
+// Reload is what a reload did, or would do.
 type Reload struct {
-	Config   string   `json:"config"` // hash now in force
+	Config   string   `json:"config"` // hash now in force; of Diff the one that would be
 	Changed  bool     `json:"changed"`
+	Changes  []string `json:"changes"` // by key, one line each
 	Warnings []string `json:"warnings"`
+}
+
+// A File is a configuration that an operator has in hand. Without Text it is the node's
+// own file, as it is on the disk now.
+type File struct {
+	Name string `json:"name"` // absolute path, for messages and for what the text refers to
+	Text string `json:"text"`
 }
 
 // Failover is the wish to move a VIP.

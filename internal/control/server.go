@@ -18,8 +18,11 @@ import (
 	"time"
 )
 
-// maxBody bounds what an operator may send in one call, in bytes.
-const maxBody = 1 << 20
+// Bounds of what may be sent in one call, in bytes.
+const (
+	maxBody = 1 << 20
+	maxText = 48 << 20 // of a call that carries a configuration: 16 MiB of text, escaped
+)
 
 // Pages are what is shown besides the Operator's answers.
 type Pages struct {
@@ -42,6 +45,7 @@ func SocketHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 		io.WriteString(w, text)
 	})
 	mux.HandleFunc("POST /v1/reload", answer(log, func(ctx context.Context, _ struct{}) (*Reload, error) { return op.Reload(ctx) }))
+	mux.HandleFunc("POST /v1/diff", answerUpTo(maxText, log, op.Diff))
 	mux.HandleFunc("POST /v1/failover", answer(log, op.Failover))
 	return mux
 }
@@ -78,9 +82,14 @@ func readOnly(mux *http.ServeMux, op Operator, pages Pages, log *slog.Logger) {
 
 // answer makes a handler of one call: JSON in (an empty body is the zero value), JSON out.
 func answer[In, Out any](log *slog.Logger, call func(context.Context, In) (Out, error)) http.HandlerFunc {
+	return answerUpTo(maxBody, log, call)
+}
+
+// answerUpTo is answer for a body of at most limit bytes.
+func answerUpTo[In, Out any](limit int64, log *slog.Logger, call func(context.Context, In) (Out, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var in In
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, limit))
 		d.DisallowUnknownFields()
 		if err := d.Decode(&in); err != nil && !errors.Is(err, io.EOF) {
 			fail(w, Invalid(fmt.Sprintf("request body: %v", err)), log)

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"proxyd/internal/control"
+)
+
+// asProgram makes this test binary the program itself.
+const asProgram = "PROXYD_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// A program is a proxyd that runs as a process of its own, on loopback.
+type program struct {
+	*control.Client
+	t    *testing.T
+	file string
+	dir  string
+	cmd  *exec.Cmd
+	log  *output
+	done chan struct{}
+}
+
+// output keeps what a process writes. It is safe for concurrent use.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// launch writes a configuration, the text with [node] and [admin] added, and runs it.
+func launch(t *testing.T, text string) *program {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("end to end")
+	}
+	dir := t.TempDir()
+	p := &program{t: t, dir: dir, file: filepath.Join(dir, "proxyd.toml")}
+	p.write(text)
+	p.start()
+	t.Cleanup(func() {
+		p.stop()
+		if t.Failed() {
+			t.Logf("proxyd said:\n%s", p.log)
+		}
+	})
+	return p
+}
+
+// write replaces the configuration file at once.
+func (p *program) write(text string) {
+	p.t.Helper()
+	head := fmt.Sprintf("log.access = false\n[node]\nname = \"edge-1\"\nstate = %q\n[admin]\nsocket = %q\nlisten = \"\"\n", p.dir+"/state", p.dir+"/admin.sock")
+	if err := os.WriteFile(p.file+".new", []byte(head+text), 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.Rename(p.file+".new", p.file); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *program) start() {
+	p.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.cmd = exec.Command(self, "run", "-c", p.file)
+	p.cmd.Env = append(os.Environ(), asProgram+"=1")
+	p.log = &output{}
+	p.cmd.Stderr, p.cmd.Stdout = p.log, p.log
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.done = make(chan struct{})
+	go func() { // ends with the process
+		defer close(p.done)
+		_ = p.cmd.Wait()
+	}()
+	p.Client = control.Dial(p.dir + "/admin.sock")
+	p.eventually("proxyd is up", func() bool {
+		select {
+		case <-p.done:
+			p.t.Fatalf("proxyd ended:\n%s", p.log)
+		default:
+		}
+		_, err := p.Status(p.t.Context())
+		return err == nil && strings.Contains(p.log.String(), "proxyd is up")
+	})
+}
+
+func (p *program) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(10 * time.Second):
+		_ = p.cmd.Process.Kill()
+		<-p.done
+	}
+}
+
+// eventually waits for a state of another process.
+func (p *program) eventually(what string, ok func() bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("not within 20 s: %s\n%s", what, p.log)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// metric returns the value of the line of the metrics page that begins with series.
+func (p *program) metric(series string) float64 {
+	p.t.Helper()
+	page, err := p.Metrics(p.t.Context())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for line := range strings.Lines(page) {
+		if rest, ok := strings.CutPrefix(line, series+" "); ok {
+			v, err := strconv.ParseFloat(strings.TrimSpace(rest), 64)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			return v
+		}
+	}
+	p.t.Fatalf("no metric %s", series)
+	return 0
+}
+
+// port returns a port of loopback that nobody has now.
+func port(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// get asks once and returns the status and the body.
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
