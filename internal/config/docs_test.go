@@ -31,6 +31,26 @@ func TestExamplesAreValid(t *testing.T) {
 	}
 }
 
+// Each example in the text of the documentation is a valid file of its own.
+func TestExamplesInPoliciesAreValid(t *testing.T) {
+	const name = "../../docs/POLICIES.md"
+	blocks := strings.Split(string(mustRead(name)), "```toml\n")[1:]
+	if len(blocks) == 0 {
+		t.Fatal("no examples")
+	}
+	for _, block := range blocks {
+		text, _, _ := strings.Cut(block, "```")
+		c, err := testHost().Parse(name, []byte(text))
+		if err != nil {
+			t.Errorf("%s\n%v", text, err)
+			continue
+		}
+		for _, w := range c.Warnings {
+			t.Errorf("%s\n%v", text, w)
+		}
+	}
+}
+
 // The example with every key must have every key.
 func TestFullExampleIsFull(t *testing.T) {
 	text := string(mustRead("../../docs/examples/full.toml"))
@@ -204,7 +224,7 @@ func valueKind(t reflect.Type) string {
 func documentUnbuilt() string {
 	var b strings.Builder
 	b.WriteString("\n# Not built yet\n\nThese keys are part of the schema and refused by this version.\n\n| table | keys |\n|---|---|\n")
-	for _, table := range []string{"", "node", "cluster", "vip.*", "listener.*", "pool.*", "pool.*.server", "pool.*.check", "pool.*.retry", "route", "admin", "log.access"} {
+	for _, table := range []string{"", "node", "cluster", "vip.*", "listener.*", "pool.*", "pool.*.server", "pool.*.check", "pool.*.retry", "policy.*", "route", "admin", "log.access"} {
 		header := "[" + strings.ReplaceAll(table, "*", "NAME") + "]"
 		switch table {
 		case "":

@@ -87,6 +87,8 @@ func unset(table reflect.Value, key string, f reflect.Value) bool {
 		return v == ""
 	case netip.AddrPort:
 		return !v.IsValid()
+	case Headers:
+		return f.IsZero()
 	case []string:
 		// The lists that have a default are shown when they are empty.
 		return len(v) == 0 && key != "upgrade" && key != "on"

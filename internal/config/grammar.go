@@ -298,3 +298,15 @@ func statusList(s string) bool {
 	}
 	return true
 }
+
+// fieldName says whether s may be the name of a header field (RFC 9110, 5.1).
+func fieldName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !letter && !strings.Contains("!#$%&'*+-.^_`|~", string(rune(c))) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 100
+}

@@ -18,6 +18,7 @@ func (d *decoder) check(c *Config) {
 	d.checkListeners(c)
 	d.checkLimits(&c.Limits)
 	d.checkPools(c)
+	d.checkPolicies(c)
 	d.checkRoutes(c)
 	d.checkOperation(c)
 }

@@ -19,7 +19,7 @@ type Config struct {
 	Listener map[string]*Listener `toml:"listener"`
 	Limits   Limits               `toml:"limits"`
 	Pool     map[string]*Pool     `toml:"pool"`
-	Policy   map[string]*Policy   `tobe:"policy"`
+	Policy   map[string]*Policy   `toml:"policy"`
 	Route    []*Route             `toml:"route"`
 	Admin    Admin                `toml:"admin"`
 	Log      Log                  `toml:"log"`
@@ -190,23 +190,24 @@ type Breaker struct {
 	Open   time.Duration `tobe:"open"`   // how long it is not asked
 }
 
-// A Policy is a bundle of settings that routes name in use.
+// A Policy is a bundle of settings that routes name in use. Of several, restrictions add
+// up, a setting of a later one overrides that of an earlier one, and headers merge.
 type Policy struct {
 	Name     string    `toml:"-"`
-	Headers  Headers   `tobe:"headers"`  // fields set, added and removed
+	Headers  Headers   `toml:"headers"`  // fields set, added and removed
 	Expires  *Expires  `tobe:"expires"`  // for how long good answers may be kept by clients and caches; nil: as the server says
 	Compress *Compress `tobe:"compress"` // answers are compressed as the client accepts it: true, or { types, min }; nil: not
 }
 
-// Headers are fields set (replacing those of the name), added and removed. Values may
-// hold {placeholders}.
+// Headers are fields removed, set (which replaces those of the name) and added, in this
+// order. Values may hold {placeholders}.
 type Headers struct {
-	RequestSet     map[string]string `tobe:"request_set"`     // of the request to the server
-	RequestAdd     map[string]string `tobe:"request_add"`     // of the request to the server
-	RequestRemove  []string          `tobe:"request_remove"`  // of the client's request
-	ResponseSet    map[string]string `tobe:"response_set"`    // of the answer
-	ResponseAdd    map[string]string `tobe:"response_add"`    // of the answer
-	ResponseRemove []string          `tobe:"response_remove"` // of the server's answer
+	RequestSet     map[string]string `toml:"request_set"`     // of the request to the server
+	RequestAdd     map[string]string `toml:"request_add"`     // of the request to the server
+	RequestRemove  []string          `toml:"request_remove"`  // of the client's request
+	ResponseSet    map[string]string `toml:"response_set"`    // of the answer
+	ResponseAdd    map[string]string `toml:"response_add"`    // of the answer
+	ResponseRemove []string          `toml:"response_remove"` // of the server's answer
 }
 
 // Expires sets Expires and Cache-Control of answers with status 200, 201, 204, 206, 301,
@@ -241,7 +242,7 @@ type Route struct {
 	Query       map[string]string `tobe:"query"`        // parameters that must be there: the value, "~" and a regular expression, or "*" for any; default: none
 	Client      []netip.Prefix    `tobe:"client"`       // where the client must be; default: anywhere
 	RegexFirst  bool              `tobe:"regex_first"`  // a matching regular expression goes before a prefix, as in nginx
-	Use         []string          `tobe:"use"`          // one or a list of policies
+	Use         []string          `toml:"use"`          // one or a list of policies, in the order in which they count
 	Pool        string            `toml:"pool"`         // action: the [pool.NAME] that serves; of To: the anonymous pool
 	To          []string          `toml:"to"`           // action: servers of a pool without a name
 	Respond     *Respond          `toml:"respond"`      // action: answer without a server

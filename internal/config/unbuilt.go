@@ -11,7 +11,7 @@ import (
 func unbuiltKeys(table string) []string {
 	switch table {
 	case "":
-		return []string{"include", "track", "tls", "cert", "acme", "policy", "cache", "stream", "discover", "trace"}
+		return []string{"include", "track", "tls", "cert", "acme", "cache", "stream", "discover", "trace"}
 	case "node":
 		return []string{"zone", "region"}
 	case "cluster":
@@ -29,8 +29,11 @@ func unbuiltKeys(table string) []string {
 		return []string{"type", "method", "header", "body", "match", "port", "send", "expect", "tls"}
 	case "pool.*.retry":
 		return []string{"per_try", "on"}
+	case "policy.*":
+		return []string{"expires", "compress", "allow", "deny", "conns", "rate", "ban", "waf", "basic", "jwt", "forward",
+			"cors", "cache"}
 	case "route":
-		return []string{"use", "split", "mirror", "files", "rewrite", "strip_prefix", "method", "header", "query",
+		return []string{"split", "mirror", "files", "rewrite", "strip_prefix", "method", "header", "query",
 			"client", "regex_first", "error_pages", "trailers", "buffer", "client_cert"}
 	case "admin":
 		return []string{"metrics", "tokens"}

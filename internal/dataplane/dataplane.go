@@ -104,6 +104,16 @@ const (
 	Close                 // close the client's connection without an answer
 )
 
+// A RequestFilter is a policy's part in a request. It sees the head after what belongs
+// to one hop is stripped, and before a server is found. Answer means that it made
+// x.Response, or set x.Mark.Reason to the word of a cause and left the answer to the plane
+// (x.Response.Status is 0). On a light route it never blocks.
+type RequestFilter interface{ Request(x *Exchange) Verdict }
+
+// A ResponseFilter is a policy's part in an answer of x.Server or one made here. Next lets
+// it go on; Answer is as for a RequestFilter.
+type ResponseFilter interface{ Response(x *Exchange) Verdict }
+
 // A BodyFilter sees, and may change, the bodies of one exchange on a Heavy route. The two
 // methods may run at once and do not write x.
 type BodyFilter interface {

@@ -36,12 +36,26 @@ type Exchange struct {
 
 // Mark is the handler's own note on an exchange.
 type Mark struct {
-	ClientIP netip.Addr // found through trusted proxies
-	Reason   string     // why the answer was made here, for log and metrics
-	Local    bool       // the answer was made here
-	Pick     any        // what the pool wants to know again when the attempt ends; nil between attempts
-	Answered bool       // Respond has seen the answer of Pick
-	Tried    [4]*Server // servers that failed, so that none is tried twice
+	ClientIP  netip.Addr // found through trusted proxies
+	Scheme    []byte     // http or https, as the client asked; likewise
+	Authority []byte     // the host and port that the client asked for; likewise. Empty if HTTP/1.0 named none
+	RequestID []byte     // by which the exchange is found again in logs; empty if there are none
+	Trace     Trace      // of which distributed trace the exchange is part
+	Reason    string     // why the answer was made here, for log and metrics
+	Local     bool       // the answer was made here
+	Pick      any        // what the pool wants to know again when the attempt ends; nil between attempts
+	Answered  bool       // Respond has seen the answer of Pick
+	Tried     [4]*Server // servers that failed, so that none is tried twice
+}
+
+// A Trace is the place of an exchange in a distributed trace (W3C Trace Context). Its zero
+// value is none.
+type Trace struct {
+	On      bool
+	Sampled bool     // whoever began the trace, or we, wants spans of it
+	ID      [16]byte // of the trace
+	Parent  [8]byte  // the span of the trusted proxy that sent the request; zero if the trace begins here
+	Span    [8]byte  // ours, which the server is told as its parent
 }
 
 // Times are when things happened; zero if they did not.

@@ -2,6 +2,14 @@ package http1
 
 import "proxyd/internal/dataplane"
 
+// Identify finds the id of a field name.
+func Identify(name []byte) dataplane.FieldID {
+	if len(name) == 0 {
+		return dataplane.Other
+	}
+	return identify(name)
+}
+
 // identify finds a field name, which is a token, among those that are known.
 func identify(name []byte) dataplane.FieldID {
 	if len(name) >= len(names) {

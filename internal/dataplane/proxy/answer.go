@@ -124,3 +124,21 @@ func (p *Plane) refuse(x *dataplane.Exchange, word string) dataplane.Verdict {
 	}
 	return dataplane.Answer
 }
+
+// filtered is what a filter's verdict comes to: an answer that it left to us is made.
+func (p *Plane) filtered(x *dataplane.Exchange, v dataplane.Verdict) dataplane.Verdict {
+	if v == dataplane.Answer && x.Response.Status == 0 {
+		return p.refuse(x, x.Mark.Reason)
+	}
+	return v
+}
+
+// finish lets the policies see an answer made here.
+func (p *Plane) finish(x *dataplane.Exchange, r *compiledRoute) {
+	for _, f := range r.filters.Response {
+		if v := f.Response(x); v != dataplane.Next {
+			p.filtered(x, v)
+			return
+		}
+	}
+}

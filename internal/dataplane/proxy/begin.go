@@ -25,6 +25,14 @@ var (
 // fixed: strip, decide, add.
 func (p *Plane) Begin(x *dataplane.Exchange) dataplane.Verdict {
 	s, r := of(x)
+	v := p.begin(x, s, r)
+	if v == dataplane.Answer {
+		p.finish(x, r)
+	}
+	return v
+}
+
+func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) dataplane.Verdict {
 	q := &x.Request
 	seen := s.origin(x)
 	upgrade := r.WebSocket && q.WebSocket // S11: nothing else is upgraded to
@@ -38,6 +46,13 @@ func (p *Plane) Begin(x *dataplane.Exchange) dataplane.Verdict {
 		return p.refuse(x, "options")
 	case q.Length > r.BodyBytes:
 		return p.refuse(x, "too_large")
+	}
+	for _, f := range r.filters.Request {
+		if v := f.Request(x); v != dataplane.Next {
+			return p.filtered(x, v)
+		}
+	}
+	switch {
 	case r.answer != nil:
 		return r.answer.give(x)
 	case r.redirect != nil:

@@ -10,6 +10,7 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/filter"
 	"proxyd/internal/dataplane/route"
 	"proxyd/internal/dataplane/upstream"
 )
@@ -27,7 +28,7 @@ const (
 
 // compile makes a snapshot of c. It opens nothing, starts nothing and changes nothing
 // of old (nil for the first), so whatever goes wrong here leaves no trace.
-func compile(c *config.Config, old *snapshot, listeners int) (*snapshot, error) {
+func compile(c *config.Config, old *snapshot, listeners int, now func() time.Time) (*snapshot, error) {
 	s := &snapshot{
 		generation: 1,
 		conf:       c,
@@ -60,8 +61,9 @@ func compile(c *config.Config, old *snapshot, listeners int) (*snapshot, error) 
 	if s.table, err = route.New(c.Route); err != nil {
 		wrong = append(wrong, err)
 	}
+	env := filter.Env{Node: c.Node.Name, Now: now}
 	for i, conf := range c.Route {
-		r, err := s.compileRoute(conf, i)
+		r, err := s.compileRoute(conf, i, env)
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("route %q: %w", conf.Name, err))
 			continue
@@ -86,7 +88,7 @@ func compile(c *config.Config, old *snapshot, listeners int) (*snapshot, error) 
 	return s, nil
 }
 
-func (s *snapshot) compileRoute(conf *config.Route, index int) (*compiledRoute, error) {
+func (s *snapshot) compileRoute(conf *config.Route, index int, env filter.Env) (*compiledRoute, error) {
 	r := &compiledRoute{Route: dataplane.Route{
 		Name:      conf.Name,
 		Pool:      conf.Pool,
@@ -95,6 +97,9 @@ func (s *snapshot) compileRoute(conf *config.Route, index int) (*compiledRoute, 
 		Log:       conf.Log,
 		Index:     index,
 	}}
+	if err := s.usePolicies(r, conf, env); err != nil {
+		return nil, err
+	}
 	switch {
 	case conf.Respond != nil:
 		r.answer = configured(conf.Respond)
@@ -113,6 +118,20 @@ func (s *snapshot) compileRoute(conf *config.Route, index int) (*compiledRoute, 
 		r.followPool()
 	}
 	return r, nil
+}
+
+// usePolicies gives a route the filters of its policies.
+func (s *snapshot) usePolicies(r *compiledRoute, conf *config.Route, env filter.Env) (err error) {
+	policies := make([]*config.Policy, len(conf.Use))
+	for i, name := range conf.Use {
+		if policies[i] = s.conf.Policy[name]; policies[i] == nil {
+			return fmt.Errorf("policy %q is not defined", name)
+		}
+	}
+	env.Route = conf.Name
+	r.filters, err = filter.New(policies, env)
+	r.Heavy = r.filters.Heavy
+	return err
 }
 
 // followPool copies what the pool's configuration says about the way to its servers.

@@ -30,7 +30,7 @@ type origin struct {
 	port   []byte // that the client connected to
 }
 
-// origin finds the client and sets x.Mark.ClientIP. Only what a trusted proxy says is
+// origin finds the client and sets what x.Mark has of it. Only what a trusted proxy says is
 // believed (B3): then the client is the first address from the right that is not
 // trusted itself.
 func (s *snapshot) origin(x *dataplane.Exchange) origin {
@@ -43,6 +43,7 @@ func (s *snapshot) origin(x *dataplane.Exchange) origin {
 	if s.trusts(peer) {
 		s.believe(x, &o)
 	}
+	x.Mark.Scheme, x.Mark.Authority = o.scheme, o.host
 	return o
 }
 

@@ -117,7 +117,7 @@ func (p *Plane) apply(c *config.Config) error {
 	}
 	doors := wanted(c, &p.listeners)
 	old := p.current.Load()
-	s, err := compile(c, old, len(p.listeners.list()))
+	s, err := compile(c, old, len(p.listeners.list()), p.opt.Now)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,9 @@ func (p *Plane) Retry(x *dataplane.Exchange, err error) dataplane.Verdict {
 	if word == "" {
 		return dataplane.Close
 	}
-	return p.refuse(x, word)
+	p.refuse(x, word)
+	p.finish(x, r)
+	return dataplane.Answer
 }
 
 // blame returns the word for what went wrong ("" if there is nobody left to tell) and

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -30,7 +31,7 @@ func BenchmarkCompile(b *testing.B) {
 			c := large(n, 100)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := compile(c, nil, 2); err != nil {
+				if _, err := compile(c, nil, 2, time.Now); err != nil {
 					b.Fatal(err)
 				}
 			}

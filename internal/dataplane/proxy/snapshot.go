@@ -7,6 +7,7 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/filter"
 	"proxyd/internal/dataplane/route"
 	"proxyd/internal/dataplane/upstream"
 )
@@ -29,6 +30,7 @@ type snapshot struct {
 type compiledRoute struct {
 	dataplane.Route
 	counters *routeCounters
+	filters  filter.Set
 
 	pool     *upstream.Pool
 	host     hostRule

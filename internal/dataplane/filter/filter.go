@@ -1,0 +1,50 @@
+// Package filter is what the policies of a route do with its requests and answers. Each
+// policy is one file; New sorts those of a route into the fixed order of the stages.
+package filter
+
+import (
+	"time"
+
+	"proxyd/internal/config"
+	"proxyd/internal/dataplane"
+)
+
+// A Set is the filters of one route, in the order in which they are asked. Its zero value
+// does nothing. It is immutable.
+type Set struct {
+	Request  []dataplane.RequestFilter
+	Response []dataplane.ResponseFilter
+	Stages   []string // what the filters are, in the order of the stages, for people
+	Heavy    bool     // a filter may block or looks into bodies
+}
+
+// Env is what filters need to know of the node and the route.
+type Env struct {
+	Node, Route string
+	Now         func() time.Time
+}
+
+// New returns the filters of a route that uses the policies, in that order. Whatever that
+// order is, the stages are these: request headers, (a server), response headers.
+func New(policies []*config.Policy, env Env) (Set, error) {
+	var s Set
+	var asked, answered edit
+	for _, p := range policies {
+		h := &p.Headers
+		if err := asked.merge(h.RequestRemove, h.RequestSet, h.RequestAdd, config.RequestPieces, env); err != nil {
+			return s, err
+		}
+		if err := answered.merge(h.ResponseRemove, h.ResponseSet, h.ResponseAdd, config.ResponsePieces, env); err != nil {
+			return s, err
+		}
+	}
+	if !asked.empty() {
+		s.Request = append(s.Request, requestHeaders{asked})
+		s.Stages = append(s.Stages, "request headers")
+	}
+	if !answered.empty() {
+		s.Response = append(s.Response, responseHeaders{answered})
+		s.Stages = append(s.Stages, "response headers")
+	}
+	return s, nil
+}

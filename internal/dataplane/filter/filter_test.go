@@ -1,0 +1,93 @@
+package filter
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"proxyd/internal/config"
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/http1"
+)
+
+// fields makes a header of "Name: value" lines.
+func fields(lines ...string) (h dataplane.Header) {
+	for _, l := range lines {
+		name, value, _ := strings.Cut(l, ": ")
+		h.Add(http1.Identify([]byte(name)), []byte(name), []byte(value))
+	}
+	return h
+}
+
+func lines(h dataplane.Header) (out []string) {
+	for _, f := range h {
+		out = append(out, string(f.Name)+": "+string(f.Value))
+	}
+	return out
+}
+
+func TestHeadersMerge(t *testing.T) {
+	for _, c := range []struct {
+		why      string
+		policies []config.Headers
+		want     []string
+	}{
+		{"nothing", nil, []string{"Server: s", "X-A: 1", "X-A: 2"}},
+		{"set replaces all of the name", []config.Headers{{ResponseSet: map[string]string{"x-a": "3"}}}, []string{"Server: s", "x-a: 3"}},
+		{"add keeps them", []config.Headers{{ResponseAdd: map[string]string{"X-A": "3"}}}, []string{"Server: s", "X-A: 1", "X-A: 2", "X-A: 3"}},
+		{"remove", []config.Headers{{ResponseRemove: []string{"SERVER"}}}, []string{"X-A: 1", "X-A: 2"}},
+		{"set overrides set", []config.Headers{{ResponseSet: map[string]string{"X-A": "3", "X-B": "3"}}, {ResponseSet: map[string]string{"X-A": "4"}}}, []string{"Server: s", "X-B: 3", "X-A: 4"}},
+		{"adds add up", []config.Headers{{ResponseAdd: map[string]string{"X-B": "3"}}, {ResponseAdd: map[string]string{"X-B": "4"}}}, []string{"Server: s", "X-A: 1", "X-A: 2", "X-B: 3", "X-B: 4"}},
+		{"a later policy removes what an earlier one sets", []config.Headers{{ResponseSet: map[string]string{"X-A": "3"}}, {ResponseRemove: []string{"X-A"}}}, []string{"Server: s"}},
+		{"a later policy sets what an earlier one removes", []config.Headers{{ResponseRemove: []string{"X-A"}}, {ResponseSet: map[string]string{"X-A": "3"}}}, []string{"Server: s", "X-A: 3"}},
+		{"an empty value is no field", []config.Headers{{ResponseSet: map[string]string{"X-A": "{header.None}"}}}, []string{"Server: s"}},
+	} {
+		var policies []*config.Policy
+		for _, h := range c.policies {
+			policies = append(policies, &config.Policy{Headers: h})
+		}
+		s, err := New(policies, Env{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := &dataplane.Exchange{Response: dataplane.Response{Header: fields("Server: s", "X-A: 1", "X-A: 2")}}
+		for _, f := range s.Response {
+			f.Response(x)
+		}
+		if d := cmp.Diff(c.want, lines(x.Response.Header)); d != "" {
+			t.Errorf("%s: %s", c.why, d)
+		}
+	}
+}
+
+func TestStagesHaveOneOrder(t *testing.T) {
+	s, err := New([]*config.Policy{
+		{Headers: config.Headers{ResponseRemove: []string{"Server"}}},
+		{Headers: config.Headers{RequestRemove: []string{"Cookie"}}},
+	}, Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"request headers", "response headers"}, s.Stages); d != "" {
+		t.Error(d)
+	}
+}
+
+// Whatever a client sends, no value of ours has a control character but tab.
+func FuzzValue(f *testing.F) {
+	f.Add("{uri} {header.X} {{x} {query}", "/a", "b=c", "v")
+	f.Add("{header.X}", "/", "\r\nSet-Cookie: x", "\x00")
+	f.Fuzz(func(t *testing.T, text, path, query, field string) {
+		pieces, err := config.ResponsePieces(text)
+		if err != nil || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			return
+		}
+		v := newValue(pieces, Env{Node: "n", Route: "r"})
+		x := &dataplane.Exchange{Listener: &dataplane.Listener{Name: "l"}, Request: dataplane.Request{Path: []byte(path), Query: []byte(query), Header: fields("X: " + field)}}
+		out, ok := v.of(x)
+		if ok && strings.ContainsFunc(string(out), func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+			t.Errorf("%q gives %q", text, out)
+		}
+	})
+}

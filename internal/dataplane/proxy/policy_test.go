@@ -1,0 +1,106 @@
+package proxy
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"proxyd/internal/config"
+	"proxyd/internal/dataplane"
+)
+
+// use is base with policies, which its one route uses in that order.
+func use(policies ...*config.Policy) *config.Config {
+	c := base()
+	c.Policy = map[string]*config.Policy{}
+	for _, p := range policies {
+		c.Policy[p.Name] = p
+		c.Route[0].Use = append(c.Route[0].Use, p.Name)
+	}
+	return c
+}
+
+func headers(name string, h config.Headers) *config.Policy {
+	return &config.Policy{Name: name, Headers: h}
+}
+
+func TestPolicyHeadersCannotBeNamedAway(t *testing.T) { // B2
+	p, _ := start(t, use(headers("edge", config.Headers{RequestSet: map[string]string{"X-User": "proxyd"}})))
+	x := with(get("h", "/"), "Connection: X-User, Cookie", "X-User: admin", "Cookie: a=b")
+	x.Request.Nominated = true
+	begin(p, x)
+	if got := header(x.Request.Header); got[1] != "X-User: proxyd" || slices.Contains(got, "Cookie: a=b") {
+		t.Errorf("sent on %q", got)
+	}
+	respond(p, x, 200)
+}
+
+func TestPolicyHeadersOfBothHeads(t *testing.T) {
+	p, _ := start(t, use(headers("edge", config.Headers{
+		RequestSet:     map[string]string{"X-Region": "eu", "X-Was": "{header.X-Region}"},
+		RequestRemove:  []string{"Accept-Encoding"},
+		ResponseAdd:    map[string]string{"X-Served-By": "{node} {route} {status} {scheme}://{host}{uri} {client}"},
+		ResponseRemove: []string{"server"},
+	})))
+	x := with(get("h", "/a"), "X-Region: us", "Accept-Encoding: br")
+	x.Request.Query = []byte("b=c")
+	begin(p, x)
+	if d := cmp.Diff([]string{"Host: h", "X-Region: eu", "X-Was: us"}, header(x.Request.Header)[:3]); d != "" {
+		t.Error(d)
+	}
+	x.Response.Header.Add(dataplane.ServerField, []byte("Server"), []byte("inside/1.0"))
+	respond(p, x, 200)
+	if d := cmp.Diff([]string{"X-Served-By: edge-1 all 200 http://h/a?b=c 198.51.100.9", "Via: 1.1 proxyd"}, header(x.Response.Header)); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestPolicyHeadersAreOnAnswersMadeHere(t *testing.T) {
+	c := use(headers("edge", config.Headers{ResponseSet: map[string]string{"X-Frame-Options": "DENY"}}))
+	c.Route[0].Pool = ""
+	c.Route[0].Respond = &config.Respond{Body: "hello"}
+	c.Route = append(c.Route, &config.Route{Name: "none", Path: "/none", Pool: "none", Use: []string{"edge"}})
+	c.Pool["none"] = pool("none")
+	p, _ := start(t, c)
+	for path, status := range map[string]int{"/": 200, "/none": 503} {
+		x := get("h", path)
+		begin(p, x)
+		if got := header(x.Response.Header); x.Response.Status != status || !slices.Contains(got, "X-Frame-Options: DENY") {
+			t.Errorf("%s: answered %d %q", path, x.Response.Status, got)
+		}
+		p.End(x, nil)
+	}
+}
+
+func TestAValueThatBreaksOutIsNeverSent(t *testing.T) { // B1
+	for why, h := range map[string]config.Headers{
+		"request":  {RequestSet: map[string]string{"X-A": "{header.X-Evil}"}},
+		"response": {ResponseSet: map[string]string{"X-A": "{query}"}},
+	} {
+		p, _ := start(t, use(headers("edge", h)))
+		x := with(get("h", "/"), "X-Evil: a\r\nSet-Cookie: b=c")
+		x.Request.Query = []byte("a\x00b")
+		v := begin(p, x)
+		if why == "response" {
+			v = respond(p, x, 200)
+		}
+		if v != dataplane.Answer || x.Response.Status != 500 || x.Mark.Reason != "template" || !x.Mark.Local {
+			t.Errorf("%s: verdict %v, status %d, reason %q", why, v, x.Response.Status, x.Mark.Reason)
+		}
+		p.End(x, nil)
+	}
+}
+
+func TestPoliciesCostNoAllocation(t *testing.T) {
+	p, _ := start(t, use(headers("edge", config.Headers{
+		RequestSet:  map[string]string{"X-Region": "eu", "X-From": "{client}"},
+		ResponseSet: map[string]string{"X-Path": "{uri}"},
+	})))
+	x := plain()
+	request, response := slices.Clone(x.Request.Header), dataplane.Header{{Name: []byte("Content-Type"), Value: []byte("text/plain")}}
+	run(p, x, request, response)
+	if n := testing.AllocsPerRun(2000, func() { run(p, x, request, response) }); n > 0.1 {
+		t.Errorf("an exchange with policies allocates %v times", n)
+	}
+}
