@@ -61,8 +61,7 @@ func (n *node) take(c *config.Config) error {
 	}
 	if err := n.recluster(c); err != nil {
 		// What was asked for is not there (an interface, a capability): all is as before.
-		n.plane.NoteRejected()
-		if back := n.plane.Apply(n.config); back != nil {
+		if back := n.plane.RollBack(n.config); back != nil {
 			n.log.Error("the previous configuration could not be put back", "error", back)
 		}
 		return err

@@ -64,6 +64,7 @@ type Server struct {
 	addr    atomic.Pointer[netip.AddrPort] // where the name resolves to now
 	gone    atomic.Bool
 	Active  atomic.Int64 // exchanges in progress
+	Conns   atomic.Int64 // open connections, idle ones included; the engine counts them
 	keepOne sync.Once
 	kept    any
 }
@@ -137,8 +138,8 @@ type Fetcher interface {
 type Handler interface {
 	// Admit is asked once a connection, before its first byte is read.
 	Admit(l *Listener, client netip.AddrPort) bool
-	// Leave follows every Admit that said yes, when the connection is over.
-	Leave(l *Listener, client netip.AddrPort)
+	// Leave follows every Admit that said yes, when the connection is over, and says why.
+	Leave(l *Listener, client netip.AddrPort, why Closing)
 	// Refused tells of bytes that never became a request. A *Malformed says why.
 	Refused(l *Listener, client netip.AddrPort, err error)
 	// Match sets x.Route (never nil: an unmatched request gets a route that answers

@@ -144,6 +144,7 @@ type Response struct {
 	Close     bool // the server will close its connection, or (made here) the client's is to be closed
 	NoBody    bool // none follows whatever the fields say: HEAD, 1xx, 204, 304
 	Nominated bool // as in Request
+	HeadBytes int  // of the head as the client got it; set when it is written
 
 	// The body of an answer made here: one of these, or none.
 	Body []byte

@@ -25,12 +25,13 @@ type clientConn struct {
 	began    moment
 	idleStep func(fd uintptr) bool
 
-	desk   *desk // nil while idle
-	have   int   // bytes in desk.in
-	head   int   // of them the request's head
-	served bool  // a request has come
-	asked  bool  // Match was called and End was not
-	again  bool  // the connection will be used for another request
+	desk   *desk             // nil while idle
+	have   int               // bytes in desk.in
+	head   int               // of them the request's head
+	served bool              // a request has come
+	asked  bool              // Match was called and End was not
+	again  bool              // the connection will be used for another request
+	why    dataplane.Closing // why it ended, once it has
 
 	heard atomic.Int64 // the moment when the server was last heard of, for the sweeper
 
@@ -74,13 +75,14 @@ func (c *clientConn) end() {
 			c.engine.conf.Panic(p)
 		}
 	}()
-	c.handler.Leave(c.listener, c.client)
+	c.handler.Leave(c.listener, c.client, c.why)
 }
 
 // recovered ends the exchange in which the handler panicked. What it left behind is not
 // used again.
 func (c *clientConn) recovered(p any) {
 	c.engine.conf.Panic(p)
+	c.why = dataplane.ClosedError
 	if u := c.detach(); u != nil {
 		u.close()
 	}
@@ -160,6 +162,7 @@ func (c *clientConn) wait() bool {
 	case errDrainNow, errIdle:
 		c.linger()
 	}
+	c.why = closing(err)
 	return false
 }
 
@@ -215,6 +218,7 @@ func (c *clientConn) rest(lim http1.Limits) (int, error) {
 
 // refuse answers bytes that never became a request, if there is an answer to them.
 func (c *clientConn) refuse(err error) {
+	c.why = closing(err)
 	var m *dataplane.Malformed
 	if !errors.As(err, &m) {
 		return
@@ -231,6 +235,20 @@ func (c *clientConn) refuse(err error) {
 	if c.write(out, &limit{pace: &p, late: dataplane.ErrClientSlow}) == nil {
 		c.linger()
 	}
+}
+
+// closing says what the end of a wait for a request means: err, or else the client's end.
+func closing(err error) dataplane.Closing {
+	var m *dataplane.Malformed
+	switch {
+	case err == errIdle:
+		return dataplane.ClosedIdle
+	case err == errDrainNow:
+		return dataplane.ClosedDrain
+	case err == nil, err == errHeadEnd, !errors.As(err, &m) && !errors.Is(err, dataplane.ErrDrained):
+		return dataplane.ClosedClient
+	}
+	return dataplane.ClosingOf(err)
 }
 
 // attach makes u the server that the exchange is at, so that the sweeper and a forced

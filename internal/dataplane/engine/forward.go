@@ -54,8 +54,12 @@ func (c *clientConn) finish(err error) bool {
 	x.Bytes.In += d.body.taken
 	c.asked = false
 	c.handler.End(x, err)
+	keep := x.Request.KeepAlive
 	x.Reset()
 	again := err == nil && c.again
+	if !again {
+		c.why = c.parting(err, keep)
+	}
 	unread := !d.body.whole || len(d.body.behind) > 0
 	if again {
 		c.have = copy(d.in, d.body.behind)
@@ -65,6 +69,17 @@ func (c *clientConn) finish(err error) bool {
 		c.linger()
 	}
 	return again
+}
+
+// parting says why there is no further exchange after one that ended with err.
+func (c *clientConn) parting(err error, keep bool) dataplane.Closing {
+	switch {
+	case err == nil && !keep:
+		return dataplane.ClosedDone
+	case err == nil && c.engine.closing():
+		return dataplane.ClosedDrain
+	}
+	return dataplane.ClosingOf(err)
 }
 
 // forward sends the request to a server and its answer to the client.

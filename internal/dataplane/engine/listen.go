@@ -86,7 +86,7 @@ func (g *Goroutine) welcome(l *dataplane.Listener, h dataplane.Handler, conn net
 	c := &clientConn{engine: g, handler: h, listener: l, client: client, id: g.ids.Add(1), began: now()}
 	if err := c.open(tcp); err != nil {
 		tcp.Close()
-		h.Leave(l, client)
+		h.Leave(l, client, dataplane.ClosedError)
 		return nil
 	}
 	c.idleStep = c.readIdle

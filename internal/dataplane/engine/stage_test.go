@@ -36,6 +36,7 @@ type stage struct {
 	upstream dataplane.Server
 	other    dataplane.Server
 	events   chan string
+	parted   chan dataplane.Closing // why connections ended; nil if nobody asks
 
 	client net.Conn
 	conns  []*net.TCPConn // of the servers, the one at hand last
@@ -112,10 +113,13 @@ func (s *stage) Admit(*dataplane.Listener, netip.AddrPort) bool {
 	return true
 }
 
-func (s *stage) Leave(*dataplane.Listener, netip.AddrPort) {
+func (s *stage) Leave(_ *dataplane.Listener, _ netip.AddrPort, why dataplane.Closing) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.leave++
+	if s.parted != nil {
+		s.parted <- why
+	}
 }
 
 func (s *stage) Refused(_ *dataplane.Listener, _ netip.AddrPort, err error) {

@@ -22,6 +22,15 @@ type serverConn struct {
 	reused  bool   // this exchange is not its first
 }
 
+// close closes the connection and counts it no more; a second call does nothing.
+func (u *serverConn) close() {
+	u.wire.close()
+	if u.home != nil {
+		u.home.server.Conns.Add(-1)
+		u.home = nil
+	}
+}
+
 // kept are the idle connections of one server, for all cores. The youngest is used
 // first, so that those which are not needed grow old.
 type kept struct {
@@ -130,6 +139,7 @@ func (k *kept) dial(ctx context.Context, timeout time.Duration) (*serverConn, er
 		tcp.Close()
 		return nil, fmt.Errorf("%w: %w", dataplane.ErrConnect, err)
 	}
+	k.server.Conns.Add(1)
 	return u, nil
 }
 

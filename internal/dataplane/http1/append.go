@@ -53,8 +53,9 @@ type ResponseOptions struct {
 
 // AppendResponse appends the head of r as it goes to the client. The framing is
 // r.Length if that is known; else chunked, or for an HTTP/1.0 client until close, which
-// it is told whatever o.KeepAlive says.
+// it is told whatever o.KeepAlive says. It notes the length of the head in r.
 func AppendResponse(dst []byte, r *dataplane.Response, o ResponseOptions) []byte {
+	from := len(dst)
 	dst = appendStatus(dst, r.Status, r.Reason)
 	dst = appendFields(dst, r.Header)
 	if o.Date != nil && r.Header.Get(dataplane.Date) == nil {
@@ -81,7 +82,9 @@ func AppendResponse(dst []byte, r *dataplane.Response, o ResponseOptions) []byte
 	case o.Minor == 0:
 		dst = append(dst, "Connection: keep-alive\r\n"...)
 	}
-	return append(dst, '\r', '\n')
+	dst = append(dst, '\r', '\n')
+	r.HeadBytes = len(dst) - from
+	return dst
 }
 
 // Append1xx appends an interim response.

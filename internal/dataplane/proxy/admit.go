@@ -99,11 +99,13 @@ func (p *Plane) Admit(l *dataplane.Listener, client netip.AddrPort) bool {
 	return true
 }
 
-// Leave gives the connection's place back.
-func (p *Plane) Leave(l *dataplane.Listener, client netip.AddrPort) {
+// Leave gives the connection's place back and counts why it ended.
+func (p *Plane) Leave(l *dataplane.Listener, client netip.AddrPort, why dataplane.Closing) {
 	p.conns.leave(client.Addr())
 	p.conns.open.Add(-1)
-	p.listeners.at(l.Index).open.Add(-1)
+	counters := p.listeners.at(l.Index)
+	counters.open.Add(-1)
+	counters.closed[why].Add(1)
 }
 
 // Refused counts and logs what never became a request.
@@ -112,6 +114,6 @@ func (p *Plane) Refused(l *dataplane.Listener, client netip.AddrPort, err error)
 	if !errors.As(err, &m) {
 		return
 	}
-	p.listeners.at(l.Index).malformed.add(m.Reason)
+	p.countMalformed(l, err)
 	p.access.refused(l, client, p.current.Load().conf.Node.Name, m, p.opt.Now())
 }

@@ -34,7 +34,7 @@ func TestConnectionLimits(t *testing.T) {
 		{"203.0.113.1", false, true},
 	} {
 		if c.leave {
-			p.Leave(l, from(c.addr))
+			p.Leave(l, from(c.addr), dataplane.ClosedClient)
 			continue
 		}
 		if got := p.Admit(l, from(c.addr)); got != c.want {
@@ -42,10 +42,10 @@ func TestConnectionLimits(t *testing.T) {
 		}
 	}
 	wantSeries(t, gather(t, p), map[string]float64{
-		`proxyd_connections_open{listener="web",protocol="http1"}`:  5,
-		`proxyd_connections_total{listener="web",protocol="http1"}`: 7,
-		`proxyd_connections_closed_total{reason="limit"}`:           3,
-		`proxyd_connections_closed_total{reason="done"}`:            2,
+		`proxyd_connections_open{listener="web",protocol="http1"}`:        5,
+		`proxyd_connections_total{listener="web",protocol="http1"}`:       7,
+		`proxyd_connections_closed_total{listener="web",reason="limit"}`:  3,
+		`proxyd_connections_closed_total{listener="web",reason="client"}`: 2,
 	})
 }
 
@@ -70,7 +70,7 @@ func TestTheTableOfAddressesShrinks(t *testing.T) { // E4
 		if !p.Admit(l, a) {
 			t.Fatalf("refused connection %d", i)
 		}
-		p.Leave(l, a)
+		p.Leave(l, a, dataplane.ClosedClient)
 	}
 	for i := range p.conns.shards {
 		if n := len(p.conns.shards[i].count); n != 0 {

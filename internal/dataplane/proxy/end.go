@@ -33,6 +33,9 @@ func (p *Plane) End(x *dataplane.Exchange, err error) {
 		x.Mark.Reason = ending(err)
 	}
 	r.counters.count(x, status, now.Sub(x.Times.Start))
+	l := p.listeners.at(x.Listener.Index)
+	l.in.Add(uint64(x.Bytes.In))
+	l.out.Add(uint64(x.Bytes.Out))
 	if r.Log && p.access.on.Load() {
 		p.access.exchange(x, s.conf.Node.Name, status, now)
 	}

@@ -48,7 +48,7 @@ func (e *miniEngine) answer(l *dataplane.Listener, c net.Conn, h dataplane.Handl
 	if !h.Admit(l, client) {
 		return
 	}
-	defer h.Leave(l, client)
+	defer h.Leave(l, client, dataplane.ClosedClient)
 	text, err := bufio.NewReader(c).ReadString('\n')
 	if err != nil {
 		return

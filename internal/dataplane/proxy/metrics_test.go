@@ -65,7 +65,7 @@ func TestSeriesAreThereFromTheStart(t *testing.T) {
 		`proxyd_http_local_responses_total{code="503",reason="no_server",route="all"}`:      0,
 		`proxyd_connections_open{listener="web",protocol="http1"}`:                          0,
 		`proxyd_connections_limit{listener="web",protocol="http1"}`:                         100,
-		`proxyd_connections_closed_total{reason="limit"}`:                                   0,
+		`proxyd_connections_closed_total{listener="web",reason="limit"}`:                    0,
 		`proxyd_upstream_up{pool="app",server="192.0.2.1:80"}`:                              1,
 		`proxyd_upstream_weight{pool="app",server="192.0.2.1:80"}`:                          1,
 		`proxyd_upstream_state{pool="app",server="192.0.2.1:80",state="up"}`:                1,
@@ -171,14 +171,79 @@ func TestBeyondAThousandRoutesTheLabelIsThePool(t *testing.T) {
 	wantSeries(t, gather(t, p), map[string]float64{`proxyd_http_requests_total{code="200",listener="web",method="GET",route="app"}`: 1})
 }
 
-func TestMalformedReasonsAreBounded(t *testing.T) {
-	var w words
-	for i := range 10 * maxWords {
-		w.add(fmt.Sprint(i))
+func TestWhatAnotherPartRefusedIsRolledBack(t *testing.T) {
+	p, _ := start(t, base())
+	if err := p.Apply(base()); err != nil {
+		t.Fatal(err)
 	}
-	n := 0
-	w.each(func(string, uint64) { n++ })
-	if n > maxWords+1 {
-		t.Errorf("%d words are kept", n)
+	if err := p.RollBack(base()); err != nil {
+		t.Fatal(err)
+	}
+	wantSeries(t, gather(t, p), map[string]float64{
+		`proxyd_config_last_reload_successful`:              0,
+		`proxyd_config_reloads_total{result="ok"}`:          2,
+		`proxyd_config_reloads_total{result="rolled_back"}`: 1,
+	})
+}
+
+func TestTheSeriesOfARemovedListenerGoWithItsLastConnection(t *testing.T) {
+	conf := base()
+	conf.Listener = map[string]*config.Listener{"web": {Name: "web", Address: []string{"127.0.0.1:0"}}, "old": {Name: "old", Address: []string{"[::1]:0"}}}
+	p, _ := start(t, conf)
+	old := &dataplane.Listener{Name: "old", Index: p.listeners.index("old")}
+	client := netip.MustParseAddrPort("198.51.100.9:1")
+	p.Admit(old, client)
+	delete(conf.Listener, "old")
+	if err := p.Apply(conf); err != nil {
+		t.Fatal(err)
+	}
+	wantSeries(t, gather(t, p), map[string]float64{`proxyd_connections_open{listener="old",protocol="http1"}`: 1})
+	p.Leave(old, client, dataplane.ClosedClient)
+	for key := range gather(t, p) {
+		if strings.Contains(key, `"old"`) {
+			t.Errorf("%s is still there", key)
+		}
+	}
+}
+
+// The words of requests that are no HTTP, a hostile client's own among them, make no
+// series.
+func TestMalformedReasonsAreBounded(t *testing.T) { // E11
+	p, _ := start(t, base())
+	before := len(gather(t, p))
+	l := &dataplane.Listener{Name: "web"}
+	for i := range 1000 {
+		p.Refused(l, netip.AddrPort{}, &dataplane.Malformed{Status: 400, Reason: fmt.Sprint(i)})
+	}
+	got := gather(t, p)
+	wantSeries(t, got, map[string]float64{`proxyd_http_malformed_total{listener="web",reason="other"}`: 1000})
+	if len(got) != before {
+		t.Errorf("%d series became %d", before, len(got))
+	}
+}
+
+func TestOverheadIsOurTimeAlone(t *testing.T) {
+	start := time.Unix(100, 0)
+	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
+	for _, c := range []struct {
+		name   string
+		change func(*dataplane.Exchange)
+		took   int
+		want   time.Duration
+		known  bool
+	}{
+		{"a short answer", func(*dataplane.Exchange) {}, 120, 12 * time.Millisecond, true},
+		{"a long answer's body is not ours", func(x *dataplane.Exchange) { x.Response.Length = 1 << 20 }, 9000, 2 * time.Millisecond, true},
+		{"a second attempt", func(x *dataplane.Exchange) { x.Attempt = 2 }, 120, 0, false},
+		{"no answer", func(x *dataplane.Exchange) { x.Times.FirstByte = time.Time{} }, 120, 0, false},
+		{"made here", func(x *dataplane.Exchange) { x.Mark.Local, x.Attempt = true, 0 }, 12, 2 * time.Millisecond, true},
+		{"made here after an attempt", func(x *dataplane.Exchange) { x.Mark.Local = true }, 120, 0, false},
+	} {
+		x := &dataplane.Exchange{Attempt: 1}
+		x.Times = dataplane.Times{Start: start, Head: at(10), Dial: 3 * time.Millisecond, Sent: at(15), FirstByte: at(110)}
+		c.change(x)
+		if got, known := overhead(x, at(c.took).Sub(start)); got != c.want || known != c.known {
+			t.Errorf("%s: overhead = %v, %v, want %v, %v", c.name, got, known, c.want, c.known)
+		}
 	}
 }

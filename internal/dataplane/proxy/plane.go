@@ -48,6 +48,7 @@ type Plane struct {
 		ok             atomic.Bool
 		at             atomic.Int64 // nanoseconds since 1970
 		taken, refused atomic.Uint64
+		undone         atomic.Uint64
 	}
 	work sync.WaitGroup // checks and name look-ups
 
@@ -97,6 +98,17 @@ func (p *Plane) Apply(c *config.Config) error {
 
 // NoteRejected counts a configuration that was refused before it came to Apply.
 func (p *Plane) NoteRejected() { p.noteReload(false) }
+
+// RollBack takes c, the configuration before, into use again, after another part of the
+// node has refused the one that Apply took.
+func (p *Plane) RollBack(c *config.Config) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reloads.undone.Add(1)
+	p.reloads.ok.Store(false)
+	p.reloads.at.Store(p.opt.Now().UnixNano())
+	return p.apply(c)
+}
 
 // NotePanic counts a panic that the engine caught.
 func (p *Plane) NotePanic(any) { p.panics.Add(1) }

@@ -19,6 +19,9 @@ func (p *Plane) Respond(x *dataplane.Exchange) dataplane.Verdict {
 		if x.Times.Sent.IsZero() {
 			took = 0
 		}
+		if x.Times.Dial != 0 {
+			server.Connect.Observe(x.Times.Dial)
+		}
 		r.pool.Answered(server, when, x.Response.Status, took, x.Times.Dial != 0, p.opt.Logger)
 		if x.Attempt > 1 {
 			r.pool.Retries[upstream.RetryOK].Add(1)

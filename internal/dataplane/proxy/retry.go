@@ -12,6 +12,9 @@ import (
 func (p *Plane) Retry(x *dataplane.Exchange, err error) dataplane.Verdict {
 	_, r := of(x)
 	word, server := blame(err)
+	if word == "client_body" {
+		p.countMalformed(x.Listener, err)
+	}
 	if server {
 		if other := p.other(x, r, err); other != nil {
 			x.Attempt++

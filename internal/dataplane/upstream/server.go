@@ -24,6 +24,7 @@ type Server struct {
 	Requests [6]atomic.Uint64
 	Failures atomic.Uint64    // attempts that counted against the server
 	Response Histogram        // from the request's head sent to the answer's head read
+	Connect  Histogram        // how long connections took that came to stand
 	Checks   [2]atomic.Uint64 // by result: CheckFailed, CheckPassed
 	Ejected  atomic.Uint64    // times that failures left the server out
 

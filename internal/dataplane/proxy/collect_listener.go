@@ -1,0 +1,54 @@
+package proxy
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"proxyd/internal/dataplane"
+)
+
+var (
+	descConns       = desc("connections_open", "Open client connections.", "listener", "protocol")
+	descConnLimit   = desc("connections_limit", "Client connections this node accepts at once.", "listener", "protocol")
+	descConnsTotal  = desc("connections_total", "Client connections accepted.", "listener", "protocol")
+	descConnsClosed = desc("connections_closed_total", "Client connections closed, by why; limit: at once, since there were too many.", "listener", "reason")
+	descMalformed   = desc("http_malformed_total", "Requests that were no acceptable HTTP.", "listener", "reason")
+	descNetwork     = desc("network_bytes_total", "Bytes of finished exchanges that crossed client connections: in, from clients; out, to them.", "listener", "direction")
+)
+
+func listenerDescs() []*prometheus.Desc {
+	return []*prometheus.Desc{descConns, descConnLimit, descConnsTotal, descConnsClosed, descMalformed, descNetwork}
+}
+
+// collectListeners sends what is counted by listener. It returns, by index, those that s
+// has or that still have a connection; the place of any other is nil.
+func (p *Plane) collectListeners(m sink, s *snapshot) []*listenerCounters {
+	shown := append([]*listenerCounters(nil), p.listeners.list()...)
+	for i, l := range shown {
+		open := l.open.Load()
+		if !s.hasListener(l.name) && open <= 0 {
+			shown[i] = nil
+			continue
+		}
+		m.gauge(descConns, float64(open), l.name, "http1")
+		m.gauge(descConnLimit, float64(s.conf.Limits.Conns), l.name, "http1")
+		m.counter(descConnsTotal, l.accepted.Load(), l.name, "http1")
+		m.counter(descConnsClosed, l.refused.Load(), l.name, "limit")
+		for why := range dataplane.Closings {
+			m.counter(descConnsClosed, l.closed[why].Load(), l.name, why.String())
+		}
+		for i := range l.malformed {
+			m.counter(descMalformed, l.malformed[i].Load(), l.name, malformedReasons[i])
+		}
+		m.counter(descNetwork, l.in.Load(), l.name, "in")
+		m.counter(descNetwork, l.out.Load(), l.name, "out")
+	}
+	return shown
+}
+
+// hasListener reports whether the configuration has a listener of that name.
+func (s *snapshot) hasListener(name string) bool {
+	if len(s.conf.Listener) == 0 {
+		return name == defaultListener
+	}
+	return s.conf.Listener[name] != nil
+}
