@@ -224,7 +224,7 @@ func valueKind(t reflect.Type) string {
 func documentUnbuilt() string {
 	var b strings.Builder
 	b.WriteString("\n# Not built yet\n\nThese keys are part of the schema and refused by this version.\n\n| table | keys |\n|---|---|\n")
-	for _, table := range []string{"", "node", "cluster", "vip.*", "listener.*", "pool.*", "pool.*.server", "pool.*.check", "pool.*.retry", "policy.*", "route", "admin", "log.access"} {
+	for _, table := range []string{"", "node", "cluster", "vip.*", "listener.*", "pool.*", "pool.*.server", "pool.*.check", "pool.*.retry", "policy.*", "route", "admin", "log.access", "trace"} {
 		header := "[" + strings.ReplaceAll(table, "*", "NAME") + "]"
 		switch table {
 		case "":

@@ -80,7 +80,7 @@ func fieldsOf(v reflect.Value) []field {
 func unset(table reflect.Value, key string, f reflect.Value) bool {
 	switch v := f.Interface().(type) {
 	case string:
-		isOff := table.Type() == reflect.TypeFor[Admin]() && key == "listen"
+		isOff := table.Type() == reflect.TypeFor[Admin]() && key == "listen" || key == "request_id"
 		anonymousPool := key == "pool" && strings.HasPrefix(v, anonymous)
 		return v == "" && !isOff || anonymousPool
 	case Secret:

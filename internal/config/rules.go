@@ -21,6 +21,7 @@ func (d *decoder) check(c *Config) {
 	d.checkPolicies(c)
 	d.checkRoutes(c)
 	d.checkOperation(c)
+	d.checkTrace(&c.Trace)
 }
 
 func (d *decoder) checkNode(c *Config) {
@@ -206,6 +207,12 @@ func (d *decoder) checkOperation(c *Config) {
 	}
 	if p := to("log", "access", "output"); c.Log.Access.Output != "stdout" && !filepath.IsAbs(c.Log.Access.Output) && !d.spoilt(p) {
 		d.bad(p, "%q is neither stdout nor an absolute path", c.Log.Access.Output)
+	}
+}
+
+func (d *decoder) checkTrace(t *Trace) {
+	if p := to("trace", "request_id"); t.RequestID != "" && !d.spoilt(p) {
+		d.checkFieldName(p, quote(t.RequestID)+" ", t.RequestID, requestFieldOurs)
 	}
 }
 

@@ -103,7 +103,7 @@ func (d *decoder) checkFieldName(p path, said, name string, ours func(string) st
 	if !fieldName(name) {
 		d.bad(p, "%sis no name of a field", said)
 	} else if why := ours(strings.ToLower(name)); why != "" {
-		d.bad(p, "%scannot be changed by a policy: %s", said, why)
+		d.bad(p, "%scannot be changed: %s", said, why)
 	}
 }
 

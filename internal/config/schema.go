@@ -23,7 +23,7 @@ type Config struct {
 	Route    []*Route             `toml:"route"`
 	Admin    Admin                `toml:"admin"`
 	Log      Log                  `toml:"log"`
-	Trace    Trace                `tobe:"trace"`
+	Trace    Trace                `toml:"trace"`
 
 	Name     string    `toml:"-"` // the file it was read from, for messages
 	Hash     string    `toml:"-"` // of all that must be equal on every node: not [node], cluster.bind, cluster.secret, [admin], [log]
@@ -224,10 +224,12 @@ type Compress struct {
 	With  []string `tobe:"with"`  // zstd, br, gzip: what is offered, best first
 }
 
-// Trace is where spans go.
+// Trace is how one exchange is found again in the logs and traces of every hop.
 type Trace struct {
-	OTLP   string `tobe:"otlp"`   // URL of a collector, OTLP over HTTP; "" turns tracing off
-	Sample Share  `tobe:"sample"` // of requests that come without a decision of a trusted proxy
+	RequestID string `toml:"request_id"` // field that holds the exchange's id: a trusted proxy's, or made here; sent to the server and the client, and in the log; "" turns it off
+	Context   bool   `toml:"context"`    // take part in W3C traces: traceparent and tracestate of a trusted proxy are gone on with, otherwise a trace is begun
+	OTLP      string `tobe:"otlp"`       // URL of a collector, OTLP over HTTP; "" turns tracing off
+	Sample    Share  `toml:"sample"`     // of the traces begun here, those whose spans are wanted
 }
 
 // A Route says what is done with which requests. Exactly one of pool, to, respond and

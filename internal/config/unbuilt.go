@@ -11,7 +11,7 @@ import (
 func unbuiltKeys(table string) []string {
 	switch table {
 	case "":
-		return []string{"include", "track", "tls", "cert", "acme", "cache", "stream", "discover", "trace"}
+		return []string{"include", "track", "tls", "cert", "acme", "cache", "stream", "discover"}
 	case "node":
 		return []string{"zone", "region"}
 	case "cluster":
@@ -37,6 +37,8 @@ func unbuiltKeys(table string) []string {
 			"client", "regex_first", "error_pages", "trailers", "buffer", "client_cert"}
 	case "admin":
 		return []string{"metrics", "tokens"}
+	case "trace":
+		return []string{"otlp"}
 	case "log.access":
 		return []string{"rotate", "redact"}
 	}

@@ -45,6 +45,9 @@ const (
 	Authorization
 	UserAgent
 	Referer
+	XRequestID
+	TraceParent
+	TraceState
 )
 
 // A Field is one header field line. Name is as sent, Value without the white space

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"io"
 	"log/slog"
@@ -82,6 +83,12 @@ func (a *accessLog) exchange(x *dataplane.Exchange, node string, status int, now
 		if !x.Times.FirstByte.IsZero() {
 			l = l.seconds("t_ttfb", x.Times.FirstByte.Sub(x.Times.Sent))
 		}
+	}
+	if len(x.Mark.RequestID) > 0 {
+		l = l.bytes("request_id", x.Mark.RequestID)
+	}
+	if x.Mark.Trace.On {
+		l = l.hex("trace_id", x.Mark.Trace.ID[:])
 	}
 	if v := q.Header.Get(dataplane.UserAgent); v != nil {
 		l = l.bytes("ua", v)
@@ -240,6 +247,10 @@ func (l line) bytes(name string, value []byte) line {
 }
 
 func (l line) number(name string, n int64) line { return strconv.AppendInt(l.name(name), n, 10) }
+
+func (l line) hex(name string, b []byte) line {
+	return append(hex.AppendEncode(append(l.name(name), '"'), b), '"')
+}
 
 // seconds writes d with six places.
 func (l line) seconds(name string, d time.Duration) line {

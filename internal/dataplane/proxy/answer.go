@@ -133,8 +133,9 @@ func (p *Plane) filtered(x *dataplane.Exchange, v dataplane.Verdict) dataplane.V
 	return v
 }
 
-// finish lets the policies see an answer made here.
-func (p *Plane) finish(x *dataplane.Exchange, r *compiledRoute) {
+// finish puts on an answer made here what every answer has, and lets the policies see it.
+func (p *Plane) finish(x *dataplane.Exchange, s *snapshot, r *compiledRoute) {
+	s.trace.tell(x)
 	for _, f := range r.filters.Response {
 		if v := f.Response(x); v != dataplane.Next {
 			p.filtered(x, v)

@@ -27,7 +27,7 @@ func (p *Plane) Begin(x *dataplane.Exchange) dataplane.Verdict {
 	s, r := of(x)
 	v := p.begin(x, s, r)
 	if v == dataplane.Answer {
-		p.finish(x, r)
+		p.finish(x, s, r)
 	}
 	return v
 }
@@ -37,7 +37,7 @@ func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) data
 	seen := s.origin(x)
 	upgrade := r.WebSocket && q.WebSocket // S11: nothing else is upgraded to
 	http1.StripHop(&q.Header, q.Nominated, upgrade)
-	stripForwarded(&q.Header)
+	s.identify(x, seen.trusted)
 
 	switch {
 	case q.Method == dataplane.CONNECT || q.Method == dataplane.TRACE: // S12, S13

@@ -34,6 +34,7 @@ func compile(c *config.Config, old *snapshot, listeners int, now func() time.Tim
 		conf:       c,
 		pools:      make(map[string]*upstream.Pool, len(c.Pool)),
 		counters:   make(map[string]*routeCounters),
+		trace:      newTracing(c.Trace),
 	}
 	if old != nil {
 		s.generation = old.generation + 1

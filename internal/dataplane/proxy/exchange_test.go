@@ -366,10 +366,13 @@ func TestAllocs(t *testing.T) {
 }
 
 func BenchmarkExchange(b *testing.B) {
-	for _, logged := range []bool{false, true} {
-		b.Run(fmt.Sprintf("log=%v", logged), func(b *testing.B) {
+	for _, v := range []struct {
+		logged bool
+		trace  config.Trace
+	}{{}, {logged: true}, {trace: config.Trace{RequestID: "X-Request-Id"}}, {trace: config.Trace{RequestID: "X-Request-Id", Context: true}}} {
+		b.Run(fmt.Sprintf("log=%v,id=%v,trace=%v", v.logged, v.trace.RequestID != "", v.trace.Context), func(b *testing.B) {
 			c := base()
-			c.Route[0].Log = logged
+			c.Route[0].Log, c.Trace = v.logged, v.trace
 			p, _ := start(b, c)
 			p.access.to(io.Discard, nil)
 			x := plain()

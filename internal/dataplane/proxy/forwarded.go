@@ -28,6 +28,8 @@ type origin struct {
 	scheme []byte
 	host   []byte // as the client asked for it, with its port
 	port   []byte // that the client connected to
+
+	trusted bool // the peer is, so that what it says is believed
 }
 
 // origin finds the client and sets what x.Mark has of it. Only what a trusted proxy says is
@@ -40,7 +42,7 @@ func (s *snapshot) origin(x *dataplane.Exchange) origin {
 	if x.TLS != nil {
 		o.scheme = schemeHTTPS
 	}
-	if s.trusts(peer) {
+	if o.trusted = s.trusts(peer); o.trusted {
 		s.believe(x, &o)
 	}
 	x.Mark.Scheme, x.Mark.Authority = o.scheme, o.host
@@ -103,21 +105,8 @@ func (s *snapshot) believe(x *dataplane.Exchange, o *origin) {
 	}
 }
 
-// stripForwarded removes every field that tells of former hops, whoever sent it: what
-// is true of them is added again (B3, S10), and Proxy (S14) never.
-func stripForwarded(h *dataplane.Header) {
-	kept := 0
-	for i := range *h {
-		if f := &(*h)[i]; !tellsOfHops(f) {
-			if kept != i {
-				(*h)[kept] = *f
-			}
-			kept++
-		}
-	}
-	*h = (*h)[:kept]
-}
-
+// tellsOfHops reports whether a field tells of former hops. All of them are removed,
+// whoever sent them: what is true of them is added again (B3, S10), and Proxy (S14) never.
 func tellsOfHops(f *dataplane.Field) bool {
 	switch f.ID {
 	case dataplane.Forwarded, dataplane.XForwarded, dataplane.XForwardedFor, dataplane.XForwardedProto,

@@ -8,7 +8,7 @@ import (
 
 // Respond learns from the head of x.Server's answer and makes it fit for the client.
 func (p *Plane) Respond(x *dataplane.Exchange) dataplane.Verdict {
-	_, r := of(x)
+	s, r := of(x)
 	if server, held := x.Mark.Pick.(*upstream.Server); held && !x.Mark.Answered {
 		x.Mark.Answered = true
 		when := x.Times.FirstByte
@@ -29,6 +29,7 @@ func (p *Plane) Respond(x *dataplane.Exchange) dataplane.Verdict {
 	}
 	h := &x.Response.Header
 	http1.StripHop(h, x.Response.Nominated, x.Response.Status == 101 && x.Request.WebSocket && r.WebSocket)
+	s.trace.tell(x)
 	for _, f := range r.filters.Response {
 		if v := f.Response(x); v != dataplane.Next {
 			return p.filtered(x, v)

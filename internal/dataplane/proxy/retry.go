@@ -10,7 +10,7 @@ import (
 // Retry decides what follows an attempt that failed before the client got a byte: one
 // more on another server, or an answer made here.
 func (p *Plane) Retry(x *dataplane.Exchange, err error) dataplane.Verdict {
-	_, r := of(x)
+	s, r := of(x)
 	word, server := blame(err)
 	if word == "client_body" {
 		p.countMalformed(x.Listener, err)
@@ -28,7 +28,7 @@ func (p *Plane) Retry(x *dataplane.Exchange, err error) dataplane.Verdict {
 		return dataplane.Close
 	}
 	p.refuse(x, word)
-	p.finish(x, r)
+	p.finish(x, s, r)
 	return dataplane.Answer
 }
 

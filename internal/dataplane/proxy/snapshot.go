@@ -23,6 +23,7 @@ type snapshot struct {
 	pools      map[string]*upstream.Pool
 	counters   map[string]*routeCounters // by label
 	trusted    *bart.Lite                // node.trusted_proxies; nil if there are none
+	trace      tracing
 }
 
 // A compiledRoute is a route with all that is needed to follow it. Exactly one of

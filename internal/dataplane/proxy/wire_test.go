@@ -23,6 +23,9 @@ trusted_proxies = ["10.0.0.0/8"]
 [listener.web]
 address = "127.0.0.1:8080"
 
+[trace]
+request_id = ""
+
 [[route]]
 name = "shop"
 host = ["shop.example.com", "*.shop.example.com"]
