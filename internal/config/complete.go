@@ -43,8 +43,7 @@ func (d *decoder) complete(c *Config) {
 	}
 }
 
-// completePool moves the short form of the servers into the long one, and keeps the
-// default time-out of a check below an interval that was made short.
+// completePool moves the short form of the servers into the long one.
 func (d *decoder) completePool(p *Pool) {
 	short := make([]Server, 0, len(p.Servers)+len(p.Server))
 	for _, addr := range p.Servers {
@@ -53,11 +52,27 @@ func (d *decoder) completePool(p *Pool) {
 		short = append(short, s)
 	}
 	p.Server, p.Servers = append(short, p.Server...), nil
-	if base := to("pool", p.Name, "check"); p.Check != nil && !d.given(base.key("timeout")) {
-		p.Check.Timeout = min(p.Check.Timeout, p.Check.Interval/2)
+	if p.Check != nil {
+		d.completeCheck(to("pool", p.Name, "check"), p.Check)
 	}
 	if p.Balance == "hash" && p.HashKey == "" {
 		p.HashKey = defaultHashKey
+	}
+}
+
+// completeCheck keeps the default time-out below an interval that was made short, and
+// takes the defaults of a request from a check that makes none.
+func (d *decoder) completeCheck(p path, v *Check) {
+	if !d.given(p.key("timeout")) {
+		v.Timeout = min(v.Timeout, v.Interval/2)
+	}
+	if v.Type != "tcp" {
+		return
+	}
+	for key, value := range map[string]*string{"method": &v.Method, "path": &v.Path, "status": &v.Status} {
+		if !d.given(p.key(key)) {
+			*value = ""
+		}
 	}
 }
 

@@ -2,7 +2,6 @@ package config
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -70,7 +69,7 @@ func (d *decoder) checkPools(c *Config) {
 		if pool.Check != nil {
 			d.checkCheck(p.key("check"), pool.Check)
 		}
-		within(d, p.key("retry").key("attempts"), pool.Retry.Attempts, 1, 10)
+		d.checkRetry(p.key("retry"), pool.Retry)
 		d.checkTimeout(p.key("timeout"), pool.Timeout)
 		if !used[name] {
 			d.warn(c, p, "is used by no route")
@@ -147,38 +146,6 @@ func (d *decoder) checkBalance(p path, pool *Pool) {
 		if !hostPort(pool.Host) {
 			d.bad(q, "%q is neither client, server nor a host name", pool.Host)
 		}
-	}
-}
-
-func (d *decoder) checkPassive(p path, v Passive) {
-	within(d, p.key("max_fails"), v.MaxFails, 0, 1_000_000)
-	d.between(p.key("fail_timeout"), v.FailTimeout, time.Millisecond, day)
-	for i, on := range v.On {
-		if d.spoilt(p.key("on")) || on == "connect" || on == "timeout" {
-			continue
-		}
-		if code, err := strconv.Atoi(on); err != nil || code < 400 || code > 599 || len(on) != 3 {
-			d.bad(p.key("on").at(i), "%q is not connect, timeout or a status from 400 to 599", on)
-		}
-	}
-}
-
-func (d *decoder) checkCheck(p path, v *Check) {
-	if q := p.key("path"); !d.spoilt(q) && !targetPath(v.Path) {
-		d.bad(q, "%q must begin with \"/\" and have no spaces or fragments", v.Path)
-	}
-	d.between(p.key("interval"), v.Interval, 10*time.Millisecond, day)
-	d.between(p.key("timeout"), v.Timeout, time.Millisecond, day)
-	if !d.spoilt(p.key("timeout")) && !d.spoilt(p.key("interval")) && v.Timeout >= v.Interval {
-		d.bad(p.key("timeout"), "(%s) must be shorter than check.interval (%s)", formatDuration(v.Timeout), formatDuration(v.Interval))
-	}
-	within(d, p.key("rise"), v.Rise, 1, 1000)
-	within(d, p.key("fall"), v.Fall, 1, 1000)
-	if q := p.key("status"); !d.spoilt(q) && !statusList(v.Status) {
-		d.bad(q, "%q is no list of codes and ranges such as \"200-299,301\"", v.Status)
-	}
-	if q := p.key("host"); d.given(q) && !hostPort(v.Host) {
-		d.bad(q, "%q is not a host name", v.Host)
 	}
 }
 

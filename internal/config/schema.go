@@ -133,21 +133,21 @@ type Passive struct {
 
 // A Check asks a server for its health.
 type Check struct {
-	Type     string            `tobe:"type"`     // http, or tcp: a connection is enough, or what expect finds in the answer to send
-	Method   string            `tobe:"method"`   // of the request
-	Path     string            `toml:"path"`     // of the GET request
+	Type     string            `toml:"type"`     // http; or tcp: a connection is enough, or an answer to send that holds expect
+	Method   string            `toml:"method"`   // of the request
+	Path     string            `toml:"path"`     // of the request
 	Interval time.Duration     `toml:"interval"` // between two checks of a server
 	Timeout  time.Duration     `toml:"timeout"`  // shorter than interval; default: half the interval if that is less
 	Rise     int               `toml:"rise"`     // good checks until a server is up
 	Fall     int               `toml:"fall"`     // failed checks until it is down
 	Status   string            `toml:"status"`   // what is good: a list of codes and ranges
 	Host     string            `toml:"host"`     // Host of the check; default: the server's address
-	Header   map[string]string `tobe:"header"`   // fields of the request
-	Body     string            `tobe:"body"`     // of the request
-	Match    string            `tobe:"match"`    // what the first 64 KiB of the answer's body must hold: a text, or "~" and a regular expression; default: anything
-	Port     int               `tobe:"port"`     // that is asked; 0: the server's own
-	Send     string            `tobe:"send"`     // of type tcp: what is sent first
-	Expect   string            `tobe:"expect"`   // of type tcp: a text, or "~" and a regular expression, which the first 64 KiB of the answer must hold
+	Header   map[string]string `toml:"header"`   // fields of the request
+	Body     string            `toml:"body"`     // of the request
+	Match    string            `toml:"match"`    // what the first 64 KiB of the answer's body must hold: a text, or "~" and a regular expression; default: anything
+	Port     int               `toml:"port"`     // that is asked; 0: the server's own
+	Send     string            `toml:"send"`     // of type tcp: what is sent first
+	Expect   string            `toml:"expect"`   // of type tcp: a text, or "~" and a regular expression, which the first 64 KiB of the answer must hold
 }
 
 // Retry is for idempotent requests of which the client got no byte, on another server.

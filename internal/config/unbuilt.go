@@ -26,7 +26,7 @@ func unbuiltKeys(table string) []string {
 	case "pool.*.server":
 		return []string{"zone", "max_conns"}
 	case "pool.*.check":
-		return []string{"type", "method", "header", "body", "match", "port", "send", "expect", "tls"}
+		return []string{"tls"}
 	case "pool.*.retry":
 		return []string{"per_try", "on"}
 	case "policy.*":

@@ -18,12 +18,13 @@ var (
 	descConnects  = desc("upstream_connects_total", "Connections that attempts used.", "pool", "reused", "result")
 	descRetries   = desc("upstream_retries_total", "Second and later attempts.", "pool", "result")
 	descChecks    = desc("upstream_checks_total", "Active checks.", "pool", "server", "result")
+	descCheckTime = desc("upstream_check_seconds", "How long active checks took.", "pool", "server")
 	descEjections = desc("upstream_ejections_total", "Times that a server was left out.", "pool", "server", "reason")
 )
 
 func poolDescs() []*prometheus.Desc {
 	return []*prometheus.Desc{descUp, descWeight, descState, descAttempts, descResponse, descConnect, descActive, descServConns,
-		descConnects, descRetries, descChecks, descEjections}
+		descConnects, descRetries, descChecks, descCheckTime, descEjections}
 }
 
 // collectPool sends what is counted by pool and server.
@@ -32,6 +33,9 @@ func collectPool(m sink, name string, p *upstream.Pool) {
 		weight, _ := p.Weight(s)
 		m.gauge(descWeight, float64(weight), name, s.Name)
 		collectServer(m, name, s)
+		if p.Config.Check != nil {
+			m.histogram(descCheckTime, &s.CheckTime, name, s.Name)
+		}
 	}
 	m.counter(descConnects, p.Reused.Load(), name, "true", "ok")
 	m.counter(descConnects, p.Connects[upstream.ConnectOK].Load(), name, "false", "ok")

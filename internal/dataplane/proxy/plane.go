@@ -27,7 +27,7 @@ type Options struct {
 	Listen    func(network, address string) (net.Listener, error) // default: Listen of this package
 	Now       func() time.Time                                    // default: time.Now
 	AccessLog io.Writer                                           // what log.access.output = "stdout" means; default os.Stdout
-	Upstream  upstream.Env                                        // Log, Now and Wait are filled in
+	Upstream  upstream.Env                                        // Log is filled in
 }
 
 // A Plane is the data plane of one process. It implements dataplane.Handler for the
@@ -50,15 +50,22 @@ type Plane struct {
 		taken, refused atomic.Uint64
 		undone         atomic.Uint64
 	}
-	work sync.WaitGroup // checks and name look-ups
+	watch   *upstream.Watch // checks and name look-ups
+	settled atomic.Bool     // the first round of checks is done, or was waited for long enough
+	waiting atomic.Int64    // until when it is waited for, nanoseconds since 1970
 
 	mu    sync.Mutex       // guards what follows: one Apply, Drain or Shutdown at a time
 	doors map[string]*door // by address as configured
-	stop  context.CancelFunc
 }
 
-// resolveTime is how long Apply waits for the names of new servers.
-const resolveTime = 2 * time.Second
+const (
+	// resolveTime is how long Apply waits for the names of new servers.
+	resolveTime = 2 * time.Second
+
+	// settleTime is how long a new node waits for its first round of checks before it
+	// counts as ready.
+	settleTime = 3 * time.Second
+)
 
 // New returns a Plane that serves nothing before the first Apply. Shutdown ends it.
 func New(o Options) *Plane {
@@ -81,7 +88,8 @@ func New(o Options) *Plane {
 		access:  newAccessLog(o.Logger),
 		doors:   map[string]*door{},
 	}
-	p.opt.Upstream.Log, p.opt.Upstream.Now, p.opt.Upstream.Wait = o.Logger, o.Now, &p.work
+	p.opt.Upstream.Log = o.Logger
+	p.watch = upstream.NewWatch(p.opt.Upstream)
 	return p
 }
 
@@ -148,15 +156,9 @@ func (p *Plane) apply(c *config.Config) error {
 
 	// Nothing fails from here on.
 	p.access.to(out, file)
-	if p.stop != nil {
-		p.stop()
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	p.stop = stop
+	p.watch.Use(s.pools)
+	p.waiting.CompareAndSwap(0, p.opt.Now().Add(settleTime).UnixNano())
 	p.current.Store(s)
-	for _, pool := range s.pools {
-		pool.Start(ctx, p.opt.Upstream)
-	}
 	if old != nil {
 		for name, pool := range old.pools {
 			pool.Retire(s.pools[name])
@@ -219,7 +221,8 @@ func (p *Plane) openAccessLog(c config.Access) (io.Writer, *os.File, error) {
 }
 
 // Ready reports whether the plane serves: a configuration is applied, its listeners
-// are open, and it is not draining. Otherwise it says what is missing.
+// are open, every server that is checked was checked once since the start, and it is not
+// draining. Otherwise it says what is missing.
 func (p *Plane) Ready() (ok bool, why string) {
 	switch {
 	case p.current.Load() == nil:
@@ -228,8 +231,19 @@ func (p *Plane) Ready() (ok bool, why string) {
 		return false, "draining"
 	case p.broken.Load() != nil:
 		return false, *p.broken.Load()
+	case !p.checked():
+		return false, "the first round of checks is under way"
 	}
 	return true, ""
+}
+
+// checked reports whether the first round of checks since the start is done. Servers that
+// hang do not hold the node up for ever.
+func (p *Plane) checked() bool {
+	if !p.settled.Load() && (p.watch.Settled() || p.opt.Now().UnixNano() >= p.waiting.Load()) {
+		p.settled.Store(true)
+	}
+	return p.settled.Load()
 }
 
 // Drain closes the listeners and returns when every connection is closed: idle ones
@@ -248,12 +262,7 @@ func (p *Plane) Drain(ctx context.Context) error {
 // The Plane cannot be used again.
 func (p *Plane) Shutdown(ctx context.Context) error {
 	err := p.Drain(ctx)
-	p.mu.Lock()
-	if p.stop != nil {
-		p.stop()
-	}
-	p.mu.Unlock()
-	p.work.Wait()
+	p.watch.Close()
 	p.access.close(ctx)
 	return err
 }

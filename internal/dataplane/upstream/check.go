@@ -1,15 +1,21 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"io"
+	"maps"
 	"net"
+	"net/netip"
+	"net/textproto"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"proxyd/internal/config"
@@ -17,134 +23,271 @@ import (
 	"proxyd/internal/dataplane/http1"
 )
 
-// probeLimits bound what a check reads of an answer.
-var probeLimits = http1.Limits{HeaderBytes: 32 << 10, Fields: 100}
+const (
+	maxAnswer  = 64 << 10 // of an answer's body, or of a TCP answer, is looked at
+	maxInterim = 8        // interim responses that an answer may have before it
+)
 
-// A checker asks one server for its health at the interval of its pool.
-type checker struct {
+// answerLimits bound what a check reads of an answer's head.
+var answerLimits = http1.Limits{HeaderBytes: 32 << 10, Fields: 100}
+
+// A question is what the servers of a pool are asked, and which answer is good. It is
+// immutable.
+type question struct {
 	*config.Check
-	env     Env
-	pool    *Pool
-	server  *Server
-	request []byte
-	wanted  statusSet
-	buf     []byte
+	start  string // of an HTTP request, up to the value of Host
+	end    string // what follows that value
+	wanted statusSet
+	want   pattern
 }
 
-func newChecker(p *Pool, s *Server, e Env) *checker {
-	conf := p.Config.Check
-	host := conf.Host
-	if host == "" {
-		host = s.Name
+// newQuestion makes the question of a check; of nil it is nil.
+func newQuestion(c *config.Check) (*question, error) {
+	if c == nil {
+		return nil, nil
 	}
-	return &checker{
-		Check:   conf,
-		env:     e,
-		pool:    p,
-		server:  s,
-		request: []byte("GET " + conf.Path + " HTTP/1.1\r\nHost: " + host + "\r\nUser-Agent: proxyd-check\r\nAccept: */*\r\nConnection: close\r\n\r\n"),
-		wanted:  parseStatusSet(conf.Status),
+	q := &question{Check: c, wanted: parseStatusSet(c.Status)}
+	text := c.Match
+	if c.Type == "tcp" {
+		text = c.Expect
+	} else {
+		q.compose()
 	}
+	var err error
+	if q.want, err = newPattern(text); err != nil {
+		return nil, fmt.Errorf("check: %w", err)
+	}
+	return q, nil
 }
 
-// run checks until ctx ends. A server that was never checked is checked at once; one
-// that was adopted waits for a part of an interval, so that a reload is no burst.
-func (c *checker) run(ctx context.Context) {
-	c.server.mu.Lock()
-	known := c.server.health.probed
-	c.server.mu.Unlock()
-	wait := time.Duration(0)
-	if known {
-		wait = time.Duration(rand.Int64N(int64(c.Interval)))
+// compose writes the request but for the value of Host.
+func (q *question) compose() {
+	method := q.Method
+	if method == "" {
+		method = "GET"
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-		wrong := c.probe(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		c.learn(wrong)
-		// A tenth of jitter either way keeps nodes from asking in step.
-		timer.Reset(c.Interval - c.Interval/10 + time.Duration(rand.Int64N(int64(c.Interval/5)+1)))
+	q.start = method + " " + q.Path + " HTTP/1.1\r\nHost: "
+	fields := map[string]string{"User-Agent": "proxyd-check", "Accept": "*/*"}
+	for name, value := range q.Header {
+		fields[textproto.CanonicalMIMEHeaderKey(name)] = value
 	}
+	if q.Body != "" {
+		fields["Content-Length"] = strconv.Itoa(len(q.Body))
+	}
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		b.WriteString("\r\n" + name + ": " + fields[name])
+	}
+	q.end = b.String() + "\r\nConnection: close\r\n\r\n" + q.Body
 }
 
-func (c *checker) learn(wrong string) {
-	result := CheckPassed
-	if wrong != "" {
-		result = CheckFailed
+// appendRequest appends what a server of that name is sent.
+func (q *question) appendRequest(b []byte, server string) []byte {
+	if q.Type == "tcp" {
+		return append(b, q.Send...)
 	}
-	c.server.Checks[result].Add(1)
-	changed := false
-	c.server.change(func(h *Health) { changed = h.Probe(wrong, c.Check) })
-	switch {
-	case changed && wrong == "":
-		c.env.Log.Info("server is up", "pool", c.pool.Name, "server", c.server.Name)
-	case changed:
-		c.env.Log.Warn("server is down", "pool", c.pool.Name, "server", c.server.Name, "reason", wrong)
+	if q.Host != "" {
+		server = q.Host
 	}
+	return append(append(append(b, q.start...), server...), q.end...)
 }
 
-// probe asks once and returns what is wrong, or "".
-func (c *checker) probe(ctx context.Context) string {
-	addr := c.server.Addr()
+// ask puts the question to a server and returns what is wrong, or "". It waits no
+// longer than the check's time-out, or until ctx ends.
+func (q *question) ask(ctx context.Context, e Env, s *Server) string {
+	addr := s.Addr()
 	if !addr.IsValid() {
 		return "its name does not resolve"
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	if q.Port != 0 {
+		addr = netip.AddrPortFrom(addr.Addr(), uint16(q.Port))
+	}
+	ctx, cancel := context.WithTimeout(ctx, q.Timeout)
 	defer cancel()
-	conn, err := c.env.Dial(ctx, addr)
+	conn, err := e.Dial(ctx, addr)
 	if err != nil {
-		c.server.rotate()
+		s.rotate()
 		return wording("connect", err)
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if _, err := conn.Write(c.request); err != nil {
-		return wording("send", err)
+	buf := askBuffers.Get().(*[]byte)
+	defer func() {
+		if cap(*buf) <= 8<<10 {
+			askBuffers.Put(buf)
+		}
+	}()
+	*buf = q.appendRequest((*buf)[:0], s.Name)
+	if len(*buf) > 0 {
+		if _, err := conn.Write(*buf); err != nil {
+			return wording("send", err)
+		}
 	}
-	status, err := c.readStatus(conn)
-	if err != nil {
-		return wording("read", err)
+	if q.Type == "tcp" {
+		return q.judgeTCP(conn, buf)
 	}
-	if !c.wanted.has(status) {
-		return "status " + strconv.Itoa(status)
+	return q.judgeHTTP(conn, buf)
+}
+
+// judgeTCP reads until the answer holds what is wanted.
+func (q *question) judgeTCP(conn net.Conn, buf *[]byte) string {
+	if q.want.empty() {
+		if c, ok := conn.(interface{ SetLinger(int) error }); ok && q.Send == "" {
+			c.SetLinger(0) // nothing was said: leave no trace of the connection on either side
+		}
+		return ""
+	}
+	got := (*buf)[:0]
+	for !q.want.in(got) {
+		if len(got) >= maxAnswer {
+			return "the answer lacks what is expected"
+		}
+		got = slices.Grow(got, min(1024, maxAnswer-len(got)))
+		n, err := conn.Read(got[len(got):min(cap(got), maxAnswer)])
+		got = got[:len(got)+n]
+		*buf = got
+		switch {
+		case n > 0:
+		case err == io.EOF:
+			return "the answer lacks what is expected"
+		case err != nil:
+			return wording("read", err)
+		}
 	}
 	return ""
 }
 
-// readStatus reads a whole answer's head, past interim ones, and returns its status.
-func (c *checker) readStatus(conn net.Conn) (int, error) {
+// judgeHTTP reads an answer's head, past interim ones, and its body as far as that is
+// looked at.
+func (q *question) judgeHTTP(conn net.Conn, buf *[]byte) string {
 	var r dataplane.Response
-	buf := c.buf[:0]
-	for {
+	got, n, err := q.readHead(conn, *buf, &r)
+	*buf = got
+	if err != nil {
+		return wording("read", err)
+	}
+	if !q.wanted.has(r.Status) {
+		return "status " + strconv.Itoa(r.Status)
+	}
+	if q.want.empty() {
+		return ""
+	}
+	found, err := q.search(conn, &r, got[n:])
+	switch {
+	case err != nil:
+		return wording("read", err)
+	case !found:
+		return "the body lacks what must match"
+	}
+	return ""
+}
+
+// readHead reads up to the end of the final answer's head. It returns what was read
+// and how much of it is that head.
+func (q *question) readHead(conn io.Reader, buf []byte, r *dataplane.Response) (got []byte, n int, err error) {
+	buf = buf[:0]
+	for interim := 0; ; {
 		r.Reset()
-		n, err := http1.ParseResponse(buf, &r, false, probeLimits)
-		if err != nil {
-			return 0, err
-		}
-		if n > 0 && r.Status >= 200 {
-			return r.Status, nil
-		}
-		if n > 0 {
+		n, err = http1.ParseResponse(buf, r, q.Method == "HEAD", answerLimits)
+		switch {
+		case err != nil:
+			return buf, 0, err
+		case n > 0 && r.Status >= 200:
+			return buf, n, nil
+		case n > 0:
+			if interim++; interim > maxInterim {
+				return buf, 0, &dataplane.Malformed{Status: 502, Reason: "interim_flood"}
+			}
 			buf = buf[:copy(buf, buf[n:])]
 			continue
 		}
 		buf = slices.Grow(buf, 1024)
 		n, err = conn.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
-		c.buf = buf
 		if n == 0 && err != nil {
-			return 0, err
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return buf, 0, err
 		}
 	}
+}
+
+// search reads the body of r, of which have is there, and reports whether it holds what
+// is wanted. A body that is framed wrongly or breaks off before that is known is an
+// error.
+func (q *question) search(conn io.Reader, r *dataplane.Response, have []byte) (bool, error) {
+	var body []byte
+	var chunks http1.ChunkReader
+	rest := r.Length // of a counted body; -1: not counted
+	if r.NoBody {
+		rest = 0
+	}
+	in := make([]byte, 4<<10)
+	for over := false; ; {
+		for !over && (len(have) > 0 || rest == 0) {
+			data, used := have, len(have)
+			switch {
+			case r.Chunked:
+				var err error
+				if data, used, over, err = chunks.Next(have); err != nil {
+					return false, err
+				}
+			case rest >= 0:
+				used = int(min(int64(used), rest))
+				data = have[:used]
+				rest -= int64(used)
+				over = rest == 0
+			}
+			have = have[used:]
+			body = append(body, data...)
+			over = over || len(body) >= maxAnswer
+		}
+		body = body[:min(len(body), maxAnswer)]
+		switch {
+		case over:
+			return q.want.in(body), nil
+		case q.want.expr == nil && q.want.in(body):
+			return true, nil
+		}
+		n, err := conn.Read(in)
+		have = in[:n]
+		switch {
+		case n > 0 || err == nil:
+		case err == io.EOF && !r.Chunked && rest < 0: // until the server closes
+			return q.want.in(body), nil
+		case err == io.EOF:
+			return false, io.ErrUnexpectedEOF
+		default:
+			return false, err
+		}
+	}
+}
+
+// A pattern is what an answer must hold: a text, or "~" and a regular expression.
+type pattern struct {
+	text []byte
+	expr *regexp.Regexp
+}
+
+func newPattern(s string) (p pattern, err error) {
+	if expr, regex := strings.CutPrefix(s, "~"); regex {
+		p.expr, err = regexp.Compile(expr)
+		return p, err
+	}
+	p.text = []byte(s)
+	return p, nil
+}
+
+// empty reports that nothing is wanted.
+func (p pattern) empty() bool { return p.expr == nil && len(p.text) == 0 }
+
+func (p pattern) in(b []byte) bool {
+	if p.expr != nil {
+		return p.expr.Match(b)
+	}
+	return bytes.Contains(b, p.text)
 }
 
 // wording is a short text for the operator.
@@ -161,3 +304,6 @@ func wording(doing string, err error) string {
 	}
 	return fmt.Sprintf("%s: %s", doing, text)
 }
+
+// askBuffers is a cache without a meaning of its own.
+var askBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b }}

@@ -22,10 +22,11 @@ type Pool struct {
 	Config *config.Pool
 	*Counters
 
-	learn   lessons
-	least   bool // balance = "least_conn"
-	byHash  bool // balance = "hash"
-	servers []*Server
+	learn    lessons
+	question *question // of the active checks; nil: there are none
+	least    bool      // balance = "least_conn"
+	byHash   bool      // balance = "hash"
+	servers  []*Server
 
 	mu       sync.Mutex // guards what follows
 	primary  group
@@ -83,6 +84,10 @@ func New(c *config.Pool, old *Pool) (*Pool, error) {
 	default:
 		return nil, fmt.Errorf("pool %q: balance %q is not built yet", c.Name, c.Balance)
 	}
+	var err error
+	if p.question, err = newQuestion(c.Check); err != nil {
+		return nil, fmt.Errorf("pool %q: %w", c.Name, err)
+	}
 	p.Counters = &Counters{}
 	known := map[string]*Server{}
 	if old != nil {
@@ -99,7 +104,6 @@ func New(c *config.Pool, old *Pool) (*Pool, error) {
 		seen[conf.Addr] = true
 		s := known[conf.Addr]
 		if s == nil {
-			var err error
 			if s, err = newServer(c.Name, conf.Addr); err != nil {
 				return nil, fmt.Errorf("pool %q: %w", c.Name, err)
 			}

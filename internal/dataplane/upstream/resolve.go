@@ -29,26 +29,10 @@ func (p *Pool) Resolve(ctx context.Context, e Env) {
 	all.Wait()
 }
 
-// follow looks the server's name up again and again until ctx ends. The last good
-// answer stays in use; failures are logged when they begin and when they end. Of
-// several addresses one is used until it cannot be reached or is no longer among them.
-func (s *Server) follow(ctx context.Context, e Env) {
-	tick := time.NewTicker(resolveEvery)
-	defer tick.Stop()
-	failing := false
-	if !s.Addr().IsValid() {
-		failing = s.lookUp(ctx, e, failing)
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		failing = s.lookUp(ctx, e, failing)
-	}
-}
-
+// lookUp looks the server's name up once. The last good answer stays in use; failures
+// are logged when they begin and when they end. Of several addresses one is used until it
+// cannot be reached or is no longer among them. failing says whether the last look-up
+// failed; the result whether this one did.
 func (s *Server) lookUp(ctx context.Context, e Env, failing bool) (fails bool) {
 	limited, cancel := context.WithTimeout(ctx, resolveTime)
 	defer cancel()

@@ -21,12 +21,13 @@ type Server struct {
 
 	// Requests counts attempts by the class of their answer: index 1 to 5, 0 for those
 	// that got none.
-	Requests [6]atomic.Uint64
-	Failures atomic.Uint64    // attempts that counted against the server
-	Response Histogram        // from the request's head sent to the answer's head read
-	Connect  Histogram        // how long connections took that came to stand
-	Checks   [2]atomic.Uint64 // by result: CheckFailed, CheckPassed
-	Ejected  atomic.Uint64    // times that failures left the server out
+	Requests  [6]atomic.Uint64
+	Failures  atomic.Uint64    // attempts that counted against the server
+	Response  Histogram        // from the request's head sent to the answer's head read
+	Connect   Histogram        // how long connections took that came to stand
+	Checks    [2]atomic.Uint64 // by result: CheckFailed, CheckPassed
+	CheckTime Histogram        // how long they took
+	Ejected   atomic.Uint64    // times that failures left the server out
 
 	host string // to resolve; "" if the name is an address
 	port uint16

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -22,12 +23,14 @@ type site struct {
 	hang   atomic.Bool            // accepts and says nothing
 	asked  atomic.Int64
 	last   atomic.Pointer[string] // the request it got last
+	to     atomic.Value           // where it was dialled last, a string
 }
 
 func (s *site) set(answer string) { s.answer.Store(&answer) }
 
-func (s *site) dial(context.Context, netip.AddrPort) (net.Conn, error) {
+func (s *site) dial(_ context.Context, to netip.AddrPort) (net.Conn, error) {
 	s.asked.Add(1)
+	s.to.Store(to.String())
 	answer := s.answer.Load()
 	if answer == nil && !s.hang.Load() {
 		return nil, &net.OpError{Op: "dial", Err: errors.New("connection refused")}
@@ -47,17 +50,21 @@ func (s *site) dial(context.Context, netip.AddrPort) (net.Conn, error) {
 	return near, nil
 }
 
-func checked(t *testing.T, s *site) (p *Pool, stop func()) {
+// checked returns a pool of one server whose checks ask s, and what watches it.
+func checked(t *testing.T, s *site, change ...func(*config.Check)) (*Pool, *Watch) {
+	t.Helper()
 	c := confOf("round_robin", "a")
 	c.Check = &config.Check{Path: "/healthz", Interval: 5 * time.Second, Timeout: 2 * time.Second, Rise: 2, Fall: 3, Status: "200-399", Host: "app.example"}
+	for _, f := range change {
+		f(c.Check)
+	}
 	p, err := New(c, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var wait sync.WaitGroup
-	p.Start(ctx, Env{Dial: s.dial, Wait: &wait})
-	return p, func() { cancel(); wait.Wait() }
+	w := NewWatch(Env{Dial: s.dial})
+	w.Use(map[string]*Pool{"app": p})
+	return p, w
 }
 
 func stateOf(p *Pool) string {
@@ -71,8 +78,8 @@ func TestChecksFollowTheServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &site{}
 		s.set("HTTP/1.1 103 Early Hints\r\n\r\n" + ok)
-		p, stop := checked(t, s)
-		defer stop()
+		p, w := checked(t, s)
+		defer w.Close()
 		time.Sleep(time.Second)
 		if stateOf(p) != "up" || s.asked.Load() != 1 {
 			t.Fatalf("%s after %d checks, want up after one at once", stateOf(p), s.asked.Load())
@@ -106,7 +113,7 @@ func TestWhatFailsACheck(t *testing.T) {
 		{"silent", "hang", "read: timed out"},
 		{"status", "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "status 404"},
 		{"no HTTP", "SSH-2.0-OpenSSH\r\n\r\n", "no acceptable HTTP: status_line"},
-		{"endless head", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 2*probeLimits.HeaderBytes), "no acceptable HTTP: "},
+		{"endless head", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 2*answerLimits.HeaderBytes), "no acceptable HTTP: "},
 	} {
 		t.Run(c.why, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -118,8 +125,8 @@ func TestWhatFailsACheck(t *testing.T) {
 				default:
 					s.set(c.answer)
 				}
-				p, stop := checked(t, s)
-				defer stop()
+				p, w := checked(t, s)
+				defer w.Close()
 				time.Sleep(3 * time.Second)
 				if state, why := p.servers[0].State(); state != "down" || !strings.HasPrefix(why, c.want) {
 					t.Errorf("state %s, %q; want down, %q", state, why, c.want)
@@ -129,32 +136,185 @@ func TestWhatFailsACheck(t *testing.T) {
 	}
 }
 
-func TestAReloadDoesNotCheckInABurst(t *testing.T) {
+func TestAReloadNeitherHastensNorPutsOffChecks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &site{}
 		s.set(ok)
-		old, stopOld := checked(t, s)
+		p, w := checked(t, s)
+		defer w.Close()
 		time.Sleep(time.Second)
-		stopOld()
-		asked := s.asked.Load()
-		p, err := New(old.Config, old)
+		for range 1000 { // 100 s of ten reloads a second
+			next, err := New(p.Config, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.Use(map[string]*Pool{"app": next})
+			p = next
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := s.asked.Load(); n < 19 || n > 24 {
+			t.Errorf("%d checks in 101 s, want one every 5 s", n)
+		}
+	})
+}
+
+func TestACheckUnderWaySurvivesAReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &site{}
+		s.hang.Store(true)
+		p, w := checked(t, s)
+		defer w.Close()
+		time.Sleep(time.Second)
+		next, err := New(p.Config, p)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		var wait sync.WaitGroup
-		p.Start(ctx, Env{Dial: s.dial, Wait: &wait})
-		synctest.Wait()
-		if got := s.asked.Load(); got != asked {
-			t.Errorf("%d checks at the moment of the reload", got-asked)
+		w.Use(map[string]*Pool{"app": next})
+		time.Sleep(1500 * time.Millisecond)
+		if state, why := next.servers[0].State(); state != "down" || why != "read: timed out" {
+			t.Errorf("state %s, %q after the check's time-out", state, why)
 		}
-		time.Sleep(6 * time.Second)
-		if got := s.asked.Load(); got == asked {
-			t.Error("no check within an interval of the reload")
-		}
-		cancel()
-		wait.Wait()
 	})
+}
+
+func TestWhatAnOldQuestionFoundIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &site{}
+		s.hang.Store(true)
+		p, w := checked(t, s)
+		defer w.Close()
+		time.Sleep(time.Second)
+		s.hang.Store(false)
+		s.set(ok)
+		c := *p.Config
+		check := *c.Check
+		check.Path = "/other"
+		c.Check = &check
+		next, err := New(&c, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Use(map[string]*Pool{"app": next})
+		time.Sleep(2 * time.Second)
+		if state, why := next.servers[0].State(); state != "up" {
+			t.Errorf("state %s, %q by the answer to a question that is asked no more", state, why)
+		}
+		time.Sleep(5 * time.Second)
+		if got := *s.last.Load(); !strings.HasPrefix(got, "GET /other ") {
+			t.Errorf("asked %q", got)
+		}
+	})
+}
+
+func TestAServerWithoutChecksIsNotAskedAndNotDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &site{}
+		p, w := checked(t, s)
+		defer w.Close()
+		time.Sleep(time.Second)
+		if stateOf(p) != "down" {
+			t.Fatal("want down")
+		}
+		c := *p.Config
+		c.Check = nil
+		next, err := New(&c, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Use(map[string]*Pool{"app": next})
+		asked := s.asked.Load()
+		time.Sleep(time.Minute)
+		if stateOf(next) != "up" || s.asked.Load() != asked {
+			t.Errorf("%s, %d more checks", stateOf(next), s.asked.Load()-asked)
+		}
+	})
+}
+
+// many is n servers that all ask s.
+func many(t testing.TB, n int, interval time.Duration) *Pool {
+	t.Helper()
+	c := confOf("round_robin")
+	c.Check = &config.Check{Path: "/", Interval: interval, Timeout: interval / 2, Rise: 2, Fall: 3, Status: "200-399"}
+	for i := range n {
+		c.Server = append(c.Server, config.Server{Addr: fmt.Sprintf("10.0.%d.%d:80", i>>8, i&255), Weight: 1})
+	}
+	p, err := New(c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestTheFirstRoundIsQuickAndNoBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &site{}
+		s.set(ok)
+		p := many(t, 1000, 5*time.Second)
+		w := NewWatch(Env{Dial: s.dial})
+		defer w.Close()
+		w.Use(map[string]*Pool{"app": p})
+		if w.Settled() {
+			t.Error("settled before any check")
+		}
+		before := int64(0)
+		for ms := range 1000 {
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+			if n := s.asked.Load(); n-before > 2 {
+				t.Fatalf("%d checks in millisecond %d", n-before, ms)
+			}
+			before = s.asked.Load()
+		}
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		if !w.Settled() || s.asked.Load() != 1000 {
+			t.Errorf("settled %v after %d checks in the first second", w.Settled(), s.asked.Load())
+		}
+		// From then on they are spread: no 100 ms have more than a few times their part.
+		time.Sleep(20 * time.Second)
+		for range 50 {
+			before = s.asked.Load()
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+			if n := s.asked.Load() - before; n > 60 {
+				t.Errorf("%d checks in 100 ms, want about 20", n)
+			}
+		}
+	})
+}
+
+func TestSoManyChecksAtOnceAndNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &site{}
+		s.hang.Store(true)
+		var busy, most atomic.Int64
+		w := NewWatch(Env{Dial: func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+			most.Store(max(most.Load(), busy.Add(1)))
+			conn, err := s.dial(ctx, to)
+			return &counted{Conn: conn, busy: &busy}, err
+		}})
+		defer w.Close()
+		w.Use(map[string]*Pool{"app": many(t, 2*maxChecks, 10*time.Second)})
+		time.Sleep(12 * time.Second)
+		if n := most.Load(); n != maxChecks {
+			t.Errorf("%d checks at once, want at most %d", n, maxChecks)
+		}
+		if !w.Settled() {
+			t.Error("not all were checked in two time-outs of 5 s")
+		}
+	})
+}
+
+// counted is a connection that counts itself while it is open.
+type counted struct {
+	net.Conn
+	busy *atomic.Int64
+	once sync.Once
+}
+
+func (c *counted) Close() error {
+	c.once.Do(func() { c.busy.Add(-1) })
+	return c.Conn.Close()
 }
 
 func TestNamesAreFollowedAndTheLastGoodAnswerIsKept(t *testing.T) {
@@ -171,15 +331,16 @@ func TestNamesAreFollowedAndTheLastGoodAnswerIsKept(t *testing.T) {
 				return nil, errors.New("no such host")
 			}
 			return []netip.Addr{netip.MustParseAddr(*answer.Load())}, nil
-		}, Wait: &sync.WaitGroup{}}
+		}}
 		p, err := New(&config.Pool{Name: "app", Server: []config.Server{{Addr: "app.example:80"}}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		set("10.0.0.1")
 		p.Resolve(t.Context(), env)
-		ctx, cancel := context.WithCancel(t.Context())
-		p.Start(ctx, env)
+		w := NewWatch(env)
+		defer w.Close()
+		w.Use(map[string]*Pool{"app": p})
 		s := p.servers[0]
 		want := func(addr string) {
 			t.Helper()
@@ -198,7 +359,5 @@ func TestNamesAreFollowedAndTheLastGoodAnswerIsKept(t *testing.T) {
 		if n := asked.Load(); n != 5 {
 			t.Errorf("%d look-ups in 44 s, want one at first and one every 10 s", n)
 		}
-		cancel()
-		env.Wait.Wait()
 	})
 }
