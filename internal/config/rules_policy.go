@@ -12,6 +12,9 @@ func (d *decoder) checkPolicies(c *Config) {
 	for _, name := range sortedKeys(c.Policy) {
 		policy, p := c.Policy[name], to("policy", name)
 		d.checkHeaders(p.key("headers"), &policy.Headers)
+		if policy.Expires != nil {
+			d.checkExpires(p.key("expires"), policy.Expires)
+		}
 		if !used[name] && !d.spoilt(p) {
 			d.warn(c, p, "is used by no route")
 		}
@@ -137,4 +140,26 @@ func fieldOurs(lower string) string {
 		return "it is part of the WebSocket handshake"
 	}
 	return ""
+}
+
+func (d *decoder) checkExpires(p path, v *Expires) {
+	if q := p.key("after"); d.given(q) {
+		d.between(q, v.After, 0, 3650*day)
+	} else if !d.spoilt(q) {
+		d.bad(p, "needs after, such as after = \"1d\"")
+	}
+	q := p.key("cache_control")
+	if v.CacheControl == "" || d.spoilt(q) {
+		return
+	}
+	for directive := range strings.SplitSeq(v.CacheControl, ",") {
+		name, _, _ := strings.Cut(strings.TrimSpace(directive), "=")
+		switch {
+		case !fieldName(name) || !fieldText(v.CacheControl):
+			d.bad(q, "%q is no list of directives such as \"public, immutable\"", v.CacheControl)
+			return
+		case strings.EqualFold(name, "max-age"):
+			d.bad(q, "has max-age, which comes from after")
+		}
+	}
 }

@@ -195,7 +195,7 @@ type Breaker struct {
 type Policy struct {
 	Name     string    `toml:"-"`
 	Headers  Headers   `toml:"headers"`  // fields set, added and removed
-	Expires  *Expires  `tobe:"expires"`  // for how long good answers may be kept by clients and caches; nil: as the server says
+	Expires  *Expires  `toml:"expires"`  // for how long good answers may be kept by clients and caches; nil: as the server says
 	Compress *Compress `tobe:"compress"` // answers are compressed as the client accepts it: true, or { types, min }; nil: not
 }
 
@@ -213,8 +213,8 @@ type Headers struct {
 // Expires sets Expires and Cache-Control of answers with status 200, 201, 204, 206, 301,
 // 302, 303, 304, 307 and 308.
 type Expires struct {
-	After        time.Duration `tobe:"after"`         // from now
-	CacheControl string        `tobe:"cache_control"` // added behind max-age; default: nothing
+	After        time.Duration `toml:"after"`         // from the answer on; required
+	CacheControl string        `toml:"cache_control"` // directives behind max-age, such as "public, immutable"; default: none
 }
 
 // Compress says what is compressed.

@@ -30,7 +30,7 @@ func unbuiltKeys(table string) []string {
 	case "pool.*.retry":
 		return []string{"per_try", "on"}
 	case "policy.*":
-		return []string{"expires", "compress", "allow", "deny", "conns", "rate", "ban", "waf", "basic", "jwt", "forward",
+		return []string{"compress", "allow", "deny", "conns", "rate", "ban", "waf", "basic", "jwt", "forward",
 			"cors", "cache"}
 	case "route":
 		return []string{"split", "mirror", "files", "rewrite", "strip_prefix", "method", "header", "query",

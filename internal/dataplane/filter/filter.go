@@ -25,11 +25,15 @@ type Env struct {
 }
 
 // New returns the filters of a route that uses the policies, in that order. Whatever that
-// order is, the stages are these: request headers, (a server), response headers.
+// order is, the stages are these: request headers, (a server), expires, response headers.
 func New(policies []*config.Policy, env Env) (Set, error) {
 	var s Set
 	var asked, answered edit
+	var kept *config.Expires
 	for _, p := range policies {
+		if p.Expires != nil {
+			kept = p.Expires
+		}
 		h := &p.Headers
 		if err := asked.merge(h.RequestRemove, h.RequestSet, h.RequestAdd, config.RequestPieces, env); err != nil {
 			return s, err
@@ -41,6 +45,10 @@ func New(policies []*config.Policy, env Env) (Set, error) {
 	if !asked.empty() {
 		s.Request = append(s.Request, requestHeaders{asked})
 		s.Stages = append(s.Stages, "request headers")
+	}
+	if kept != nil {
+		s.Response = append(s.Response, newExpires(kept, env.Now))
+		s.Stages = append(s.Stages, "expires")
 	}
 	if !answered.empty() {
 		s.Response = append(s.Response, responseHeaders{answered})

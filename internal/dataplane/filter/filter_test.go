@@ -1,8 +1,10 @@
 package filter
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -61,15 +63,50 @@ func TestHeadersMerge(t *testing.T) {
 	}
 }
 
+func TestExpiresIsForGoodAnswersOnly(t *testing.T) {
+	now := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
+	s, err := New([]*config.Policy{
+		{Expires: &config.Expires{After: time.Hour}},
+		{Expires: &config.Expires{After: 24 * time.Hour, CacheControl: "public, immutable"}, Headers: config.Headers{ResponseRemove: []string{"Server"}}},
+	}, Env{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := []string{"cache-control: no-store", "Expires: 0", "Cache-Control: private"}
+	fresh := []string{"Expires: Sat, 28 Nov 2026 12:00:00 GMT", "Cache-Control: max-age=86400, public, immutable"}
+	for status := 200; status < 600; status++ {
+		want := kept
+		if slices.Contains([]int{200, 201, 204, 206, 301, 302, 303, 304, 307, 308}, status) {
+			want = fresh
+		}
+		x := &dataplane.Exchange{Response: dataplane.Response{Status: status, Header: fields(append(kept, "Server: s")...)}}
+		for _, f := range s.Response {
+			if v := f.Response(x); v != dataplane.Next {
+				t.Fatalf("verdict %v", v)
+			}
+		}
+		if d := cmp.Diff(want, lines(x.Response.Header)); d != "" {
+			t.Errorf("%d: %s", status, d)
+		}
+	}
+	x := &dataplane.Exchange{Response: dataplane.Response{Status: 200}}
+	now = now.Add(time.Second)
+	s.Response[0].Response(x)
+	if got := lines(x.Response.Header)[0]; got != "Expires: Sat, 28 Nov 2026 12:00:01 GMT" {
+		t.Errorf("a second later: %s", got)
+	}
+}
+
 func TestStagesHaveOneOrder(t *testing.T) {
 	s, err := New([]*config.Policy{
 		{Headers: config.Headers{ResponseRemove: []string{"Server"}}},
+		{Expires: &config.Expires{}},
 		{Headers: config.Headers{RequestRemove: []string{"Cookie"}}},
 	}, Env{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{"request headers", "response headers"}, s.Stages); d != "" {
+	if d := cmp.Diff([]string{"request headers", "expires", "response headers"}, s.Stages); d != "" {
 		t.Error(d)
 	}
 }

@@ -108,25 +108,32 @@ func (e *edit) apply(x *dataplane.Exchange, h *dataplane.Header) dataplane.Verdi
 			h.Add(a.id, a.text, v)
 		}
 	}
-	if len(e.remove) == 0 {
-		return dataplane.Next
-	}
-	kept := 0
-	for i := range *h {
-		if f := &(*h)[i]; i >= before || !e.removes(f) {
-			if kept != i {
-				(*h)[kept] = *f
-			}
-			kept++
-		}
-	}
-	*h = (*h)[:kept]
+	without(h, before, e.remove)
 	return dataplane.Next
 }
 
-func (e *edit) removes(f *dataplane.Field) bool {
-	for i := range e.remove {
-		if e.remove[i].is(f) {
+// without takes the fields of those names out of the first n of h.
+func without(h *dataplane.Header, n int, names []name) {
+	if len(names) == 0 {
+		return
+	}
+	kept := 0
+	for i := range *h {
+		f := &(*h)[i]
+		if i < n && isOneOf(f, names) {
+			continue
+		}
+		if kept != i {
+			(*h)[kept] = *f
+		}
+		kept++
+	}
+	*h = (*h)[:kept]
+}
+
+func isOneOf(f *dataplane.Field, names []name) bool {
+	for i := range names {
+		if names[i].is(f) {
 			return true
 		}
 	}
