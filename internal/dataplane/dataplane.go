@@ -31,6 +31,7 @@ type Limits struct {
 	Idle        time.Duration // between two requests of one connection
 	MinRate     int           // bytes a second that an unfinished body or waiting client bytes must reach, averaged over RateWindow
 	RateWindow  time.Duration
+	Held        int64 // bytes of request bodies that the process may hold in memory at once; 0 is no limit
 }
 
 // A Route is what an engine must know of the route that Match chose. It is immutable.
@@ -40,6 +41,8 @@ type Route struct {
 	BodyBytes int64  // a request body above it is answered 413
 	Heavy     bool   // the handler may block: never on an event loop
 	WebSocket bool   // "Upgrade: websocket" may become a tunnel
+	Buffer    int64  // of a request body, that Gather reads to hand
+	Sized     bool   // Gather reads a chunked body to hand whatever its size, to be sent with Content-Length
 	Timeout   Timeouts
 	Log       bool
 	Index     int // place in the snapshot, for counters kept in slices
@@ -102,6 +105,7 @@ const (
 	Answer                // send x.Response, made here
 	Wait                  // suspend until x.Resume is called
 	Again                 // send the request (once more) to x.Server
+	Gather                // read the request's body to hand, as far as the route wants it, and ask Begin again
 	Close                 // close the client's connection without an answer
 )
 
@@ -116,15 +120,28 @@ type RequestFilter interface{ Request(x *Exchange) Verdict }
 type ResponseFilter interface{ Response(x *Exchange) Verdict }
 
 // A BodyFilter sees, and may change, the bodies of one exchange on a Heavy route. The two
-// methods may run at once and do not write x.
+// methods may run at once and do not write x. What they return is used by one goroutine.
+//
+// Who adds a filter that changes the length of a body says so in the head before that is
+// sent: Request.Length (with Chunked) or Response.Length is what the filter makes of it,
+// -1 if that is not known. The engine frames by it and ends the connection when the body
+// turns out longer or shorter.
 type BodyFilter interface {
 	// RequestBody returns what is sent to the server in place of r, or r itself. An error
-	// of the returned reader ends the exchange before the server has the whole body.
+	// of the returned reader ends the exchange before the server has the whole body. It is
+	// not called for a request without a body.
 	RequestBody(x *Exchange, r io.Reader) (io.Reader, error)
-	// ResponseBody returns what takes the server's body and writes to w what the client
-	// gets, or w itself. Closing it ends the body and closes w.
+	// ResponseBody returns what takes the body of the answer in x.Response and writes to w
+	// what the client gets, or w itself. An answer made here passes too; x.Mark tells which
+	// it is. Closing what is returned ends the body and closes w; it is closed exactly once,
+	// after an error too, when w takes nothing more. If it is a Flusher, it is flushed when
+	// the server pauses.
 	ResponseBody(x *Exchange, w io.WriteCloser) io.WriteCloser
 }
+
+// A Flusher writes what it holds back. It need not flush what it writes to: the engine
+// flushes the writers of an answer one after the other, the client's last.
+type Flusher interface{ Flush() error }
 
 // A Fetcher sends a request of our own to a server of a pool: the only way in which a
 // filter, a mirror or a check of another kind reaches one. The caller closes the

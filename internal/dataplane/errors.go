@@ -28,7 +28,8 @@ var (
 	ErrResponse    = errors.New("malformed response") // wraps a *Malformed
 	ErrClientGone  = errors.New("client closed its connection")
 	ErrClientSlow  = errors.New("client too slow")
-	ErrClientBody  = errors.New("malformed request body") // wraps a *Malformed; answered 400
-	ErrTooLarge    = errors.New("request body too large") // answered 413
+	ErrClientBody  = errors.New("malformed request body")         // wraps a *Malformed; answered 400
+	ErrTooLarge    = errors.New("request body too large")         // answered 413
+	ErrHeldFull    = errors.New("no room to hold a request body") // answered 503
 	ErrDrained     = errors.New("closed by drain")
 )

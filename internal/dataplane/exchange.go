@@ -24,6 +24,8 @@ type Exchange struct {
 	Attempt    int          // 1 for the first server
 	Replayable bool         // all of the request is still at hand, so that Retry may say Again
 	Sent       bool         // a byte of the request may have reached x.Server in this attempt
+	Gathered   bool         // the engine has done what Gather asks for
+	Body       []byte       // the request's body as the client sent it, if all of it is at hand after Gather
 
 	Times Times
 	Bytes Bytes
@@ -45,6 +47,7 @@ type Mark struct {
 	Local     bool       // the answer was made here
 	Pick      any        // what the pool wants to know again when the attempt ends; nil between attempts
 	Answered  bool       // Respond has seen the answer of Pick
+	Begun     bool       // all but the choice of a server is done
 	Tried     [4]*Server // servers that failed, so that none is tried twice
 }
 
@@ -83,7 +86,7 @@ func (x *Exchange) Keep(parts ...[]byte) []byte {
 // connection (Listener, Client, TLS, ConnID) stays; buffers keep their capacity.
 func (x *Exchange) Reset() {
 	x.Config, x.Snapshot, x.Route, x.Server = 0, nil, nil, nil
-	x.Attempt, x.Replayable, x.Sent = 0, false, false
+	x.Attempt, x.Replayable, x.Sent, x.Gathered, x.Body = 0, false, false, false, nil
 	x.Times, x.Bytes, x.Mark = Times{}, Bytes{}, Mark{}
 	x.Text, x.Resume = x.Text[:0], nil
 	clear(x.Filters)

@@ -152,7 +152,7 @@ type Response struct {
 	// The body of an answer made here: one of these, or none.
 	Body []byte
 	File *FileSection  // the engine closes it
-	Read io.ReadCloser // of Length bytes, or -1; may block, so on a Heavy route only; the engine closes it
+	Read io.ReadCloser // of Length bytes, or -1; may block, so on a Heavy route only; the engine closes it, during a Read too if nobody waits for it any more
 }
 
 // A FileSection is a part of an open file.

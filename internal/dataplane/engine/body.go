@@ -27,6 +27,9 @@ type requestBody struct {
 	chunks  http1.ChunkReader
 	awaited atomic.Bool // the client waits for 100 (Continue) before it sends
 
+	held     *held // the body taken out of its framing; nil while it is sent as it came
+	filtered bool  // the filters of the exchange are before it
+
 	sender *sender // sends the rest to a server; nil if none does
 	spare  *[bufferBytes]byte
 }
@@ -34,6 +37,7 @@ type requestBody struct {
 // begin looks at what came behind the head.
 func (b *requestBody) begin(have []byte, r *dataplane.Request) {
 	b.first, b.behind, b.bad, b.sender = nil, nil, nil, nil
+	b.held, b.filtered = nil, false
 	b.size, b.rest, b.taken, b.data, b.most = r.Length, 0, 0, 0, 0
 	b.atHand, b.whole = true, true
 	b.awaited.Store(r.Continue)
@@ -82,9 +86,20 @@ func (b *requestBody) check(most int64) error {
 // left reports whether no more than most bytes are to come, and how many is known.
 func (b *requestBody) left(most int64) bool { return b.size >= 0 && b.rest <= most }
 
+// consumed reports whether all that the client sent of the body has been read.
+func (b *requestBody) consumed() bool {
+	if b.held != nil {
+		return b.held.source.ended
+	}
+	return b.whole
+}
+
 // appendAtHand appends the part at hand as it goes to a server.
 func (b *requestBody) appendAtHand(out []byte) []byte {
-	if b.size >= 0 {
+	switch {
+	case b.held != nil:
+		return b.held.append(out, b.whole)
+	case b.size >= 0:
 		return append(out, b.first...)
 	}
 	var again http1.ChunkReader
@@ -131,6 +146,10 @@ func appendChunk(out, data []byte) []byte {
 // release gives back what held bytes for the next request.
 func (b *requestBody) release() {
 	b.first, b.behind = nil, nil
+	if h := b.held; h != nil {
+		h.source.c.engine.holds.give(h.room)
+		b.held = nil
+	}
 	if b.spare != nil {
 		putBuffer(b.spare)
 		b.spare = nil
@@ -230,7 +249,7 @@ func (b *requestBody) join() {
 
 func (s *sender) run(b *requestBody) {
 	defer close(s.done)
-	err := s.all(b)
+	err := s.guarded(b)
 	s.heard.Store(int64(now()))
 	s.err = err
 	b.whole = err == nil
@@ -242,7 +261,21 @@ func (s *sender) run(b *requestBody) {
 	}
 }
 
+// guarded is all, for filters that panic.
+func (s *sender) guarded(b *requestBody) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.c.engine.conf.Panic(p)
+			err = errPanic
+		}
+	}()
+	return s.all(b)
+}
+
 func (s *sender) all(b *requestBody) error {
+	if b.held != nil {
+		return s.pour(b.held, b)
+	}
 	p := &pace{rate: s.c.listener.Limits.MinRate, window: s.c.listener.Limits.RateWindow, excuse: b.awaited.Load}
 	from := limit{pace: p, late: dataplane.ErrClientSlow, until: s.until, over: dataplane.ErrTotalTime}
 	b.spare = getBuffer()
@@ -269,7 +302,7 @@ func (s *sender) plain(b *requestBody, from *limit) error {
 		part := s.room(b)
 		n, err := s.c.read(part[:min(b.rest, int64(len(part)))], from)
 		if err != nil {
-			return s.clientFault(err)
+			return clientFault(err)
 		}
 		b.awaited.Store(false)
 		s.took(b, part[:n])
@@ -292,7 +325,7 @@ func (s *sender) chunked(b *requestBody, from *limit) error {
 		part := s.room(b)
 		n, err := s.c.read(part, from)
 		if err != nil {
-			return s.clientFault(err)
+			return clientFault(err)
 		}
 		b.awaited.Store(false)
 		r, err := appendChunks(out[:0], part[:n], &b.chunks)
@@ -317,6 +350,51 @@ func (s *sender) chunked(b *requestBody, from *limit) error {
 			return nil
 		}
 	}
+}
+
+// pour sends a body that was taken out of its framing.
+func (s *sender) pour(h *held, b *requestBody) error {
+	part := getBuffer()
+	defer putBuffer(part)
+	out := make([]byte, 0, bufferBytes+64)
+	left := h.length - int64(len(h.first))
+	for h.length < 0 || left > 0 {
+		n, err := h.more.Read(part[:])
+		if h.length >= 0 && int64(n) > left {
+			err = errLongBody
+		}
+		if err != nil && err != io.EOF {
+			b.atHand = false
+			return err
+		}
+		h.keep(b, part[:n])
+		out = out[:0]
+		switch {
+		case n > 0 && h.length < 0:
+			out = appendChunk(out, part[:n])
+		case n > 0:
+			left -= int64(n)
+			out = append(out, part[:n]...)
+		}
+		if err == io.EOF && h.length < 0 {
+			out = append(out, http1.LastChunk...)
+		}
+		s.last.Store(left == 0 || err == io.EOF)
+		s.send.since = now()
+		if len(out) > 0 {
+			if err := s.u.write(out, &s.send); err != nil {
+				return s.serverFault(err)
+			}
+			s.note(0)
+		}
+		switch {
+		case err == io.EOF && left > 0:
+			return errShortBody
+		case err == io.EOF:
+			return nil
+		}
+	}
+	return nil
 }
 
 // room returns where to read to: behind the part at hand while there is room, so that
@@ -352,18 +430,7 @@ func (s *sender) fault(err error) error {
 	if errors.As(err, &side) && side.writing {
 		return s.serverFault(side.err)
 	}
-	return s.clientFault(err)
-}
-
-func (s *sender) clientFault(err error) error {
-	switch {
-	case errors.Is(err, dataplane.ErrClientSlow), errors.Is(err, dataplane.ErrTotalTime), errors.Is(err, errHalt),
-		errors.Is(err, dataplane.ErrDrained), errors.Is(err, dataplane.ErrClientGone):
-		return err
-	case err == io.EOF:
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("%w: %w", dataplane.ErrClientGone, err)
+	return clientFault(err)
 }
 
 func (s *sender) serverFault(err error) error {

@@ -38,6 +38,7 @@ type clientConn struct {
 	mu     sync.Mutex  // guards what follows
 	idle   bool        // waiting for a request
 	server *serverConn // that the exchange is at
+	source io.Closer   // that an answer made here is read from
 
 	prev, next *clientConn // in clients
 }
@@ -88,7 +89,11 @@ func (c *clientConn) recovered(p any) {
 	}
 	d := c.desk
 	c.desk = nil
-	if d == nil || !c.asked {
+	if d == nil {
+		return
+	}
+	d.body.release()
+	if !c.asked {
 		return
 	}
 	defer func() {
@@ -271,6 +276,36 @@ func (c *clientConn) detach() *serverConn {
 	u := c.server
 	c.server = nil
 	return u
+}
+
+// attachSource is attach for what the answer's body is read from.
+func (c *clientConn) attachSource(s io.Closer) error {
+	c.heard.Store(int64(now()))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.interrupted(); err != nil {
+		return err
+	}
+	c.source = s
+	return nil
+}
+
+func (c *clientConn) detachSource() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.source = nil
+}
+
+// cut interrupts the exchange wherever it waits. c.mu is held.
+func (c *clientConn) cut(err error) {
+	c.interrupt(err)
+	if c.server != nil {
+		c.server.interrupt(err)
+	}
+	if c.source != nil {
+		go c.source.Close() // it may wait for something; it ends with the close
+		c.source = nil
+	}
 }
 
 // clientPace returns how fast the client must be to send or to accept bytes.

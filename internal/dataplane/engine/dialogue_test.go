@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,6 +25,15 @@ var settings = map[string]func(*stage, *Config){
 	"lowest_rate": func(s *stage, _ *Config) {
 		s.listener.Limits.MinRate, s.listener.Limits.RateWindow = 100000, 20*time.Millisecond
 	},
+	"heavy":         func(s *stage, _ *Config) { s.route.Heavy = true },
+	"shout":         func(s *stage, _ *Config) { s.setFilter(testFilter{each: bytes.ToUpper}) },
+	"double":        func(s *stage, _ *Config) { s.setFilter(testFilter{each: doubled, grows: true}) },
+	"liar":          func(s *stage, _ *Config) { s.setFilter(testFilter{each: doubled}) },
+	"holds_back":    func(s *stage, _ *Config) { s.setFilter(testFilter{each: doubled, grows: true, holds: true}) },
+	"fails":         func(s *stage, _ *Config) { s.setFilter(testFilter{each: doubled, grows: true, fails: true}) },
+	"buffer":        func(s *stage, _ *Config) { s.route.Heavy, s.route.Buffer = true, 20000 },
+	"tiny_room":     func(s *stage, _ *Config) { s.listener.Limits.Held = 100 },
+	"sized":         func(s *stage, _ *Config) { s.route.Heavy, s.route.Sized = true, true; s.route.BodyBytes = 20000 },
 	"says_draining": func(_ *stage, c *Config) { c.Draining = func() bool { return true } },
 }
 

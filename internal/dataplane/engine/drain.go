@@ -41,10 +41,7 @@ func (g *Goroutine) Shutdown(ctx context.Context) error {
 			g.conns.each(func(c *clientConn) {
 				c.mu.Lock()
 				defer c.mu.Unlock()
-				c.interrupt(dataplane.ErrDrained)
-				if c.server != nil {
-					c.server.interrupt(dataplane.ErrDrained)
-				}
+				c.cut(dataplane.ErrDrained)
 			})
 			<-empty
 			return dataplane.ErrDrained

@@ -53,6 +53,7 @@ type Goroutine struct {
 	stop     context.CancelFunc
 	swept    sync.Once // the sweeper runs
 	counts   counters
+	holds    holds // of request bodies
 
 	mu      sync.Mutex // guards what follows
 	sockets map[net.Listener]struct{}
@@ -66,6 +67,7 @@ type counters struct{ dials, reuses atomic.Uint64 }
 type Counts struct {
 	Dials  uint64 // connections made to servers
 	Reuses uint64 // exchanges on a kept one
+	Held   int64  // bytes of request bodies that are in memory now
 }
 
 // New returns an engine that serves nothing yet. Shutdown ends it for good.
@@ -101,7 +103,7 @@ func New(c Config) *Goroutine {
 
 // Counts returns the totals.
 func (g *Goroutine) Counts() Counts {
-	return Counts{Dials: g.counts.dials.Load(), Reuses: g.counts.reuses.Load()}
+	return Counts{Dials: g.counts.dials.Load(), Reuses: g.counts.reuses.Load(), Held: g.holds.bytes.Load()}
 }
 
 // closing reports whether connections are not to be kept open.

@@ -22,16 +22,29 @@ func (c *clientConn) exchange() bool {
 	c.asked = true
 	c.handler.Match(x)
 
-	var err error
-	switch c.ask(c.handler.Begin) {
+	verdict, err := c.begin()
+	switch verdict {
 	case dataplane.Answer:
 		err = c.answer()
 	case dataplane.Next:
 		err = c.forward()
 	default:
-		c.again, err = false, errClosed
+		c.again = false
 	}
 	return c.finish(err)
+}
+
+// begin asks the handler what to do. The error is of an exchange that is to be closed.
+func (c *clientConn) begin() (dataplane.Verdict, error) {
+	for {
+		verdict := c.ask(c.handler.Begin)
+		if verdict != dataplane.Gather {
+			return verdict, errClosed
+		}
+		if err := c.gather(); err != nil {
+			return c.ask(func(x *dataplane.Exchange) dataplane.Verdict { return c.handler.Retry(x, err) }), err
+		}
+	}
 }
 
 // ask calls one of the handler's methods, and again each time after it has said Wait and
@@ -60,7 +73,7 @@ func (c *clientConn) finish(err error) bool {
 	if !again {
 		c.why = c.parting(err, keep)
 	}
-	unread := !d.body.whole || len(d.body.behind) > 0
+	unread := !d.body.consumed() || len(d.body.behind) > 0
 	if again {
 		c.have = copy(d.in, d.body.behind)
 	}
@@ -86,11 +99,11 @@ func (c *clientConn) parting(err error, keep bool) dataplane.Closing {
 func (c *clientConn) forward() error {
 	x := &c.desk.x
 	body := &c.desk.body
-	var total moment
-	if t := x.Route.Timeout.Total; t > 0 {
-		total = momentOf(x.Times.Start) + moment(t)
-	}
+	total := c.deadline()
 	err := body.check(x.Route.BodyBytes)
+	if err == nil && len(x.Filters) > 0 {
+		err = c.filterRequest()
+	}
 	for {
 		if err == nil {
 			var u *serverConn
@@ -113,6 +126,15 @@ func (c *clientConn) forward() error {
 			return err
 		}
 	}
+}
+
+// deadline returns when the exchange must be over; 0 is never.
+func (c *clientConn) deadline() moment {
+	x := &c.desk.x
+	if t := x.Route.Timeout.Total; t > 0 {
+		return momentOf(x.Times.Start) + moment(t)
+	}
+	return 0
 }
 
 // attempt sends the request to x.Server and returns when the head of the final answer is

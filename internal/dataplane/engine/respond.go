@@ -20,7 +20,10 @@ func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error)
 	d.body.settle()
 	// An answer to a request that has not been sent to its end: nobody can tell what
 	// either side will make of the rest, so both connections end with the answer.
-	early := d.body.sender != nil || !d.body.whole
+	early := d.body.sender != nil || !d.body.whole || !d.body.consumed()
+	answer := relay{c: c, u: u, plain: x.Request.Minor == 0}
+	answer.begin(&x.Response)
+	length, filters := x.Response.Length, len(x.Filters)
 	switch c.ask(c.handler.Respond) {
 	case dataplane.Next:
 	case dataplane.Answer:
@@ -32,19 +35,22 @@ func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error)
 		return true, errClosed
 	}
 
-	answer := relay{c: c, u: u, plain: x.Request.Minor == 0}
 	answer.read = limit{each: x.Route.Timeout.Read, late: dataplane.ErrReadTime, until: total, over: dataplane.ErrTotalTime}
 	answer.read.since = momentOf(x.Times.FirstByte)
-	answer.begin(&x.Response)
-	c.again = c.again && !early && !c.engine.closing() && !(answer.kind == untilClose && answer.plain) &&
-		!(answer.kind == chunks && answer.plain) && !(x.Request.WebSocket && len(d.body.behind) > 0)
-	err = answer.all()
+	c.again = c.again && !early && !c.engine.closing() && !(x.Request.WebSocket && len(d.body.behind) > 0)
+	if !x.Response.NoBody && (len(x.Filters) > 0 && x.Response.Length != 0 || x.Response.Length != length) {
+		err = answer.filtered()
+	} else {
+		c.again = c.again && !(answer.plain && answer.kind != counted)
+		err = answer.all()
+		if err != nil && answer.told && answer.plain && answer.kind != counted {
+			c.tcp.SetLinger(0) // nothing but a reset tells an HTTP/1.0 client
+		}
+	}
 	switch {
 	case err != nil:
 		c.again = false
-		if answer.told && answer.plain && answer.kind != counted {
-			c.tcp.SetLinger(0) // nothing but a reset tells an HTTP/1.0 client
-		}
+		x.Filters = x.Filters[:filters] // those of Respond are of this answer
 		c.drop(u)
 	case early || answer.surplus || x.Response.Close:
 		c.drop(u)

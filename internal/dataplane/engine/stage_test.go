@@ -33,6 +33,7 @@ type stage struct {
 	socket   net.Listener // of the engine
 	server   net.Listener // of the script
 	spare    net.Listener // the other server, for Again
+	filter   *testFilter
 	upstream dataplane.Server
 	other    dataplane.Server
 	events   chan string
@@ -135,6 +136,8 @@ func (s *stage) Begin(x *dataplane.Exchange) dataplane.Verdict {
 		return s.answer(x, 200)
 	case "/close":
 		return dataplane.Close
+	case "/file", "/small-file", "/short-file", "/sized", "/stream", "/torn":
+		return s.open(x)
 	case "/panic":
 		panic("in Begin")
 	case "/wait":
@@ -144,6 +147,15 @@ func (s *stage) Begin(x *dataplane.Exchange) dataplane.Verdict {
 			return dataplane.Wait
 		}
 		return s.answer(x, 200)
+	}
+	if (s.route.Buffer > 0 || s.route.Sized) && !x.Gathered {
+		return dataplane.Gather
+	}
+	if s.filter != nil {
+		x.Filters = append(x.Filters, s.filter)
+		if s.filter.grows && x.Request.Length != 0 {
+			x.Request.Length, x.Request.Chunked = -1, true
+		}
 	}
 	x.Server, x.Attempt = &s.upstream, 1
 	return dataplane.Next
@@ -159,6 +171,9 @@ func (s *stage) Respond(x *dataplane.Exchange) dataplane.Verdict {
 	http1.StripHop(&x.Response.Header, x.Response.Nominated, x.Response.Status == 101)
 	if string(x.Request.Path) == "/replace" {
 		return s.answer(x, 503)
+	}
+	if s.filter != nil && s.filter.grows {
+		x.Response.Length = -1
 	}
 	return dataplane.Next
 }
@@ -177,12 +192,17 @@ func (s *stage) Retry(x *dataplane.Exchange, err error) dataplane.Verdict {
 		status = 400
 	case errors.Is(err, dataplane.ErrTooLarge):
 		status = 413
+	case errors.Is(err, dataplane.ErrHeldFull):
+		status = 503
+	case errors.Is(err, errFilter):
+		status = 500
 	case errors.Is(err, dataplane.ErrClientSlow):
 		status = 408
 	case errors.Is(err, dataplane.ErrReadTime), errors.Is(err, dataplane.ErrTotalTime), errors.Is(err, dataplane.ErrConnectTime):
 		status = 504
 	}
 	s.answer(x, status)
+	x.Filters = x.Filters[:0]
 	x.Response.Close = status == 400 || status == 408 || status == 413
 	return dataplane.Answer
 }
@@ -209,7 +229,8 @@ func word(err error) string {
 		{dataplane.ErrReadTime, "read_time"}, {dataplane.ErrRead, "read"},
 		{dataplane.ErrTotalTime, "total_time"}, {dataplane.ErrTooLarge, "too_large"},
 		{dataplane.ErrClientSlow, "client_slow"}, {dataplane.ErrClientGone, "client_gone"},
-		{dataplane.ErrDrained, "drained"},
+		{dataplane.ErrDrained, "drained"}, {dataplane.ErrHeldFull, "held_full"},
+		{errFilter, "filter"}, {errShortBody, "short_body"}, {errLongBody, "long_body"},
 	} {
 		if errors.Is(err, e.err) {
 			return e.word

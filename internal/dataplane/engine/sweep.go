@@ -35,15 +35,14 @@ func (g *Goroutine) sweepClients(t moment) {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.server == nil {
+		if c.server == nil && c.source == nil {
 			return
 		}
 		gone := false
 		if err := c.raw.Control(func(fd uintptr) { gone = hungUp(fd) }); err != nil || !gone {
 			return
 		}
-		c.server.interrupt(dataplane.ErrClientGone)
-		c.interrupt(dataplane.ErrClientGone)
+		c.cut(dataplane.ErrClientGone)
 	})
 }
 

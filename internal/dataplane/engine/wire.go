@@ -206,6 +206,24 @@ func (w *wire) got(err error) (int, error) {
 	return h.n, nil
 }
 
+// glance is read, but for its wait: it returns 0 and no error if there is nothing yet.
+func (w *wire) glance(b []byte, l *limit) (int, error) {
+	h := &w.in
+	h.buf = b
+	err := w.await(h, w.glanceStep, l)
+	h.buf = nil
+	if err == nil && h.errno == syscall.EAGAIN {
+		return 0, nil
+	}
+	return w.got(err)
+}
+
+func (w *wire) glanceStep(fd uintptr) bool {
+	h := &w.in
+	h.n, h.errno = readFD(fd, h.buf)
+	return true
+}
+
 // poll reads what there is, without waiting: 0 and no error if there is nothing.
 func (w *wire) poll(b []byte) (int, error) {
 	n, e := readFD(w.fd, b)

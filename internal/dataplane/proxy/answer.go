@@ -30,6 +30,7 @@ var causes = [...]cause{
 	{"client_body", 400, false},
 	{"client_slow", 408, false},
 	{"drain", 503, false},
+	{"held_full", 503, false},
 	{"no_server", 503, true},
 	{"connect", 502, true},
 	{"broken", 502, true},

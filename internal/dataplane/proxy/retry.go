@@ -44,6 +44,8 @@ func blame(err error) (word string, server bool) {
 		return "client_body", false
 	case errors.Is(err, dataplane.ErrTooLarge):
 		return "too_large", false
+	case errors.Is(err, dataplane.ErrHeldFull):
+		return "held_full", false
 	case errors.Is(err, dataplane.ErrDrained):
 		return "drain", false
 	case errors.Is(err, dataplane.ErrTotalTime), errors.Is(err, dataplane.ErrConnectTime), errors.Is(err, dataplane.ErrSendTime), errors.Is(err, dataplane.ErrReadTime):
