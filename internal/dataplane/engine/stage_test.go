@@ -86,6 +86,7 @@ func newStage(t *testing.T, newEngine func(Config) Engine, set func(*stage, *Con
 		if err := <-served; err != nil {
 			t.Errorf("Serve = %v, want nil", err)
 		}
+		s.engine.Shutdown(ctx) // what was accepted last may have come after the first
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.admit != s.leave {
