@@ -20,6 +20,7 @@ type fake struct {
 	reload control.Reload
 	err    error
 	file   control.File
+	asked  string
 }
 
 func (f *fake) Diff(_ context.Context, file control.File) (*control.Reload, error) {

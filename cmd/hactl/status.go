@@ -138,6 +138,14 @@ func table(w io.Writer, s *control.Status, now time.Time) {
 		}
 		t.Flush()
 	}
+	if len(s.Overrides) > 0 {
+		fmt.Fprintln(w)
+		fmt.Fprintln(t, "OVERRIDE\tIN FORCE\tSINCE\tASKED ON")
+		for _, o := range s.Overrides {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", subject(o), wish(o), ago(now, &o.Since), o.Node)
+		}
+		t.Flush()
+	}
 	if c := s.Last; c != nil {
 		fmt.Fprintf(w, "\nLAST CHANGE  %s  %s: %s -> %s  %s", c.Time.UTC().Format(time.RFC3339), c.VIP, dash(c.From), dash(c.To), c.Reason)
 		if c.Text != "" {
@@ -213,6 +221,9 @@ func poolsCommand(o *options) *cobra.Command {
 				for _, p := range pools {
 					for _, s := range p.Servers {
 						weight := fmt.Sprint(s.Weight)
+						if s.Weight != s.Wanted {
+							weight += fmt.Sprintf(" (of %d)", s.Wanted)
+						}
 						if s.Backup {
 							weight += " backup"
 						}

@@ -51,7 +51,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		return nil, nil
 	}
 	k := &cluster{
-		log: n.log, config: c, shared: newShared(c.Node.Name),
+		log: n.log, config: c, shared: n.shared,
 		keepers: map[string]*vip.Keeper{}, devices: map[string]*vip.Device{}, ports: map[string]*vip.Port{},
 	}
 	defer func() {

@@ -34,9 +34,12 @@ type node struct {
 	metrics *prometheus.Registry
 	taken   *prometheus.HistogramVec // how long takeovers took
 
-	mu      sync.Mutex     // one reload at a time; guards what follows
-	config  *config.Config // in force
-	cluster *cluster       // nil while there is neither [cluster] nor a VIP
+	shared *shared // what the nodes know together
+
+	mu        sync.Mutex     // one change at a time; guards what follows
+	config    *config.Config // in force
+	cluster   *cluster       // nil while there is neither [cluster] nor a VIP
+	overrides *overrides
 }
 
 // drainTime is how long exchanges may take to end after SIGTERM.
@@ -67,6 +70,11 @@ func run(ctx context.Context, file string) error {
 		Engine: engine.New(engine.Config{Logger: n.log, Panic: func(what any) { n.plane.NotePanic(what) }}),
 		Logger: n.log,
 	})
+	n.shared = newShared(c.Node.Name)
+	if n.overrides, err = openOverrides(c.Node.State, n.shared); err != nil {
+		n.log.Error("state directory", "error", err)
+	}
+	n.restrain()
 	if err := n.plane.Apply(c); errors.Is(err, proxy.ErrLowPort) {
 		return fault{exitPermission, err}
 	} else if err != nil {
@@ -87,6 +95,7 @@ func run(ctx context.Context, file string) error {
 	n.log.Info("proxyd is up", "version", version, "node", c.Node.Name, "config", c.Hash)
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 	parts.Go(func() { n.watchdog(life) })
+	parts.Go(func() { n.followOverrides(life) })
 
 	for s := range signals {
 		if s == syscall.SIGHUP {

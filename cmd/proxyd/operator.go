@@ -24,10 +24,21 @@ func (n *node) part() (*cluster, string, string) {
 	return n.cluster, n.config.Cluster.Name, n.config.Hash
 }
 
+// wishes returns the overrides in force and why they are not on the disk, if so.
+func (n *node) wishes() ([]control.Override, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return list(n.overrides.wanted(n.config)), n.overrides.unsaved
+}
+
 // Status implements control.Operator.
 func (n *node) Status(ctx context.Context) (*control.Status, error) {
 	k, name, hash := n.part()
-	s := &control.Status{Cluster: name, Health: "healthy", Reasons: []string{}, Node: n.nodeName(), Config: hash, Since: n.started, VIPs: []control.VIPStatus{}}
+	kept, unsaved := n.wishes()
+	s := &control.Status{Cluster: name, Health: "healthy", Reasons: []string{}, Node: n.nodeName(), Config: hash, Since: n.started, VIPs: []control.VIPStatus{}, Overrides: kept}
+	if unsaved != nil {
+		worsen(s, "degraded", unsaved.Error())
+	}
 	if k == nil {
 		s.Nodes = []control.NodeStatus{{Name: s.Node, State: "up", Config: hash, Version: version, UptimeS: int64(time.Since(n.started).Seconds())}}
 		if ok, why := n.plane.Ready(); !ok {
@@ -128,7 +139,7 @@ func (n *node) Pools(context.Context) ([]control.Pool, error) {
 		pool := control.Pool{Name: p.Name, Balance: p.Balance, Servers: []control.Server{}}
 		for _, s := range p.Servers {
 			pool.Servers = append(pool.Servers, control.Server{
-				Name: s.Name, Address: s.Address, State: s.State, Weight: s.Weight, Backup: s.Backup,
+				Name: s.Name, Address: s.Address, State: s.State, Weight: s.Weight, Wanted: s.Wanted, Backup: s.Backup,
 				Active: s.Active, Requests: s.Requests, Failures: s.Failures, Reason: s.Reason,
 			})
 		}

@@ -68,6 +68,7 @@ func (n *node) take(c *config.Config) error {
 	}
 	n.level.Set(level(c.Log.Level))
 	n.config = c
+	n.restrain()
 	return nil
 }
 

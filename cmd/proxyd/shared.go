@@ -17,11 +17,16 @@ const changeKind = "change"
 // they meet, so that a node which was away learns what happened meanwhile. It is safe for
 // concurrent use, and implements gossip.State.
 type shared struct {
+	// heard has one value after another node's wish about a server or a route came in.
+	heard chan struct{}
+
 	mu    sync.Mutex // guards the store
 	store *state.Store
 }
 
-func newShared(node string) *shared { return &shared{store: state.New(node)} }
+func newShared(node string) *shared {
+	return &shared{heard: make(chan struct{}, 1), store: state.New(node)}
+}
 
 // Encode implements gossip.State.
 func (s *shared) Encode() []byte {
@@ -38,7 +43,14 @@ func (s *shared) Merge(b []byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.store.Merge(entries)
+	for _, e := range s.store.Merge(entries) {
+		if e.Kind == overrideKind {
+			select {
+			case s.heard <- struct{}{}:
+			default: // it is told already
+			}
+		}
+	}
 	return nil
 }
 

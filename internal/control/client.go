@@ -58,6 +58,14 @@ func (c *Client) Failover(ctx context.Context, f Failover) (*FailoverResult, err
 	return call[*FailoverResult](ctx, c, "POST", "/v1/failover", f)
 }
 
+func (c *Client) SteerServer(ctx context.Context, w ServerWish) (*Steered, error) {
+	return call[*Steered](ctx, c, "POST", "/v1/server", w)
+}
+
+func (c *Client) SteerRoute(ctx context.Context, w RouteWish) (*Steered, error) {
+	return call[*Steered](ctx, c, "POST", "/v1/route", w)
+}
+
 func (c *Client) Version(ctx context.Context) (*Version, error) {
 	return call[*Version](ctx, c, "GET", "/v1/version", nil)
 }

@@ -4,6 +4,7 @@ package control
 
 import (
 	"context"
+	"net/netip"
 	"time"
 )
 
@@ -22,6 +23,11 @@ type Operator interface {
 	// node ("" for the best fit one) and returns when it is held there.
 	Failover(ctx context.Context, f Failover) (*FailoverResult, error)
 	Version(ctx context.Context) (*Version, error)
+	// SteerServer overrides what the configuration says of a server, and returns what is in
+	// force then.
+	SteerServer(ctx context.Context, w ServerWish) (*Steered, error)
+	// SteerRoute closes a route for maintenance, or opens it.
+	SteerRoute(ctx context.Context, w RouteWish) (*Steered, error)
 }
 
 // Status is the cluster as one node sees it now. Keys are stable.
@@ -35,6 +41,8 @@ type Status struct {
 	Nodes   []NodeStatus `json:"nodes"`
 	VIPs    []VIPStatus  `json:"vips"`
 	Last    *Change      `json:"last_change"`
+	// Overrides is what operators changed at run time beside the configuration.
+	Overrides []Override `json:"overrides"`
 }
 
 // NodeStatus is one voter.
@@ -87,8 +95,9 @@ type Pool struct {
 type Server struct {
 	Name     string `json:"name"`
 	Address  string `json:"address"`
-	State    string `json:"state"` // up | down | ejected
+	State    string `json:"state"` // up | down | ejected | drain | maint
 	Weight   int    `json:"weight"`
+	Wanted   int    `json:"configured_weight"` // what the configuration says of weight
 	Backup   bool   `json:"backup"`
 	Active   int64  `json:"active"`
 	Requests uint64 `json:"requests"`
@@ -109,6 +118,47 @@ type Reload struct {
 type File struct {
 	Name string `json:"name"` // absolute path, for messages and for what the text refers to
 	Text string `json:"text"`
+}
+
+// An Override is what an operator wants of one server or one route, over what the
+// configuration says. It stays over reloads and restarts.
+type Override struct {
+	Pool   string `json:"pool,omitempty"`
+	Server string `json:"server,omitempty"`
+	Mode   string `json:"mode,omitempty"`   // of a server: drain | maint; "": it serves
+	Weight int    `json:"weight,omitempty"` // of a server; 0: that of the configuration
+
+	Route      string         `json:"route,omitempty"`
+	Status     int            `json:"status,omitempty"` // that the closed route answers with
+	RetryAfter int            `json:"retry_after_s,omitempty"`
+	Allow      []netip.Prefix `json:"allow,omitempty"` // clients that are let through
+
+	Node  string    `json:"node"` // where it was asked for
+	Since time.Time `json:"since"`
+}
+
+// ServerWish is what to change of a server's override. What is nil stays.
+type ServerWish struct {
+	Server string  `json:"server"` // POOL/SERVER
+	Mode   *string `json:"mode"`   // serve | drain | maint
+	Weight *int    `json:"weight"` // 0: that of the configuration
+	WaitMS int64   `json:"wait_ms"`
+}
+
+// RouteWish closes or opens a route.
+type RouteWish struct {
+	Route      string         `json:"route"`
+	Closed     bool           `json:"closed"`
+	Status     int            `json:"status"` // 0: 503
+	RetryAfter int            `json:"retry_after_s"`
+	Allow      []netip.Prefix `json:"allow"`
+}
+
+// Steered is what came of a wish.
+type Steered struct {
+	Override Override `json:"override"` // in force now
+	Active   int64    `json:"active"`   // exchanges in progress on the server
+	Warnings []string `json:"warnings"`
 }
 
 // Failover is the wish to move a VIP.

@@ -20,6 +20,7 @@ type cause struct {
 var causes = [...]cause{
 	{"respond", 0, false},
 	{"redirect", 0, false},
+	{"maintenance", 0, false},
 	{"options", 200, false},
 	{noRoute, 404, false},
 	{"method", 405, false},

@@ -39,6 +39,9 @@ func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) data
 	http1.StripHop(&q.Header, q.Nominated, upgrade)
 	s.identify(x, seen.trusted)
 
+	if c := r.closed.Load(); c != nil && !c.lets(x.Mark.ClientIP) {
+		return c.give(x)
+	}
 	switch {
 	case q.Method == dataplane.CONNECT || q.Method == dataplane.TRACE: // S12, S13
 		return p.refuse(x, "method")

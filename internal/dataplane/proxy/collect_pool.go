@@ -49,7 +49,7 @@ func collectPool(m sink, name string, p *upstream.Pool) {
 func collectServer(m sink, pool string, s *upstream.Server) {
 	state, _ := s.State()
 	m.gauge(descUp, bit(state == "up"), pool, s.Name)
-	for _, word := range []string{"up", "down", "ejected"} {
+	for _, word := range []string{"up", "down", "ejected", "drain", "maint"} {
 		m.gauge(descState, bit(state == word), pool, s.Name, word)
 	}
 	for class := range s.Requests {

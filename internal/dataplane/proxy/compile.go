@@ -26,9 +26,9 @@ const (
 	unmatchedName = "unmatched"
 )
 
-// compile makes a snapshot of c. It opens nothing, starts nothing and changes nothing
+// compile makes a snapshot of c with the weights that o overrides. It opens nothing, starts nothing and changes nothing
 // of old (nil for the first), so whatever goes wrong here leaves no trace.
-func compile(c *config.Config, old *snapshot, listeners int, now func() time.Time) (*snapshot, error) {
+func compile(c *config.Config, old *snapshot, o Steering, listeners int, now func() time.Time) (*snapshot, error) {
 	s := &snapshot{
 		generation: 1,
 		conf:       c,
@@ -51,7 +51,7 @@ func compile(c *config.Config, old *snapshot, listeners int, now func() time.Tim
 		if old != nil {
 			before = old.pools[name]
 		}
-		p, err := upstream.New(conf, before)
+		p, err := upstream.New(o.weighted(conf), before)
 		if err != nil {
 			wrong = append(wrong, err)
 			continue

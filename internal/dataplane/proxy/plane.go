@@ -56,6 +56,8 @@ type Plane struct {
 
 	mu    sync.Mutex       // guards what follows: one Apply, Drain or Shutdown at a time
 	doors map[string]*door // by address as configured
+
+	steering Steering
 }
 
 const (
@@ -137,7 +139,7 @@ func (p *Plane) apply(c *config.Config) error {
 	}
 	doors := wanted(c, &p.listeners)
 	old := p.current.Load()
-	s, err := compile(c, old, len(p.listeners.list()), p.opt.Now)
+	s, err := compile(c, old, p.steering, len(p.listeners.list()), p.opt.Now)
 	if err != nil {
 		return err
 	}
@@ -158,6 +160,7 @@ func (p *Plane) apply(c *config.Config) error {
 	p.access.to(out, file)
 	p.watch.Use(s.pools)
 	p.waiting.CompareAndSwap(0, p.opt.Now().Add(settleTime).UnixNano())
+	s.steer(p.steering)
 	p.current.Store(s)
 	if old != nil {
 		for name, pool := range old.pools {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/gaissmai/bart"
 
@@ -32,6 +33,7 @@ type compiledRoute struct {
 	dataplane.Route
 	counters *routeCounters
 	filters  filter.Set
+	closed   atomic.Pointer[closure] // nil while it serves; set by Steer
 
 	pool     *upstream.Pool
 	host     hostRule

@@ -16,9 +16,10 @@ type PoolView struct {
 type ServerView struct {
 	Name     string
 	Address  string // where it is dialled; "" while its name does not resolve
-	State    string // up | down | ejected
+	State    string // up | down | ejected | drain | maint
 	Reason   string // why it is not up
-	Weight   int
+	Weight   int    // in force
+	Wanted   int    // what the configuration says of Weight
 	Backup   bool
 	Active   int64
 	Requests uint64
@@ -34,13 +35,14 @@ func (p *Plane) Pools() []PoolView {
 	views := make([]PoolView, 0, len(s.pools))
 	for name, pool := range s.pools {
 		v := PoolView{Name: name, Balance: pool.Config.Balance}
-		for _, server := range pool.Servers() {
+		for i, server := range pool.Servers() {
 			sv := ServerView{Name: server.Name, Active: server.Active.Load(), Failures: server.Failures.Load()}
 			if a := server.Addr(); a.IsValid() {
 				sv.Address = a.String()
 			}
 			sv.State, sv.Reason = server.State()
 			sv.Weight, sv.Backup = pool.Weight(server)
+			sv.Wanted = s.conf.Pool[name].Server[i].Weight
 			for i := range server.Requests {
 				sv.Requests += server.Requests[i].Load()
 			}

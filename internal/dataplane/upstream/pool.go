@@ -271,7 +271,7 @@ func (s *slot) eligible(now time.Time, tried []*dataplane.Server, anyone bool) b
 		}
 	}
 	if anyone {
-		return s.Addr().IsValid()
+		return s.Addr().IsValid() && !s.withheld()
 	}
 	return s.fit(now)
 }

@@ -32,10 +32,11 @@ type Server struct {
 	host string // to resolve; "" if the name is an address
 	port uint16
 
-	unfit atomic.Bool // has no address, or !health.Clean(): the hot path reads this alone
+	unfit atomic.Bool // has no address, is withheld, or !health.Clean(): the hot path reads this alone
 
 	mu     sync.Mutex // guards what follows
 	health Health
+	mode   Mode
 	addrs  []netip.Addr // what the name resolved to last, in order
 }
 
@@ -72,7 +73,7 @@ func (s *Server) fit(now time.Time) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.Addr().IsValid() && s.health.Fit(now)
+	return s.Addr().IsValid() && s.mode == Serve && s.health.Fit(now)
 }
 
 // take notes that the server is given an exchange.
@@ -87,18 +88,25 @@ func (s *Server) take(now time.Time, p config.Passive) {
 func (s *Server) change(do func(*Health)) {
 	s.mu.Lock()
 	do(&s.health)
-	s.unfit.Store(!s.Addr().IsValid() || !s.health.Clean())
+	s.judge()
 	s.mu.Unlock()
 }
 
-// State returns up, down or ejected, and why it is not up.
+// State returns up, down, ejected, drain or maint, and why it is not up. What an operator
+// wants goes before what is found out.
 func (s *Server) State() (state, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.Addr().IsValid() {
-		return "down", "its name does not resolve"
+	if state, why = s.health.State(); !s.Addr().IsValid() {
+		state, why = "down", "its name does not resolve"
 	}
-	return s.health.State()
+	if s.mode == Serve {
+		return state, why
+	}
+	if state != "up" {
+		return s.mode.String(), "also " + state + ": " + why
+	}
+	return s.mode.String(), ""
 }
 
 // resolved notes what the server's name resolves to now and reports whether that
@@ -118,7 +126,7 @@ func (s *Server) resolved(addrs []netip.Addr) bool {
 		return false
 	}
 	s.SetAddr(netip.AddrPortFrom(s.addrs[0], s.port))
-	s.unfit.Store(!s.health.Clean())
+	s.judge()
 	return true
 }
 

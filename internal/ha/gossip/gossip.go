@@ -122,6 +122,22 @@ func (g *Gossip) Run(ctx context.Context) {
 	}
 }
 
+// Meet gives every member the state now, and takes theirs, rather than at the next time
+// that they meet. It blocks until that is done or has failed.
+func (g *Gossip) Meet() error {
+	var peers []string
+	for _, v := range g.Alive() {
+		if v != g.Self {
+			peers = append(peers, string(v))
+		}
+	}
+	if len(peers) == 0 {
+		return nil
+	}
+	_, err := g.list.Join(peers)
+	return err
+}
+
 // missing returns the voters that are configured and not members.
 func (g *Gossip) missing() []string {
 	g.mu.Lock()

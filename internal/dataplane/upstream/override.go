@@ -1,0 +1,56 @@
+package upstream
+
+// A Mode is whether an operator lets a server be given exchanges. It outlives reloads
+// with the server and stands above its health.
+type Mode uint32
+
+const (
+	Serve   Mode = iota // as its health allows
+	Drain               // nothing new; clients that a cookie keeps at it stay, and what runs ends
+	Disable             // nothing at all; what runs ends, and checks go on
+)
+
+// String is the word of the mode in status, metrics and the admin API.
+func (m Mode) String() string {
+	switch m {
+	case Drain:
+		return "drain"
+	case Disable:
+		return "maint"
+	}
+	return "serve"
+}
+
+// ParseMode returns the mode of a word.
+func ParseMode(word string) (m Mode, ok bool) {
+	for _, m := range []Mode{Serve, Drain, Disable} {
+		if m.String() == word {
+			return m, true
+		}
+	}
+	return Serve, false
+}
+
+// Steer sets the server's mode.
+func (s *Server) Steer(m Mode) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mode = m
+	s.judge()
+}
+
+// withheld reports whether an operator keeps the server from being given an exchange.
+// Not even a pool of which every server is down tries it then.
+func (s *Server) withheld() bool {
+	if !s.unfit.Load() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mode != Serve
+}
+
+// judge notes whether anything stands against the server. s.mu is held.
+func (s *Server) judge() {
+	s.unfit.Store(!s.Addr().IsValid() || !s.health.Clean() || s.mode != Serve)
+}
