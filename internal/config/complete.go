@@ -43,7 +43,8 @@ func (d *decoder) complete(c *Config) {
 	}
 }
 
-// completePool moves the short form of the servers into the long one.
+// completePool moves the short form of the servers into the long one. Eject and breaker
+// judge by shares: a fixed number of failures would be there first.
 func (d *decoder) completePool(p *Pool) {
 	short := make([]Server, 0, len(p.Servers)+len(p.Server))
 	for _, addr := range p.Servers {
@@ -52,6 +53,9 @@ func (d *decoder) completePool(p *Pool) {
 		short = append(short, s)
 	}
 	p.Server, p.Servers = append(short, p.Server...), nil
+	if (p.Eject != nil || p.Breaker != nil) && !d.given(to("pool", p.Name, "passive", "max_fails")) {
+		p.Passive.MaxFails = 0
+	}
 	if p.Check != nil {
 		d.completeCheck(to("pool", p.Name, "check"), p.Check)
 	}

@@ -227,7 +227,7 @@ func (d *decoder) between(p path, v, lo, hi time.Duration) {
 	d.bad(p, "(%s) must be from %s to %s", formatDuration(v), formatDuration(lo), formatDuration(hi))
 }
 
-func within[T int | Size](d *decoder, p path, v, lo, hi T) {
+func within[T int | Size | Share](d *decoder, p path, v, lo, hi T) {
 	if d.spoilt(p) || v >= lo && v <= hi {
 		return
 	}

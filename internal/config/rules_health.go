@@ -109,6 +109,16 @@ func (d *decoder) checkPattern(p path, s string) {
 	}
 }
 
+func (d *decoder) checkOutliers(p path, pool *Pool) {
+	if v := pool.Eject; v != nil {
+		within(d, p.key("eject").key("max"), v.Max, 0.01, 1)
+	}
+	if v := pool.Breaker; v != nil {
+		within(d, p.key("breaker").key("errors"), v.Errors, 0.01, 1)
+		d.between(p.key("breaker").key("open"), v.Open, 10*time.Millisecond, day)
+	}
+}
+
 func (d *decoder) checkRetry(p path, v Retry) {
 	within(d, p.key("attempts"), v.Attempts, 1, 10)
 }

@@ -69,6 +69,7 @@ func (d *decoder) checkPools(c *Config) {
 		if pool.Check != nil {
 			d.checkCheck(p.key("check"), pool.Check)
 		}
+		d.checkOutliers(p, pool)
 		d.checkRetry(p.key("retry"), pool.Retry)
 		d.checkTimeout(p.key("timeout"), pool.Timeout)
 		if !used[name] {

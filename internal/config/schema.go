@@ -104,8 +104,8 @@ type Pool struct {
 	MaxConns  int           `tobe:"max_conns"`       // exchanges at once on each server, of this node; 0: no limit
 	Queue     *Queue        `tobe:"queue"`           // where exchanges wait while every server has max_conns; default: they are refused
 	Sticky    *Sticky       `tobe:"sticky"`          // a signed cookie keeps a client at its server; nil: none
-	Eject     *Eject        `tobe:"eject"`           // outliers are left out for a while; nil: none
-	Breaker   *Breaker      `tobe:"breaker"`         // a server that mostly fails is not asked for a while; nil: none
+	Eject     *Eject        `toml:"eject"`           // outliers are left out for a while; nil: none
+	Breaker   *Breaker      `toml:"breaker"`         // a server that mostly fails is not asked for a while; nil: none
 	Framing   string        `tobe:"request_framing"` // as-sent, or length: a chunked body is buffered and sent with Content-Length
 	Location  string        `tobe:"location"`        // rewrite: Location, Content-Location, Refresh and cookie Path that name a server name this proxy instead; or keep
 	Host      string        `toml:"host"`            // Host sent on: client (as the client sent it), server (the server's address), or a name
@@ -126,7 +126,7 @@ type Server struct {
 
 // Passive is what real exchanges teach about a server.
 type Passive struct {
-	MaxFails    int           `toml:"max_fails"`    // failures within fail_timeout after which a server is left out; 0 turns it off
+	MaxFails    int           `toml:"max_fails"`    // failures within fail_timeout after which a server is left out; 0 turns it off; default: 0 in a pool with eject or breaker
 	FailTimeout time.Duration `toml:"fail_timeout"` // within which failures count, and for which the server is left out
 	On          []string      `toml:"on"`           // what counts as a failure: connect, timeout, and statuses
 }
@@ -179,15 +179,16 @@ type Sticky struct {
 	TTL    time.Duration `tobe:"ttl"`    // how long the browser keeps it; "0s": until it is closed
 }
 
-// Eject leaves servers out that fail much more than the others of their pool.
+// Eject leaves servers out that fail much more than the others of their pool, for
+// passive.fail_timeout at first and longer each time.
 type Eject struct {
-	Max Share `tobe:"max"` // at most this share of the pool's servers is left out at once
+	Max Share `toml:"max"` // at most this share of the pool's servers is left out at once; one of two or more always may be
 }
 
 // Breaker stops asking a server that mostly fails, and asks with one request after a while.
 type Breaker struct {
-	Errors Share         `tobe:"errors"` // of the last 10 s' attempts, 20 at least, that failed
-	Open   time.Duration `tobe:"open"`   // how long it is not asked
+	Errors Share         `toml:"errors"` // of the last 10 s' attempts, 20 at least, that failed by passive.on
+	Open   time.Duration `toml:"open"`   // how long it is not asked; then one request is let through to see
 }
 
 // A Policy is a bundle of settings that routes name in use. Of several, restrictions add

@@ -95,7 +95,7 @@ type Pool struct {
 type Server struct {
 	Name     string `json:"name"`
 	Address  string `json:"address"`
-	State    string `json:"state"` // up | down | ejected | drain | maint
+	State    string `json:"state"` // up | down | ejected | open | half-open | drain | maint
 	Weight   int    `json:"weight"`
 	Wanted   int    `json:"configured_weight"` // what the configuration says of weight
 	Backup   bool   `json:"backup"`

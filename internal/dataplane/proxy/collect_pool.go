@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"proxyd/internal/dataplane/upstream"
@@ -15,6 +17,8 @@ var (
 	descConnect   = desc("upstream_connect_seconds", "How long it took until a new connection stood.", "pool", "server")
 	descActive    = desc("upstream_requests_inflight", "Exchanges in progress.", "pool", "server")
 	descServConns = desc("upstream_connections_open", "Open connections to the server, idle ones included.", "pool", "server")
+	descPanic     = desc("upstream_panic", "1 while no server of the pool is up, so that any is tried.", "pool")
+	descPanicked  = desc("upstream_panic_requests_total", "Attempts on any server, since none was up.", "pool")
 	descConnects  = desc("upstream_connects_total", "Connections that attempts used.", "pool", "reused", "result")
 	descRetries   = desc("upstream_retries_total", "Second and later attempts.", "pool", "result")
 	descChecks    = desc("upstream_checks_total", "Active checks.", "pool", "server", "result")
@@ -24,7 +28,7 @@ var (
 
 func poolDescs() []*prometheus.Desc {
 	return []*prometheus.Desc{descUp, descWeight, descState, descAttempts, descResponse, descConnect, descActive, descServConns,
-		descConnects, descRetries, descChecks, descCheckTime, descEjections}
+		descPanic, descPanicked, descConnects, descRetries, descChecks, descCheckTime, descEjections}
 }
 
 // collectPool sends what is counted by pool and server.
@@ -37,6 +41,8 @@ func collectPool(m sink, name string, p *upstream.Pool) {
 			m.histogram(descCheckTime, &s.CheckTime, name, s.Name)
 		}
 	}
+	m.gauge(descPanic, bit(p.Panicking(time.Now())), name)
+	m.counter(descPanicked, p.Panics.Load(), name)
 	m.counter(descConnects, p.Reused.Load(), name, "true", "ok")
 	m.counter(descConnects, p.Connects[upstream.ConnectOK].Load(), name, "false", "ok")
 	m.counter(descConnects, p.Connects[upstream.ConnectFailed].Load(), name, "false", "failed")
@@ -49,7 +55,7 @@ func collectPool(m sink, name string, p *upstream.Pool) {
 func collectServer(m sink, pool string, s *upstream.Server) {
 	state, _ := s.State()
 	m.gauge(descUp, bit(state == "up"), pool, s.Name)
-	for _, word := range []string{"up", "down", "ejected", "drain", "maint"} {
+	for _, word := range []string{"up", "down", "ejected", "open", "half-open", "drain", "maint"} {
 		m.gauge(descState, bit(state == word), pool, s.Name, word)
 	}
 	for class := range s.Requests {
@@ -65,5 +71,7 @@ func collectServer(m sink, pool string, s *upstream.Server) {
 	m.gauge(descServConns, float64(s.Conns.Load()), pool, s.Name)
 	m.counter(descChecks, s.Checks[upstream.CheckPassed].Load(), pool, s.Name, "ok")
 	m.counter(descChecks, s.Checks[upstream.CheckFailed].Load(), pool, s.Name, "failed")
-	m.counter(descEjections, s.Ejected.Load(), pool, s.Name, "passive")
+	m.counter(descEjections, s.Ejections[upstream.LeftOut].Load(), pool, s.Name, "passive")
+	m.counter(descEjections, s.Ejections[upstream.Ejected].Load(), pool, s.Name, "outlier")
+	m.counter(descEjections, s.Ejections[upstream.Opened].Load(), pool, s.Name, "breaker")
 }

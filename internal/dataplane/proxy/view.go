@@ -16,7 +16,7 @@ type PoolView struct {
 type ServerView struct {
 	Name     string
 	Address  string // where it is dialled; "" while its name does not resolve
-	State    string // up | down | ejected | drain | maint
+	State    string // up | down | ejected | open | half-open | drain | maint
 	Reason   string // why it is not up
 	Weight   int    // in force
 	Wanted   int    // what the configuration says of Weight

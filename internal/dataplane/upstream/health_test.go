@@ -10,24 +10,30 @@ import (
 var (
 	start   = time.Unix(1_800_000_000, 0)
 	passive = config.Passive{MaxFails: 3, FailTimeout: 30 * time.Second}
+	rules   = &config.Pool{Passive: passive}
 )
 
 func at(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 
+// failed counts a failure by rules and reports whether it left the server out.
+func failed(h *Health, now time.Time, cause string) bool {
+	return h.Fail(now, rules, cause, 1) == LeftOut
+}
+
 func TestFailuresWithinFailTimeoutLeaveAServerOut(t *testing.T) {
 	var h Health
 	for i, second := range []int{0, 10} {
-		if h.Fail(at(second), passive, "connect") {
+		if failed(&h, at(second), "connect") {
 			t.Fatalf("failure %d left the server out", i+1)
 		}
 	}
 	if !h.Fit(at(10)) || !h.Clean() {
 		t.Fatal("two failures of three are enough")
 	}
-	if !h.Fail(at(20), passive, "connect") || h.Fit(at(20)) || h.Fit(at(49)) {
+	if !failed(&h, at(20), "connect") || h.Fit(at(20)) || h.Fit(at(49)) {
 		t.Fatal("the third failure within 30 s did not leave the server out for 30 s")
 	}
-	if state, why := h.State(); state != "ejected" || why != "connect" {
+	if state, why := h.State(at(20)); state != "ejected" || why != "connect" {
 		t.Errorf("State = %s, %q; want ejected, connect", state, why)
 	}
 }
@@ -35,7 +41,7 @@ func TestFailuresWithinFailTimeoutLeaveAServerOut(t *testing.T) {
 func TestOldFailuresDoNotCount(t *testing.T) {
 	var h Health
 	for _, second := range []int{0, 1, 32, 33} {
-		if h.Fail(at(second), passive, "connect") {
+		if failed(&h, at(second), "connect") {
 			t.Fatalf("left out at %d s, though never three failures in 30 s", second)
 		}
 	}
@@ -45,34 +51,34 @@ func TestOneTrialAfterFailTimeout(t *testing.T) {
 	out := func() *Health {
 		h := &Health{}
 		for range 3 {
-			h.Fail(at(0), passive, "timeout")
+			failed(h, at(0), "timeout")
 		}
 		return h
 	}
 	h := out()
-	if h.Succeed() || h.Fit(at(29)) {
+	if h.Succeed(at(1), at(0), rules) || h.Fit(at(29)) {
 		t.Error("an exchange begun before brought the server back")
 	}
 	if !h.Fit(at(30)) {
 		t.Fatal("not fit for a trial after fail_timeout")
 	}
-	h.Take(at(30), passive)
+	h.Take(at(30))
 	if h.Fit(at(31)) {
 		t.Error("a second trial while the first is under way")
 	}
-	if !h.Succeed() || !h.Fit(at(31)) || !h.Clean() {
+	if h.Succeed(at(31), at(29), rules) || !h.Succeed(at(31), at(30), rules) || !h.Fit(at(31)) || !h.Clean() {
 		t.Error("the trial succeeded and the server is not back")
 	}
 
 	h = out()
-	h.Take(at(40), passive)
-	h.Fail(at(41), passive, "connect")
+	h.Take(at(40))
+	failed(h, at(41), "connect")
 	if h.Fit(at(70)) || !h.Fit(at(71)) {
 		t.Error("a failed trial must leave the server out for another fail_timeout")
 	}
 
 	h = out()
-	h.Take(at(40), passive)
+	h.Take(at(40))
 	if !h.Fit(at(70)) {
 		t.Error("a trial whose end was never heard of keeps the server out for ever")
 	}
@@ -81,7 +87,7 @@ func TestOneTrialAfterFailTimeout(t *testing.T) {
 func TestMaxFailsZeroTurnsPassiveHealthOff(t *testing.T) {
 	var h Health
 	for range 100 {
-		h.Fail(at(0), config.Passive{FailTimeout: time.Second}, "connect")
+		h.Fail(at(0), &config.Pool{Passive: config.Passive{FailTimeout: time.Second}}, "connect", 1)
 	}
 	if !h.Fit(at(0)) {
 		t.Error("left out")
@@ -122,7 +128,7 @@ func TestAServerThatChecksBringBackIsNotLeftOut(t *testing.T) {
 	var h Health
 	h.Probe("", check)
 	for range 3 {
-		h.Fail(at(0), passive, "502")
+		failed(&h, at(0), "502")
 	}
 	h.Probe("", check)
 	if h.Fit(at(1)) {
@@ -139,13 +145,13 @@ func TestForgetDropsWhatIsNoLongerAsked(t *testing.T) {
 	var h Health
 	h.Probe("status 500", &config.Check{Rise: 1, Fall: 1})
 	for range 3 {
-		h.Fail(at(0), passive, "502")
+		failed(&h, at(0), "502")
 	}
-	h.Forget(passive, nil)
+	h.Forget(rules)
 	if h.down || h.Fit(at(1)) {
 		t.Error("without checks: want up but left out")
 	}
-	h.Forget(config.Passive{}, nil)
+	h.Forget(&config.Pool{})
 	if !h.Clean() {
 		t.Error("without passive health: want nothing left")
 	}

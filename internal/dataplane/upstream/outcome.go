@@ -48,12 +48,12 @@ func (p *Pool) Answered(s *Server, now time.Time, status int, took time.Duration
 		s.Requests[0].Add(1)
 	}
 	if status >= 400 && p.learn.status[status] {
-		p.fail(s, now, "status "+strconv.Itoa(status), log)
+		p.fail(s, now, "status "+strconv.Itoa(status), 1, log)
 		return
 	}
-	if s.unfit.Load() {
+	if s.unfit.Load() || p.counts {
 		back := false
-		s.change(func(h *Health) { back = h.Succeed() })
+		s.change(func(h *Health) { back = h.Succeed(now, now.Add(-took), p.Config) })
 		if back {
 			log.Info("server is back", "pool", p.Name, "server", s.Name)
 		}
@@ -76,34 +76,62 @@ func (p *Pool) Failed(s *Server, now time.Time, err error, fresh bool, log *slog
 	default:
 		p.Reused.Add(1)
 	}
-	p.Broke(s, now, err, log)
+	p.blame(s, now, err, 1, log)
 }
 
-// Broke notes that an answer broke off after its head.
+// Broke notes that an answer broke off after its head, which Answered was told of.
 func (p *Pool) Broke(s *Server, now time.Time, err error, log *slog.Logger) {
+	p.blame(s, now, err, 0, log)
+}
+
+func (p *Pool) blame(s *Server, now time.Time, err error, attempts int32, log *slog.Logger) {
 	switch {
 	case isAny(err, dataplane.ErrConnectTime, dataplane.ErrSendTime, dataplane.ErrReadTime):
 		if p.learn.timeout {
-			p.fail(s, now, "timeout", log)
+			p.fail(s, now, "timeout", attempts, log)
 		}
 	case isAny(err, dataplane.ErrConnect, dataplane.ErrSend, dataplane.ErrRead, dataplane.ErrResponse):
 		if p.learn.connect {
-			p.fail(s, now, "connect", log)
+			p.fail(s, now, "connect", attempts, log)
 		}
 	}
+}
+
+// Panicking reports that no server of the pool is up, so that any is tried.
+func (p *Pool) Panicking(now time.Time) bool {
+	for _, s := range p.servers {
+		if s.fit(now) {
+			return false
+		}
+	}
+	return len(p.servers) > 0
 }
 
 // Release gives back a server that Pick returned.
 func (p *Pool) Release(s *Server) { s.Active.Add(-1) }
 
-func (p *Pool) fail(s *Server, now time.Time, cause string, log *slog.Logger) {
+// fail counts a failure and sees to what it leads to.
+func (p *Pool) fail(s *Server, now time.Time, cause string, attempts int32, log *slog.Logger) {
 	s.Failures.Add(1)
-	out := false
-	s.change(func(h *Health) { out = h.Fail(now, p.Config.Passive, cause) })
-	if out {
-		s.Ejected.Add(1)
-		log.Warn("server is left out", "pool", p.Name, "server", s.Name, "for", p.Config.Passive.FailTimeout, "reason", cause)
+	var f Failure
+	s.change(func(h *Health) { f = h.Fail(now, p.Config, cause, attempts) })
+	if f == Excess || f == InARow || f == Frequent {
+		f = p.eject(s, now, f)
 	}
+	var span time.Duration
+	reason := ""
+	switch f {
+	case LeftOut, Ejected:
+		s.Ejections[f].Add(1)
+		s.change(func(h *Health) { span = h.out.span })
+		reason = cause
+	case Opened:
+		s.Ejections[f].Add(1)
+		span = p.Config.Breaker.Open
+	default:
+		return
+	}
+	log.Warn("server is left out", "pool", p.Name, "server", s.Name, "for", span, "reason", reason)
 }
 
 func isAny(err error, targets ...error) bool {

@@ -39,17 +39,6 @@ func (s *Server) Steer(m Mode) {
 	s.judge()
 }
 
-// withheld reports whether an operator keeps the server from being given an exchange.
-// Not even a pool of which every server is down tries it then.
-func (s *Server) withheld() bool {
-	if !s.unfit.Load() {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.mode != Serve
-}
-
 // judge notes whether anything stands against the server. s.mu is held.
 func (s *Server) judge() {
 	s.unfit.Store(!s.Addr().IsValid() || !s.health.Clean() || s.mode != Serve)

@@ -11,7 +11,7 @@ func TestWithheldServerIsGivenNothing(t *testing.T) {
 		for _, mode := range []Mode{Drain, Disable} {
 			p := poolOf(t, balance, "a", "b", "c")
 			running := p.servers[1]
-			running.take(at(0), p.Config.Passive)
+			running.take(at(0))
 			p.servers[1].Steer(mode)
 			if got := picks(p, at(0), 12); strings.Contains(got, "b") || strings.Contains(got, "-") {
 				t.Errorf("%s: picks while b is in %s = %s", balance, mode, got)

@@ -23,6 +23,7 @@ type Pool struct {
 	*Counters
 
 	learn    lessons
+	counts   bool      // every attempt is counted, for eject or breaker
 	question *question // of the active checks; nil: there are none
 	least    bool      // balance = "least_conn"
 	byHash   bool      // balance = "hash"
@@ -39,6 +40,9 @@ type Counters struct {
 	Reused   atomic.Uint64    // attempts on a kept connection
 	Connects [3]atomic.Uint64 // new connections, by result: ConnectOK, ConnectFailed, ConnectTimedOut
 	Retries  [3]atomic.Uint64 // by result: RetryOK, RetryFailed, RetryOverBudget
+	Panics   atomic.Uint64    // exchanges given to any server, since none was up
+
+	outliers outliers
 }
 
 // Results of a connect, the index of Counters.Connects.
@@ -71,7 +75,7 @@ type group struct {
 // New makes a pool. Servers of old with the same names are adopted, unchanged until
 // Start; old may be nil.
 func New(c *config.Pool, old *Pool) (*Pool, error) {
-	p := &Pool{Name: c.Name, Config: c, learn: newLessons(c.Passive.On)}
+	p := &Pool{Name: c.Name, Config: c, learn: newLessons(c.Passive.On), counts: c.Eject != nil || c.Breaker != nil}
 	switch c.Balance {
 	case "", "round_robin":
 	case "least_conn":
@@ -169,11 +173,12 @@ func (p *Pool) PickOther(now time.Time, client netip.Addr, tried []*dataplane.Se
 }
 
 // pick goes through the tiers: servers that are up, backups that are up. When no server
-// of the pool is up at all it takes any: it is better to try than to refuse all.
+// of the pool is up at all it takes any: it is better to try than to refuse all. Only an
+// open breaker is never overruled.
 func (p *Pool) pick(now time.Time, client netip.Addr, tried []*dataplane.Server) *Server {
 	for _, g := range [...]*group{&p.primary, &p.backup} {
 		if s := p.choose(g, now, client, tried, false); s != nil {
-			s.take(now, p.Config.Passive)
+			s.take(now)
 			return s.Server
 		}
 	}
@@ -184,7 +189,8 @@ func (p *Pool) pick(now time.Time, client netip.Addr, tried []*dataplane.Server)
 	}
 	for _, g := range [...]*group{&p.primary, &p.backup} {
 		if s := p.choose(g, now, client, tried, true); s != nil {
-			s.take(now, p.Config.Passive)
+			p.Panics.Add(1)
+			s.take(now)
 			return s.Server
 		}
 	}
@@ -271,7 +277,7 @@ func (s *slot) eligible(now time.Time, tried []*dataplane.Server, anyone bool) b
 		}
 	}
 	if anyone {
-		return s.Addr().IsValid() && !s.withheld()
+		return !s.barred(now)
 	}
 	return s.fit(now)
 }

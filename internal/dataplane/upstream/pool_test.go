@@ -320,29 +320,41 @@ func TestWhatCountsAgainstAServer(t *testing.T) {
 		why    string
 		err    error
 		status int
-		want   uint64
+		on     string // the word of passive.on by which it counts; none: never
 	}{
-		{"refused", wrap(dataplane.ErrConnect), 0, 1},
-		{"connect timed out", wrap(dataplane.ErrConnectTime), 0, 1},
-		{"read timed out", wrap(dataplane.ErrReadTime), 0, 1},
-		{"broke off", wrap(dataplane.ErrRead), 0, 1},
-		{"no HTTP", wrap(dataplane.ErrResponse), 0, 1},
-		{"status in the list", nil, 502, 1},
-		{"status not in the list", nil, 503, 0},
-		{"client gone", wrap(dataplane.ErrClientGone), 0, 0},
-		{"client slow", wrap(dataplane.ErrClientSlow), 0, 0},
-		{"client's body", wrap(dataplane.ErrClientBody), 0, 0},
-		{"total time", wrap(dataplane.ErrTotalTime), 0, 0},
+		{"refused", wrap(dataplane.ErrConnect), 0, "connect"},
+		{"broke off while sent to", wrap(dataplane.ErrSend), 0, "connect"},
+		{"broke off", wrap(dataplane.ErrRead), 0, "connect"},
+		{"no HTTP", wrap(dataplane.ErrResponse), 0, "connect"},
+		{"connect timed out", wrap(dataplane.ErrConnectTime), 0, "timeout"},
+		{"send timed out", wrap(dataplane.ErrSendTime), 0, "timeout"},
+		{"read timed out", wrap(dataplane.ErrReadTime), 0, "timeout"},
+		{"answered 502", nil, 502, "502"},
+		{"answered 404", nil, 404, "404"},
+		{"answered 200", nil, 200, ""},
+		{"client gone", wrap(dataplane.ErrClientGone), 0, ""},
+		{"client slow", wrap(dataplane.ErrClientSlow), 0, ""},
+		{"client's body", wrap(dataplane.ErrClientBody), 0, ""},
+		{"client's body too large", wrap(dataplane.ErrTooLarge), 0, ""},
+		{"total time", wrap(dataplane.ErrTotalTime), 0, ""},
+		{"our own end", wrap(dataplane.ErrDrained), 0, ""},
 	} {
-		p := poolOf(t, "round_robin", "a")
-		s := p.Pick(at(0), client)
-		if c.err != nil {
-			p.Failed(s, at(0), c.err, true, quiet)
-		} else {
-			p.Answered(s, at(0), c.status, 0, true, quiet)
-		}
-		if got := s.Failures.Load(); got != c.want {
-			t.Errorf("%s: %d failures, want %d", c.why, got, c.want)
+		for _, word := range []string{"connect", "timeout", "502", "404", "503"} {
+			conf := confOf("round_robin", "a")
+			conf.Passive.On = []string{word}
+			p, err := New(conf, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := p.Pick(at(0), client)
+			if c.err != nil {
+				p.Failed(s, at(0), c.err, true, quiet)
+			} else {
+				p.Answered(s, at(0), c.status, 0, true, quiet)
+			}
+			if got := s.Failures.Load() == 1; got != (word == c.on) {
+				t.Errorf("%s, on = [%q]: counted %v", c.why, word, got)
+			}
 		}
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
 )
 
@@ -27,7 +26,7 @@ type Server struct {
 	Connect   Histogram        // how long connections took that came to stand
 	Checks    [2]atomic.Uint64 // by result: CheckFailed, CheckPassed
 	CheckTime Histogram        // how long they took
-	Ejected   atomic.Uint64    // times that failures left the server out
+	Ejections [4]atomic.Uint64 // by what left the server out: LeftOut, Ejected, Opened
 
 	host string // to resolve; "" if the name is an address
 	port uint16
@@ -76,11 +75,19 @@ func (s *Server) fit(now time.Time) bool {
 	return s.Addr().IsValid() && s.mode == Serve && s.health.Fit(now)
 }
 
+// barred reports whether the server may not be given an exchange even when no server is
+// up: there is nowhere to send it, an operator or its breaker forbids it.
+func (s *Server) barred(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.Addr().IsValid() || s.mode != Serve || s.health.Barred(now)
+}
+
 // take notes that the server is given an exchange.
-func (s *Server) take(now time.Time, p config.Passive) {
+func (s *Server) take(now time.Time) {
 	s.Active.Add(1)
 	if s.unfit.Load() {
-		s.change(func(h *Health) { h.Take(now, p) })
+		s.change(func(h *Health) { h.Take(now) })
 	}
 }
 
@@ -92,12 +99,12 @@ func (s *Server) change(do func(*Health)) {
 	s.mu.Unlock()
 }
 
-// State returns up, down, ejected, drain or maint, and why it is not up. What an operator
-// wants goes before what is found out.
+// State returns up, down, open, half-open, ejected, drain or maint, and why it is not
+// up. What an operator wants goes before what is found out.
 func (s *Server) State() (state, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if state, why = s.health.State(); !s.Addr().IsValid() {
+	if state, why = s.health.State(time.Now()); !s.Addr().IsValid() {
 		state, why = "down", "its name does not resolve"
 	}
 	if s.mode == Serve {

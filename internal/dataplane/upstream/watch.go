@@ -95,7 +95,7 @@ func (w *Watch) Use(pools map[string]*Pool) {
 	fresh := 0
 	for _, p := range pools {
 		for _, s := range p.servers {
-			s.change(func(h *Health) { h.Forget(p.Config.Passive, p.Config.Check) })
+			s.change(func(h *Health) { h.Forget(p.Config) })
 			if s.host != "" && w.lookUps.keep(s, p) == nil {
 				t := &turn{server: s, pool: p, due: now}
 				if s.Addr().IsValid() {
