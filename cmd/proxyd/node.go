@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime"
@@ -42,6 +43,10 @@ type node struct {
 	overrides *overrides
 }
 
+// maxScrapes is how many pages of metrics are made at once; one more is told to come
+// again.
+const maxScrapes = 4
+
 // drainTime is how long exchanges may take to end after SIGTERM.
 const drainTime = 30 * time.Second
 
@@ -64,7 +69,8 @@ func run(ctx context.Context, file string) error {
 	raiseFileLimit(n.log)
 
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP, syscall.SIGUSR1)
+	signal.Ignore(syscall.SIGPIPE) // of whoever read the access log from standard output
 
 	n.plane = proxy.New(proxy.Options{
 		Engine: engine.New(engine.Config{Logger: n.log, Panic: func(what any) { n.plane.NotePanic(what) }}),
@@ -98,9 +104,13 @@ func run(ctx context.Context, file string) error {
 	parts.Go(func() { n.followOverrides(life) })
 
 	for s := range signals {
-		if s == syscall.SIGHUP {
+		switch s {
+		case syscall.SIGHUP:
 			r, err := n.reload()
 			n.tell("SIGHUP", r, err)
+			continue
+		case syscall.SIGUSR1:
+			n.plane.ReopenLogs()
 			continue
 		}
 		break
@@ -117,7 +127,11 @@ func (n *node) end(signals <-chan os.Signal) error {
 	defer cancel()
 	go func() { // ends with the process
 		for s := range signals {
-			if s != syscall.SIGHUP {
+			switch s {
+			case syscall.SIGHUP:
+			case syscall.SIGUSR1:
+				n.plane.ReopenLogs()
+			default:
 				cancel()
 			}
 		}
@@ -139,32 +153,44 @@ func (n *node) end(signals <-chan os.Signal) error {
 	return err
 }
 
-// openControl opens the admin socket and, if it is wanted, the read-only TCP address.
+// openControl opens the admin socket and, if they are wanted, the read-only TCP addresses.
 func (n *node) openControl(ctx context.Context, parts *sync.WaitGroup, a config.Admin) error {
 	pages := control.Pages{
-		Metrics: promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}),
-		Ready:   n.plane.Ready,
+		Metrics: promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{
+			ErrorHandling:       promhttp.ContinueOnError,
+			EnableOpenMetrics:   true, // exemplars have no place in the older form
+			MaxRequestsInFlight: maxScrapes,
+		}),
+		Ready: n.plane.Ready,
 	}
 	socket, err := control.ListenSocket(a.Socket)
 	if err != nil {
 		return err
 	}
-	serve := func(l net.Listener, h func(control.Operator, control.Pages, *slog.Logger) handler) {
+	serve := func(l net.Listener, h http.Handler) {
 		parts.Go(func() {
-			if err := control.Serve(ctx, l, h(n, pages, n.log)); err != nil {
+			if err := control.Serve(ctx, l, h); err != nil {
 				n.log.Error("admin", "address", l.Addr(), "error", err)
 			}
 		})
 	}
-	serve(socket, control.SocketHandler)
-	if a.Listen == "" {
-		return nil
+	serve(socket, control.SocketHandler(n, pages, n.log))
+	for _, door := range []struct {
+		key, address string
+		handler      http.Handler
+	}{
+		{"admin.listen", a.Listen, control.PublicHandler(n, pages, n.log)},
+		{"admin.metrics", a.Metrics, control.MetricsHandler(pages)},
+	} {
+		if door.address == "" {
+			continue
+		}
+		l, err := net.Listen("tcp", door.address)
+		if err != nil {
+			return fmt.Errorf("%s: %w", door.key, err)
+		}
+		serve(l, door.handler)
 	}
-	l, err := net.Listen("tcp", a.Listen)
-	if err != nil {
-		return fmt.Errorf("admin.listen: %w", err)
-	}
-	serve(l, control.PublicHandler)
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
@@ -14,8 +13,6 @@ import (
 )
 
 var _ control.Operator = (*node)(nil)
-
-type handler = http.Handler
 
 // part returns the cluster part and the configuration in force.
 func (n *node) part() (*cluster, string, string) {

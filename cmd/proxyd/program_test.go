@@ -33,12 +33,13 @@ func TestMain(m *testing.M) {
 // A program is a proxyd that runs as a process of its own, on loopback.
 type program struct {
 	*control.Client
-	t    *testing.T
-	file string
-	dir  string
-	cmd  *exec.Cmd
-	log  *output
-	done chan struct{}
+	t      *testing.T
+	file   string
+	dir    string
+	cmd    *exec.Cmd
+	log    *output
+	stdout *os.File // where its standard output goes; default: log
+	done   chan struct{}
 }
 
 // output keeps what a process writes. It is safe for concurrent use.
@@ -59,7 +60,8 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// launch writes a configuration, the text with [node] and [admin] added, and runs it.
+// launch writes a configuration, the text with [node] and [admin] added and without an
+// access log if it has none, and runs it.
 func launch(t *testing.T, text string) *program {
 	t.Helper()
 	if testing.Short() {
@@ -81,7 +83,11 @@ func launch(t *testing.T, text string) *program {
 // write replaces the configuration file at once.
 func (p *program) write(text string) {
 	p.t.Helper()
-	head := fmt.Sprintf("log.access = false\n[node]\nname = \"edge-1\"\nstate = %q\n[admin]\nsocket = %q\nlisten = \"\"\n", p.dir+"/state", p.dir+"/admin.sock")
+	log := "log.access = false\n"
+	if strings.Contains(text, "[log.access]") {
+		log = ""
+	}
+	head := log + fmt.Sprintf("[node]\nname = \"edge-1\"\nstate = %q\n[admin]\nsocket = %q\nlisten = \"\"\n", p.dir+"/state", p.dir+"/admin.sock")
 	if err := os.WriteFile(p.file+".new", []byte(head+text), 0o644); err != nil {
 		p.t.Fatal(err)
 	}
@@ -100,6 +106,9 @@ func (p *program) start() {
 	p.cmd.Env = append(os.Environ(), asProgram+"=1")
 	p.log = &output{}
 	p.cmd.Stderr, p.cmd.Stdout = p.log, p.log
+	if p.stdout != nil {
+		p.cmd.Stdout = p.stdout
+	}
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}

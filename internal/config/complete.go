@@ -25,6 +25,9 @@ func (d *decoder) complete(c *Config) {
 	if len(c.Listener) == 0 && !d.spoilt(to("listener")) {
 		c.Listener = defaultListeners()
 	}
+	if !d.given(to("log", "access", "query")) {
+		c.Log.Access.Query = c.Log.Access.Format == "combined"
+	}
 	for _, p := range c.Pool {
 		d.completePool(p)
 	}

@@ -25,7 +25,7 @@ func defaultConfig() *Config {
 		Admin:  Admin{Socket: "/run/proxyd/admin.sock", Listen: "127.0.0.1:9900"},
 		Policy: map[string]*Policy{},
 		Trace:  Trace{RequestID: "X-Request-Id", Sample: 0.01},
-		Log:    Log{Level: "info", Access: Access{Format: "json", Output: "stdout", Sample: 1, Redact: []string{"authorization", "cookie"}}},
+		Log:    Log{Level: "info", Access: Access{Format: "json", Output: "stdout", Sample: 1, Slow: time.Second, Redact: []string{"authorization", "cookie"}}},
 	}
 }
 

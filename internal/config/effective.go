@@ -91,7 +91,7 @@ func unset(table reflect.Value, key string, f reflect.Value) bool {
 		return f.IsZero()
 	case []string:
 		// The lists that have a default are shown when they are empty.
-		return len(v) == 0 && key != "upgrade" && key != "on"
+		return len(v) == 0 && key != "upgrade" && key != "on" && key != "redact"
 	}
 	switch f.Kind() {
 	case reflect.Pointer:

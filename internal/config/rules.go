@@ -179,34 +179,40 @@ func (d *decoder) checkOperation(c *Config) {
 	if p := to("admin", "socket"); !filepath.IsAbs(c.Admin.Socket) || len(c.Admin.Socket) > maxSocketPath {
 		d.bad(p, "needs an absolute path of at most %d characters, not %q", maxSocketPath, c.Admin.Socket)
 	}
-	if p := to("admin", "listen"); c.Admin.Listen != "" && !d.spoilt(p) {
-		if a, err := parseListenAddr(c.Admin.Listen); err != nil {
-			d.bad(p, "%v, or \"\" for none", err)
-		} else {
-			c.Admin.Listen = a.String()
-			for _, name := range sortedKeys(c.Listener) {
-				for _, other := range c.Listener[name].Address {
-					b, err := parseListenAddr(other)
-					if err != nil || !a.overlaps(b) {
-						continue
-					}
-					if d.given(p) {
-						d.bad(p, "%s is taken by listener %q (%s)", a, name, b)
-					} else {
-						d.bad(to("listener", name, "address"), "%s is taken by admin.listen (%s)", b, a)
-					}
-				}
-			}
+	d.checkAdminAddress(c, "listen", &c.Admin.Listen)
+	d.checkAdminAddress(c, "metrics", &c.Admin.Metrics)
+	if a, err := parseListenAddr(c.Admin.Listen); err == nil && d.given(to("admin", "metrics")) {
+		if b, err := parseListenAddr(c.Admin.Metrics); err == nil && a.overlaps(b) {
+			d.bad(to("admin", "metrics"), "%s is taken by admin.listen (%s), which has these pages too", b, a)
 		}
 	}
-	if p := to("log", "level"); !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
-		d.bad(p, "%q is not one of debug, info, warn, error", c.Log.Level)
+	d.checkLog(&c.Log)
+}
+
+// checkAdminAddress judges one of the TCP addresses of [admin].
+func (d *decoder) checkAdminAddress(c *Config, key string, address *string) {
+	p := to("admin", key)
+	if *address == "" || d.spoilt(p) {
+		return
 	}
-	if p := to("log", "access", "format"); c.Log.Access.Format != "json" && !d.spoilt(p) {
-		d.bad(p, "%q is not json", c.Log.Access.Format)
+	a, err := parseListenAddr(*address)
+	if err != nil {
+		d.bad(p, "%v, or \"\" for none", err)
+		return
 	}
-	if p := to("log", "access", "output"); c.Log.Access.Output != "stdout" && !filepath.IsAbs(c.Log.Access.Output) && !d.spoilt(p) {
-		d.bad(p, "%q is neither stdout nor an absolute path", c.Log.Access.Output)
+	*address = a.String()
+	for _, name := range sortedKeys(c.Listener) {
+		for _, other := range c.Listener[name].Address {
+			b, err := parseListenAddr(other)
+			if err != nil || !a.overlaps(b) {
+				continue
+			}
+			if d.given(p) {
+				d.bad(p, "%s is taken by listener %q (%s)", a, name, b)
+			} else {
+				d.bad(to("listener", name, "address"), "%s is taken by admin.%s (%s)", b, key, a)
+			}
+		}
 	}
 }
 

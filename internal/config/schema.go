@@ -304,7 +304,7 @@ type Redirect struct {
 
 // Admin is how operators and their tools reach this node.
 type Admin struct {
-	Metrics string `tobe:"metrics"` // /metrics, /healthz and /readyz alone on another address; "" turns it off
+	Metrics string `toml:"metrics"` // /metrics, /healthz and /readyz alone on another address; "" turns it off
 	Socket  string `toml:"socket"`  // what hactl speaks to; mode 0660
 	Listen  string `toml:"listen"`  // /metrics, /healthz, /readyz over TCP, read-only; "" turns it off
 }
@@ -312,22 +312,23 @@ type Admin struct {
 // Log is what is written and where.
 type Log struct {
 	Level  string `toml:"level"`  // debug, info, warn or error; to standard error
-	Access Access `toml:"access"` // the access log: { format, output }, or false for none
+	Access Access `toml:"access"` // the access log: a table, or false for none
 }
 
 // Rotate begins a new file when the old one is full.
 type Rotate struct {
-	Size Size `tobe:"size"` // of a file
-	Keep int  `tobe:"keep"` // old files kept
+	Size Size `toml:"size"` // of a file
+	Keep int  `toml:"keep"` // old files kept, as OUTPUT.1 (the newest) and so on
 }
 
-// Access is the access log: false, or { format, output }.
+// Access is the access log: false, or a table of these keys.
 type Access struct {
-	Off    bool     `toml:"-"`
-	Format string   `toml:"format"` // json
-	Output string   `toml:"output"` // stdout, or the absolute path of a file
-	Sample Share    `tobe:"sample"` // of exchanges that went well; those with an error are always written
-	Redact []string `tobe:"redact"` // fields and query parameters whose values are hidden
-	Query  bool     `tobe:"query"`  // the query is in the log
-	Rotate *Rotate  `tobe:"rotate"` // a new file when the old one is full; nil: never
+	Off    bool          `toml:"-"`
+	Format string        `toml:"format"` // json, text (the same fields as name=value) or combined (as nginx)
+	Output string        `toml:"output"` // stdout, the absolute path of a file, or "syslog:" for /dev/log, "syslog:/path" and "syslog:host:port" (RFC 5424, by UDP)
+	Sample Share         `toml:"sample"` // of exchanges that went well; errors (4xx, 5xx, broken off), slow ones and what was refused are always written
+	Slow   time.Duration `toml:"slow"`   // an exchange that takes as long is written whatever sample says
+	Redact []string      `toml:"redact"` // header fields and query parameters whose values are hidden
+	Query  bool          `toml:"query"`  // the query is in the log, and that of Referer; default: true for combined, else false
+	Rotate *Rotate       `toml:"rotate"` // of a file: a new one when it is full, { } for the defaults; nil: never
 }

@@ -36,11 +36,9 @@ func unbuiltKeys(table string) []string {
 		return []string{"split", "mirror", "files", "rewrite", "strip_prefix", "method", "header", "query",
 			"client", "regex_first", "error_pages", "trailers", "buffer", "client_cert"}
 	case "admin":
-		return []string{"metrics", "tokens"}
+		return []string{"tokens"}
 	case "trace":
 		return []string{"otlp"}
-	case "log.access":
-		return []string{"rotate", "redact"}
 	}
 	return nil
 }
@@ -82,14 +80,6 @@ func unbuiltValue(p path, raw any) string {
 	case "route.path":
 		if strings.HasPrefix(s, "~") {
 			return "is a regular expression, which is not built yet; use an exact path or \"/prefix/*\""
-		}
-	case "log.access.format":
-		if s == "combined" {
-			return quoted + "; use json"
-		}
-	case "log.access.output":
-		if strings.HasPrefix(s, "syslog:") {
-			return quoted + "; use stdout or a file"
 		}
 	case "node.trusted_proxies", "pool.*.servers":
 		if strings.HasPrefix(s, "file:") {

@@ -67,7 +67,23 @@ func PublicHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 	})
 }
 
+// MetricsHandler answers metrics and health alone, for the scrapers and checkers of other
+// hosts, under whatever name they know this one by.
+func MetricsHandler(pages Pages) http.Handler {
+	mux := http.NewServeMux()
+	health(mux, pages)
+	return mux
+}
+
 func readOnly(mux *http.ServeMux, op Operator, pages Pages, log *slog.Logger) {
+	health(mux, pages)
+	mux.HandleFunc("GET /v1/status", answer(log, func(ctx context.Context, _ struct{}) (*Status, error) { return op.Status(ctx) }))
+	mux.HandleFunc("GET /v1/pools", answer(log, func(ctx context.Context, _ struct{}) ([]Pool, error) { return op.Pools(ctx) }))
+	mux.HandleFunc("GET /v1/version", answer(log, func(ctx context.Context, _ struct{}) (*Version, error) { return op.Version(ctx) }))
+}
+
+// health adds the pages of which machines are the readers.
+func health(mux *http.ServeMux, pages Pages) {
 	mux.Handle("GET /metrics", pages.Metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -77,9 +93,6 @@ func readOnly(mux *http.ServeMux, op Operator, pages Pages, log *slog.Logger) {
 		}
 		io.WriteString(w, "ready\n")
 	})
-	mux.HandleFunc("GET /v1/status", answer(log, func(ctx context.Context, _ struct{}) (*Status, error) { return op.Status(ctx) }))
-	mux.HandleFunc("GET /v1/pools", answer(log, func(ctx context.Context, _ struct{}) ([]Pool, error) { return op.Pools(ctx) }))
-	mux.HandleFunc("GET /v1/version", answer(log, func(ctx context.Context, _ struct{}) (*Version, error) { return op.Version(ctx) }))
 }
 
 // answer makes a handler of one call: JSON in (an empty body is the zero value), JSON out.

@@ -115,5 +115,5 @@ func (p *Plane) Refused(l *dataplane.Listener, client netip.AddrPort, err error)
 		return
 	}
 	p.countMalformed(l, err)
-	p.access.refused(l, client, p.current.Load().conf.Node.Name, m, p.opt.Now())
+	p.access.Refused(l, client, m, p.opt.Now())
 }

@@ -16,12 +16,14 @@ var (
 	descReloadTime   = desc("config_last_reload_timestamp_seconds", "When a configuration was last taken or refused.")
 	descReloads      = desc("config_reloads_total", "Configurations by what became of them.", "result")
 	descPanics       = desc("panics_total", "Panics that were caught.")
-	descAccessDrops  = desc("access_log_dropped_total", "Log lines dropped because the output was too slow.")
+	descAccessLines  = desc("access_log_lines_total", "Lines of the access log that were written.")
+	descAccessDrops  = desc("access_log_dropped_total", "Lines of the access log that were not: queue, the output was too slow; output, it refused them.", "reason")
 	descAccessErrors = desc("access_log_errors_total", "Writes of the access log that failed.")
 )
 
 func processDescs() []*prometheus.Desc {
-	return []*prometheus.Desc{descConfig, descReloadOK, descReloadTime, descReloads, descPanics, descAccessDrops, descAccessErrors}
+	return []*prometheus.Desc{descConfig, descReloadOK, descReloadTime, descReloads, descPanics,
+		descAccessLines, descAccessDrops, descAccessErrors}
 }
 
 // Describe implements prometheus.Collector.
@@ -53,6 +55,8 @@ func (p *Plane) Collect(out chan<- prometheus.Metric) {
 	m.counter(descReloads, p.reloads.refused.Load(), "invalid")
 	m.counter(descReloads, p.reloads.undone.Load(), "rolled_back")
 	m.counter(descPanics, p.panics.Load())
-	m.counter(descAccessDrops, p.access.dropped.Load())
-	m.counter(descAccessErrors, p.access.failed.Load())
+	m.counter(descAccessLines, p.access.Written.Load())
+	m.counter(descAccessDrops, p.access.Dropped.Load(), "queue")
+	m.counter(descAccessDrops, p.access.Lost.Load(), "output")
+	m.counter(descAccessErrors, p.access.Failed.Load())
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/accesslog"
 	"proxyd/internal/dataplane/upstream"
 )
 
@@ -13,7 +14,7 @@ const statusClientGone = 499
 
 // End counts x and writes its log line. It is the only place that does either.
 func (p *Plane) End(x *dataplane.Exchange, err error) {
-	s, r := of(x)
+	_, r := of(x)
 	now := p.opt.Now()
 	if server, held := x.Mark.Pick.(*upstream.Server); held {
 		switch _, failed := blame(err); {
@@ -36,8 +37,8 @@ func (p *Plane) End(x *dataplane.Exchange, err error) {
 	l := p.listeners.at(x.Listener.Index)
 	l.in.Add(uint64(x.Bytes.In))
 	l.out.Add(uint64(x.Bytes.Out))
-	if r.Log && p.access.on.Load() {
-		p.access.exchange(x, s.conf.Node.Name, status, now)
+	if r.Log && p.access.On() {
+		p.access.Exchange(x, &accesslog.Entry{Now: now, Status: status, Failed: err != nil, Policies: r.policies})
 	}
 }
 

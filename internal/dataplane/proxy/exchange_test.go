@@ -373,8 +373,11 @@ func BenchmarkExchange(b *testing.B) {
 		b.Run(fmt.Sprintf("log=%v,id=%v,trace=%v", v.logged, v.trace.RequestID != "", v.trace.Context), func(b *testing.B) {
 			c := base()
 			c.Route[0].Log, c.Trace = v.logged, v.trace
-			p, _ := start(b, c)
-			p.access.to(io.Discard, nil)
+			p := New(Options{Engine: stillEngine{}, AccessLog: io.Discard})
+			if err := p.Apply(c); err != nil {
+				b.Fatal(err)
+			}
+			defer p.Shutdown(context.Background())
 			x := plain()
 			request, response := slices.Clone(x.Request.Header), dataplane.Header{{Name: []byte("Content-Type"), Value: []byte("text/plain")}}
 			b.ReportAllocs()

@@ -5,16 +5,15 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"proxyd/internal/config"
+	"proxyd/internal/dataplane/accesslog"
 	"proxyd/internal/dataplane/engine"
 	"proxyd/internal/dataplane/upstream"
 )
@@ -38,7 +37,7 @@ type Plane struct {
 	current   atomic.Pointer[snapshot]
 	conns     *conns
 	listeners listenerSet
-	access    *accessLog
+	access    *accesslog.Log
 	panics    atomic.Uint64
 	draining  atomic.Bool
 	broken    atomic.Pointer[string] // a listener whose engine gave up, and why
@@ -80,14 +79,11 @@ func New(o Options) *Plane {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.AccessLog == nil {
-		o.AccessLog = os.Stdout
-	}
 	p := &Plane{
 		opt:     o,
 		answers: newAnswers(),
 		conns:   newConns(),
-		access:  newAccessLog(o.Logger),
+		access:  accesslog.New(accesslog.Options{Logger: o.Logger, Stdout: o.AccessLog}),
 		doors:   map[string]*door{},
 	}
 	p.opt.Upstream.Log = o.Logger
@@ -143,21 +139,19 @@ func (p *Plane) apply(c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	out, file, err := p.openAccessLog(c.Log.Access)
+	lines, err := p.access.Open(c.Log.Access, c.Node.Name)
 	if err != nil {
 		return err
 	}
 	all, fresh, err := p.open(doors)
 	if err != nil {
-		if file != nil {
-			file.Close()
-		}
+		lines.Discard()
 		return err
 	}
 	p.resolve(s)
 
 	// Nothing fails from here on.
-	p.access.to(out, file)
+	p.access.Use(lines)
 	p.watch.Use(s.pools)
 	p.waiting.CompareAndSwap(0, p.opt.Now().Add(settleTime).UnixNano())
 	s.steer(p.steering)
@@ -209,19 +203,8 @@ func (p *Plane) serve(d *door) {
 	p.lost(d, err)
 }
 
-func (p *Plane) openAccessLog(c config.Access) (io.Writer, *os.File, error) {
-	switch {
-	case c.Off:
-		return nil, nil, nil
-	case c.Output == "" || c.Output == "stdout":
-		return p.opt.AccessLog, nil, nil
-	}
-	f, err := os.OpenFile(c.Output, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
-	if err != nil {
-		return nil, nil, fmt.Errorf("access log: %w", err)
-	}
-	return f, f, nil
-}
+// ReopenLogs opens the access log's file again by its name.
+func (p *Plane) ReopenLogs() { p.access.Reopen() }
 
 // Ready reports whether the plane serves: a configuration is applied, its listeners
 // are open, every server that is checked was checked once since the start, and it is not
@@ -266,6 +249,6 @@ func (p *Plane) Drain(ctx context.Context) error {
 func (p *Plane) Shutdown(ctx context.Context) error {
 	err := p.Drain(ctx)
 	p.watch.Close()
-	p.access.close(ctx)
+	p.access.Close(ctx)
 	return err
 }

@@ -57,6 +57,7 @@ func base() *config.Config {
 		Limits:   config.Limits{Conns: 100, Body: 1 << 20},
 		Pool:     map[string]*config.Pool{"app": pool("app", "192.0.2.1:80", "192.0.2.2:80")},
 		Route:    []*config.Route{{Name: "all", Pool: "app", Log: true, Upgrade: []string{"websocket"}}},
+		Log:      config.Log{Access: config.Access{Format: "json", Output: "stdout", Sample: 1, Slow: time.Second}},
 	}
 }
 

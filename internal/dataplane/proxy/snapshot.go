@@ -35,6 +35,7 @@ type compiledRoute struct {
 	filters  filter.Set
 	closed   atomic.Pointer[closure] // nil while it serves; set by Steer
 
+	policies []string // names of them, for the log
 	pool     *upstream.Pool
 	host     hostRule
 	hostName []byte // of hostNamed
