@@ -38,14 +38,14 @@ func (o *options) completeMaintenance(_ *cobra.Command, args []string, _ string)
 	case 0:
 		return []string{"on", "off"}, cobra.ShellCompDirectiveNoFileComp
 	case 1:
-		return o.routes(), cobra.ShellCompDirectiveNoFileComp
+		return o.names("route"), cobra.ShellCompDirectiveNoFileComp
 	}
 	return nil, cobra.ShellCompDirectiveNoFileComp
 }
 
-// routes returns the names of the routes in force, as the effective configuration has
-// them: each with its name, in double quotes, below its header.
-func (o *options) routes() []string {
+// names returns the names of the things of a kind in force, as the effective configuration
+// has them: in its headers, and of routes each below its header, in double quotes.
+func (o *options) names(kind string) []string {
 	ctx, cancel := context.WithTimeout(context.Background(), completeTime)
 	defer cancel()
 	text, err := o.client().Config(ctx)
@@ -55,11 +55,15 @@ func (o *options) routes() []string {
 	var names []string
 	table := ""
 	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
 		if strings.HasPrefix(line, "[") {
-			table = strings.TrimSpace(line)
+			table = line
+			if name, ok := strings.CutPrefix(line, "["+kind+"."); ok {
+				names = append(names, strings.Trim(name, `"]`))
+			}
 		}
 		key, value, _ := strings.Cut(line, "=")
-		if table == "[[route]]" && strings.TrimSpace(key) == "name" {
+		if kind == "route" && table == "[[route]]" && strings.TrimSpace(key) == "name" {
 			if name, err := strconv.Unquote(strings.TrimSpace(value)); err == nil {
 				names = append(names, name)
 			}

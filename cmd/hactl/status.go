@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -240,25 +239,30 @@ func poolsCommand(o *options) *cobra.Command {
 }
 
 func configCommand(o *options) *cobra.Command {
-	var effective bool
+	var effective, changes bool
 	cmd := &cobra.Command{
-		Use:   "config --effective",
-		Short: "Print the configuration in force, every default included",
+		Use:   "config --effective|--changes",
+		Short: "Print the configuration in force, or what of it was changed at run time",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !effective {
-				return usageError{errors.New("config: say --effective")}
+			if effective == changes {
+				return usageError{errors.New("config: say --effective or --changes")}
 			}
 			ctx, cancel := within(cmd, 3*time.Second)
 			defer cancel()
-			text, err := o.client().Config(ctx)
+			print := o.client().Config
+			if changes {
+				print = o.client().Changes
+			}
+			text, err := print(ctx)
 			if err != nil {
 				return err
 			}
-			_, err = io.WriteString(os.Stdout, text)
+			_, err = io.WriteString(cmd.OutOrStdout(), text)
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&effective, "effective", false, "with every default filled in")
+	cmd.Flags().BoolVar(&effective, "effective", false, "what is in force, with every default filled in")
+	cmd.Flags().BoolVar(&changes, "changes", false, "what was changed at run time, beside the file")
 	return cmd
 }

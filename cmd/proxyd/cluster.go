@@ -299,7 +299,7 @@ func (k *cluster) same(c *config.Config) bool {
 
 // release takes this host's VIPs away without asking anyone: for after the process.
 func release(file string) error {
-	c, err := load(file)
+	c, err := load(config.Texts{Main: file, Partial: true})
 	if err != nil {
 		return err
 	}

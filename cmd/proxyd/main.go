@@ -69,7 +69,7 @@ func root() *cobra.Command {
 			Use:   "check",
 			Short: "Check a configuration file; exit code 78 if it is bad",
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				c, err := load(file)
+				c, err := load(config.Texts{Main: file, Partial: true})
 				if err != nil {
 					return err
 				}
@@ -109,19 +109,10 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// read reads and checks a configuration file.
-func read(file string) (*config.Config, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	return config.Parse(file, data)
-}
-
-// load is read for a command line: warnings go to standard error, and a bad file has
-// an exit code.
-func load(file string) (*config.Config, error) {
-	c, err := read(file)
+// load reads and checks a configuration file for a command line: warnings go to standard
+// error, and a bad file has an exit code.
+func load(t config.Texts) (*config.Config, error) {
+	c, err := config.Load(t)
 	if err != nil {
 		return nil, fault{exitConfig, err}
 	}

@@ -56,7 +56,7 @@ const leaveTime = 5 * time.Second
 // run is the life of a node: everything is open before it says that it is ready, and
 // SIGTERM gives the addresses away before anything closes.
 func run(ctx context.Context, file string) error {
-	c, err := load(file)
+	c, err := load(config.Texts{Main: file})
 	if err != nil {
 		return err
 	}

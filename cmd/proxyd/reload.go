@@ -12,7 +12,7 @@ import (
 func (n *node) reload() (*control.Reload, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	next, err := read(n.file)
+	next, err := config.Load(n.texts())
 	if err != nil {
 		n.plane.NoteRejected()
 		return nil, control.Invalid(err.Error())
@@ -22,6 +22,11 @@ func (n *node) reload() (*control.Reload, error) {
 		return nil, control.Invalid(err.Error())
 	}
 	return r, nil
+}
+
+// texts are those of which this node's configuration is made. n.mu is held.
+func (n *node) texts() config.Texts {
+	return config.Texts{Main: n.file, State: n.config.Node.State}
 }
 
 // tell logs how a reload went that cause asked for.
@@ -74,18 +79,16 @@ func (n *node) take(c *config.Config) error {
 
 // Diff implements control.Operator.
 func (n *node) Diff(_ context.Context, f control.File) (*control.Reload, error) {
-	var c *config.Config
-	var err error
-	if f.Text == "" {
-		c, err = read(n.file)
-	} else {
-		c, err = config.Parse(f.Name, []byte(f.Text))
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	t := n.texts()
+	if f.Text != "" {
+		t.Main, t.Text = f.Name, []byte(f.Text)
 	}
+	c, err := config.Load(t)
 	if err != nil {
 		return nil, control.Invalid(err.Error())
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	_, r := n.compare(c)
 	return r, nil
 }

@@ -1,7 +1,5 @@
 package config
 
-import "fmt"
-
 // anonymous begins the name of a pool that a route's "to" makes. No name of the file
 // may hold its colon.
 const anonymous = "route:"
@@ -14,7 +12,7 @@ func (d *decoder) complete(c *Config) {
 			err = checkName(name)
 		}
 		if err != nil {
-			d.report(position{1, 1}, root, "the hostname %q cannot be the node's name (%v); set name in [node]", name, err)
+			d.report(position{line: 1, col: 1}, root, "the hostname %q cannot be the node's name (%v); set name in [node]", name, err)
 		}
 		c.Node.Name = name
 	}
@@ -86,34 +84,19 @@ func (d *decoder) completeCheck(p path, v *Check) {
 // nameRoutes gives each route without a name one of its host and path, unique in the
 // file.
 func (d *decoder) nameRoutes(c *Config) {
-	taken := map[string]bool{}
+	own, base := make([]string, len(c.Route)), make([]string, len(c.Route))
 	for i, r := range c.Route {
 		r.Line = d.places[to("route").at(i)].key.line
 		if r.Path == "/*" {
 			r.Path = ""
 		}
-		if r.Name != "" {
-			taken[r.Name] = true
-		}
-	}
-	next := map[string]int{}
-	for _, r := range c.Route {
-		if r.Name != "" {
-			continue
-		}
-		base := r.Path
+		host := ""
 		if len(r.Host) > 0 {
-			base = r.Host[0] + r.Path
+			host = r.Host[0]
 		}
-		if base == "" {
-			base = "*"
-		}
-		name := base
-		for taken[name] {
-			next[base]++
-			name = fmt.Sprintf("%s#%d", base, next[base]+1)
-		}
-		taken[name] = true
-		r.Name = name
+		own[i], base[i] = r.Name, routeBase(host, r.Path)
+	}
+	for i, name := range uniqueNames(own, base) {
+		c.Route[i].Name = name
 	}
 }

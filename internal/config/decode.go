@@ -13,6 +13,7 @@ import (
 // TOML library read. It goes on after a problem, so that all are reported at once.
 type decoder struct {
 	host     Host
+	sources  []*source
 	places   places
 	problems Problems
 	refused  map[path]bool // places whose value was refused, and all around them
@@ -25,7 +26,7 @@ type decoder struct {
 }
 
 func (d *decoder) report(at position, p path, format string, args ...any) {
-	d.problems = append(d.problems, Problem{Line: at.line, Col: at.col, Msg: fmt.Sprintf(format, args...)})
+	d.problems = append(d.problems, Problem{File: d.sources[at.file].name, Line: at.line, Col: at.col, Msg: fmt.Sprintf(format, args...)})
 	for q := p; q != root; q = q.parent() {
 		d.refused[q] = true
 	}
@@ -61,7 +62,7 @@ func (d *decoder) where(p path) position {
 			return at.key
 		}
 	}
-	return position{1, 1}
+	return position{line: 1, col: 1}
 }
 
 // given says whether the file has the key, and nothing was wrong with its value.

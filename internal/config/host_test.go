@@ -23,6 +23,7 @@ func testHost() Host {
 		Getenv:   func(s string) string { return env[s] },
 		Stat:     func(s string) (fs.FileInfo, error) { return files.Stat(name(s)) },
 		ReadFile: func(s string) ([]byte, error) { return files.ReadFile(name(s)) },
+		Glob:     func(string) ([]string, error) { return nil, nil },
 	}
 }
 

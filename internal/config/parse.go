@@ -2,8 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
-	"reflect"
 	"strings"
 	"unicode/utf8"
 
@@ -11,49 +9,23 @@ import (
 )
 
 // Parse reads a configuration, fills in every default and checks every rule. name is
-// the file's, for messages. The error is Problems: all that is wrong, in the order of
-// the file. Parse reads the files and variables that secrets refer to, and the
-// hostname; nothing else of the host.
+// the file's, for messages and for what the text includes. The error is Problems: all
+// that is wrong, in the order of the file. Parse reads the files that are included, the
+// files and variables that secrets refer to, and the hostname; nothing else of the host.
 func Parse(name string, data []byte) (*Config, error) {
 	return thisHost().Parse(name, data)
 }
 
 // Parse is the function Parse on a host given by the caller.
 func (h Host) Parse(name string, data []byte) (*Config, error) {
-	c, problems := h.parse(data)
-	problems = problems.sorted()
-	for i := range problems {
-		problems[i].File = name
+	if data == nil {
+		data = []byte{}
 	}
-	if len(problems) > 0 {
-		return nil, problems
-	}
-	c.Name, c.Hash = name, c.hash()
-	for i := range c.Warnings {
-		c.Warnings[i].File = name
-	}
-	return c, nil
-}
-
-func (h Host) parse(data []byte) (*Config, Problems) {
-	if len(data) > maxFile {
-		return nil, Problems{{Line: 1, Col: 1, Msg: fmt.Sprintf("the file has %d bytes; at most %d are read", len(data), maxFile)}}
-	}
-	places, problems, err := scan(string(data))
+	j, err := h.joinBase(Texts{Main: name, Text: data})
 	if err != nil {
-		return nil, Problems{*err}
+		return nil, err
 	}
-	var tree map[string]any
-	if _, err := toml.Decode(string(data), &tree); err != nil {
-		return nil, Problems{syntaxProblem(err, string(data))}
-	}
-	d := &decoder{host: h, places: places, problems: problems, refused: map[path]bool{}, gone: map[path]bool{},
-		withLength: map[path]bool{}, labels: routeLabels(tree)}
-	c := defaultConfig()
-	d.table(root, tree, reflect.ValueOf(c).Elem())
-	d.complete(c)
-	d.check(c)
-	return c, d.problems
+	return j.config()
 }
 
 // maxFile bounds the text: ten thousand routes need a tenth of it.

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -243,10 +242,8 @@ func within[T int | Size | Share](d *decoder, p path, v, lo, hi T) {
 // warn keeps a remark on what is allowed.
 func (d *decoder) warn(c *Config, p path, format string, args ...any) {
 	at := d.where(p)
-	c.Warnings = append(c.Warnings, Problem{Line: at.line, Col: at.col, Msg: "warning: " + d.in(p) + fmt.Sprintf(format, args...)})
-	slices.SortStableFunc(c.Warnings, func(a, b Problem) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
-	})
+	c.Warnings = append(c.Warnings, Problem{File: d.sources[at.file].name, Line: at.line, Col: at.col,
+		Msg: "warning: " + d.in(p) + fmt.Sprintf(format, args...)})
 }
 
 func unicast(a netip.Addr) bool {

@@ -10,19 +10,19 @@ import (
 
 func (d *decoder) checkRoutes(c *Config) {
 	if len(c.Route) == 0 && !d.spoilt(to("route")) && !d.spoilt(to("stream")) {
-		d.report(position{1, 1}, root, "at least one [[route]] is needed")
+		d.report(position{line: 1, col: 1}, root, "at least one [[route]] is needed")
 	}
-	lines := map[string]int{}
+	named := map[string]int{}
 	for i, r := range c.Route {
 		p := to("route").at(i)
 		if q := p.key("name"); d.given(q) {
 			if err := checkRouteName(r.Name); err != nil {
 				d.bad(q, "%q %v", r.Name, err)
-			} else if lines[r.Name] > 0 {
-				d.bad(q, "%q is the name of the route on line %d too", r.Name, lines[r.Name])
+			} else if k, twice := named[r.Name]; twice {
+				d.bad(q, "%q is the name of the route on %s too", r.Name, d.line(k, i))
 			}
 		}
-		lines[r.Name] = r.Line
+		named[r.Name] = i
 		d.checkMatch(c, p, r)
 		d.checkAction(c, p, r)
 		d.checkUse(c, p, r)
@@ -220,13 +220,13 @@ func (d *decoder) checkTies(c *Config) {
 		p := to("route").at(i)
 		switch {
 		case tied >= 0:
-			d.report(d.where(p), p, "%slines %d and %d match the same requests (%q and %q): change one, or give one a priority",
-				d.in(p), c.Route[tied].Line, r.Line, c.Route[tied].Name, r.Name)
+			d.report(d.where(p), p, "%slines %s and %d match the same requests (%q and %q): change one, or give one a priority",
+				d.in(p), strings.TrimPrefix(d.line(tied, i), "line "), r.Line, c.Route[tied].Name, r.Name)
 		case hidden && c.Route[by].Priority > r.Priority:
-			d.warn(c, p, "can never match: line %d matches the same requests with a higher priority", c.Route[by].Line)
+			d.warn(c, p, "can never match: %s matches the same requests with a higher priority", d.line(by, i))
 		case hidden:
-			d.report(d.where(p), p, "%scan never match: line %d matches the same host and path with no condition on every listener",
-				d.in(p), c.Route[by].Line)
+			d.report(d.where(p), p, "%scan never match: %s matches the same host and path with no condition on every listener",
+				d.in(p), d.line(by, i))
 		}
 	}
 }
@@ -265,4 +265,14 @@ func orAny(names []string) []string {
 
 func namedPools(c *Config) []string {
 	return slices.DeleteFunc(sortedKeys(c.Pool), func(name string) bool { return strings.HasPrefix(name, anonymous) })
+}
+
+// line says where a route stands, for a message about the route at near: with its file,
+// if that is another.
+func (d *decoder) line(i, near int) string {
+	at, here := d.places[to("route").at(i)].key, d.places[to("route").at(near)].key
+	if at.file != here.file {
+		return fmt.Sprintf("%s:%d", d.sources[at.file].name, at.line)
+	}
+	return fmt.Sprintf("line %d", at.line)
 }

@@ -7,8 +7,12 @@ import (
 	"unicode/utf8"
 )
 
-// A position is a place in the text, both counted from 1, the column in characters.
-type position struct{ line, col int }
+// A position is a place in one of the texts of a configuration. Line and column are
+// counted from 1, the column in characters.
+type position struct {
+	line, col int
+	file      int // of joiner.sources
+}
 
 // A place is where a key and its value stand.
 type place struct {
@@ -311,7 +315,7 @@ func (s *scanner) refuse(at position, msg string) {
 	s.problems = append(s.problems, Problem{Line: at.line, Col: at.col, Msg: msg})
 }
 
-func (s *scanner) here() position { return position{s.line, s.col} }
+func (s *scanner) here() position { return position{line: s.line, col: s.col} }
 
 // peek returns the next byte, 0 at the end.
 func (s *scanner) peek() byte {

@@ -26,6 +26,8 @@ type Config struct {
 	Trace    Trace                `toml:"trace"`
 
 	Name     string    `toml:"-"` // the file it was read from, for messages
+	Files    []string  `toml:"-"` // that were read: Name, what it includes, what was changed at run time
+	Globs    []string  `toml:"-"` // patterns of what Name includes
 	Hash     string    `toml:"-"` // of all that must be equal on every node: not [node], cluster.bind, cluster.secret, [admin], [log]
 	Warnings []Problem `toml:"-"` // what is allowed but hardly meant
 }

@@ -33,11 +33,12 @@ type Host struct {
 	Getenv   func(name string) string
 	Stat     func(name string) (fs.FileInfo, error)
 	ReadFile func(name string) ([]byte, error)
+	Glob     func(pattern string) ([]string, error) // of package path/filepath
 }
 
 // thisHost is the machine itself.
 func thisHost() Host {
-	return Host{Hostname: os.Hostname, Getenv: os.Getenv, Stat: os.Stat, ReadFile: os.ReadFile}
+	return Host{Hostname: os.Hostname, Getenv: os.Getenv, Stat: os.Stat, ReadFile: os.ReadFile, Glob: filepath.Glob}
 }
 
 // secret reads what a reference points to. The error never holds the text, nor a

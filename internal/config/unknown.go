@@ -28,6 +28,9 @@ func (d *decoder) unknown(p path, name string, table reflect.Type) {
 // homeOf says where a key belongs that its own table does not know, or "". A key that
 // many tables have says nothing.
 func homeOf(name string) string {
+	if name == "include" {
+		return "it stands above the first header"
+	}
 	schema := reflect.TypeFor[Config]()
 	var homes []string
 	for i := range schema.NumField() {

@@ -54,6 +54,15 @@ func (c *Client) Diff(ctx context.Context, f File) (*Reload, error) {
 	return call[*Reload](ctx, c, "POST", "/v1/diff", f)
 }
 
+func (c *Client) Edit(ctx context.Context, e Edit) (*Reload, error) {
+	return call[*Reload](ctx, c, "POST", "/v1/changes", e)
+}
+
+func (c *Client) Changes(ctx context.Context) (string, error) {
+	body, err := c.do(ctx, "GET", "/v1/changes", nil)
+	return string(body), err
+}
+
 func (c *Client) Failover(ctx context.Context, f Failover) (*FailoverResult, error) {
 	return call[*FailoverResult](ctx, c, "POST", "/v1/failover", f)
 }

@@ -32,7 +32,11 @@ func (n *node) Reload(context.Context) (*Reload, error) { return &Reload{Config:
 func (n *node) Diff(_ context.Context, f File) (*Reload, error) {
 	return &Reload{Config: f.Name, Changes: []string{f.Text}}, n.err
 }
-func (n *node) Version(context.Context) (*Version, error)                 { return &Version{Version: "1"}, n.err }
+func (n *node) Version(context.Context) (*Version, error) { return &Version{Version: "1"}, n.err }
+func (n *node) Edit(_ context.Context, e Edit) (*Reload, error) {
+	return &Reload{Config: e.Remove.Kind}, n.err
+}
+func (n *node) Changes(context.Context) (string, error)                   { return "[remove]\n", n.err }
 func (n *node) SteerServer(context.Context, ServerWish) (*Steered, error) { return &Steered{}, n.err }
 func (n *node) SteerRoute(context.Context, RouteWish) (*Steered, error)   { return &Steered{}, n.err }
 func (n *node) Failover(_ context.Context, f Failover) (*FailoverResult, error) {

@@ -19,6 +19,11 @@ type Operator interface {
 	Reload(ctx context.Context) (*Reload, error)
 	// Diff tells what a reload would change if the file said this. Nothing is changed.
 	Diff(ctx context.Context, f File) (*Reload, error)
+	// Edit changes what the configuration has, beside its file and kept over a restart. A
+	// bad change is refused whole.
+	Edit(ctx context.Context, e Edit) (*Reload, error)
+	// Changes returns what was changed so, as TOML.
+	Changes(ctx context.Context) (string, error)
 	// Failover hands a VIP over (all that this cluster's holders have, if vip is "") to a
 	// node ("" for the best fit one) and returns when it is held there.
 	Failover(ctx context.Context, f Failover) (*FailoverResult, error)
@@ -159,6 +164,30 @@ type Steered struct {
 	Override Override `json:"override"` // in force now
 	Active   int64    `json:"active"`   // exchanges in progress on the server
 	Warnings []string `json:"warnings"`
+}
+
+// An Edit is one change. One of its fields is set, beside DryRun.
+type Edit struct {
+	Put    *File      `json:"put,omitempty"`    // pools, policies, routes and listeners, each in the place of what has its name
+	Add    *NewServer `json:"add,omitempty"`    // a server of a pool
+	Remove *Thing     `json:"remove,omitempty"` // gone, whoever gave it
+	Drop   *Thing     `json:"drop,omitempty"`   // forget what was changed about it
+	Clear  bool       `json:"clear,omitempty"`  // forget all that was changed
+	DryRun bool       `json:"dry_run,omitempty"`
+}
+
+// NewServer is added to a pool.
+type NewServer struct {
+	Pool   string `json:"pool"`
+	Addr   string `json:"addr"`
+	Weight int    `json:"weight,omitempty"` // 0: the default
+	Backup bool   `json:"backup,omitempty"`
+}
+
+// Thing is a pool, policy, route or listener by its name, or a server by POOL/SERVER.
+type Thing struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
 }
 
 // Failover is the wish to move a VIP.

@@ -35,21 +35,29 @@ type Pages struct {
 func SocketHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	readOnly(mux, op, pages, log)
-	mux.HandleFunc("GET /v1/config", func(w http.ResponseWriter, r *http.Request) {
-		text, err := op.Config(r.Context())
-		if err != nil {
-			fail(w, err, log)
-			return
-		}
-		w.Header().Set("Content-Type", "application/toml")
-		io.WriteString(w, text)
-	})
+	mux.HandleFunc("GET /v1/config", text(log, op.Config))
+	mux.HandleFunc("GET /v1/changes", text(log, op.Changes))
+	mux.HandleFunc("POST /v1/changes", answerUpTo(maxText, log, op.Edit))
 	mux.HandleFunc("POST /v1/reload", answer(log, func(ctx context.Context, _ struct{}) (*Reload, error) { return op.Reload(ctx) }))
 	mux.HandleFunc("POST /v1/diff", answerUpTo(maxText, log, op.Diff))
 	mux.HandleFunc("POST /v1/failover", answer(log, op.Failover))
 	mux.HandleFunc("POST /v1/server", answer(log, op.SteerServer))
 	mux.HandleFunc("POST /v1/route", answer(log, op.SteerRoute))
 	return mux
+}
+
+// text makes a handler of a call that gives TOML.
+func text(log *slog.Logger, call func(context.Context) (string, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		out, err := call(r.Context())
+		if err != nil {
+			fail(w, err, log)
+			return
+		}
+		w.Header().Set("Content-Type", "application/toml")
+		// The peer may be gone; there is nobody left to tell.
+		_, _ = io.WriteString(w, out)
+	}
 }
 
 // PublicHandler answers what is safe to show to anyone who can reach the address:

@@ -1,0 +1,265 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"reflect"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Texts says of what texts a configuration is made. Only Main is needed.
+type Texts struct {
+	Main    string // the file, which may include others
+	Text    []byte // that it is taken to have; nil: it is read
+	State   string // directory that has the changes made at run time; "": node.state of Main
+	Changes []byte // that they are taken to be; nil: they are read
+	// Partial lets a file of changes that may not be read be left out, with a warning.
+	Partial bool
+}
+
+// ChangesFile is the name, in node.state, of the file of what was changed at run time.
+const ChangesFile = "changes.toml"
+
+// Load reads the configuration that t names, with what it includes and what was changed
+// at run time, as Parse reads one text.
+func Load(t Texts) (*Config, error) { return thisHost().Load(t) }
+
+// Load is the function Load on a host given by the caller.
+func (h Host) Load(t Texts) (*Config, error) {
+	j, err := h.join(t)
+	if err != nil {
+		return nil, err
+	}
+	return j.config()
+}
+
+// A source is one text of a configuration.
+type source struct {
+	name   string
+	file   int // its place in joiner.sources
+	tree   map[string]any
+	places places
+}
+
+// A joiner puts the texts of a configuration together: what is included, the file
+// itself, and over them what was changed at run time.
+type joiner struct {
+	host    Host
+	sources []*source // the file itself first; position.file is a place in it
+	globs   []string  // patterns of what is included
+	state   string    // the directory of the changes; "": there is none
+	over    *source   // what was changed at run time; nil: nothing
+
+	tree     map[string]any
+	places   places
+	problems Problems
+	warnings Problems
+}
+
+// join reads and joins all that t names.
+func (h Host) join(t Texts) (*joiner, error) {
+	j, err := h.joinBase(t)
+	if err != nil {
+		return nil, err
+	}
+	if err := j.readChanges(t); err != nil {
+		return nil, err
+	}
+	if j.over != nil {
+		j.layOver(j.over)
+	}
+	return j, nil
+}
+
+// joinBase joins the file and what it includes.
+func (h Host) joinBase(t Texts) (*joiner, error) {
+	j := &joiner{host: h}
+	main, err := j.read(t.Main, t.Text)
+	if err != nil {
+		return nil, err
+	}
+	parts := []*source{main}
+	if main.tree["include"] != nil {
+		if parts, err = j.included(main); err != nil {
+			return nil, err
+		}
+		parts = append(parts, main)
+	}
+	j.tree, j.places = parts[0].tree, parts[0].places
+	for _, s := range parts[1:] {
+		j.add(s)
+	}
+	return j, nil
+}
+
+// read takes one text in: nil is what the file has.
+func (j *joiner) read(name string, text []byte) (*source, error) {
+	if text == nil {
+		var err error
+		if text, err = j.host.ReadFile(name); err != nil {
+			return nil, err
+		}
+	}
+	s := &source{name: name, file: len(j.sources)}
+	j.sources = append(j.sources, s)
+	if len(text) > maxFile {
+		return nil, Problems{{File: name, Line: 1, Col: 1, Msg: fmt.Sprintf("the file has %d bytes; at most %d are read", len(text), maxFile)}}
+	}
+	all, problems, deep := scan(string(text))
+	if deep != nil {
+		deep.File = name
+		return nil, Problems{*deep}
+	}
+	if _, err := toml.Decode(string(text), &s.tree); err != nil {
+		p := syntaxProblem(err, string(text))
+		p.File = name
+		return nil, Problems{p}
+	}
+	if s.tree == nil {
+		s.tree = map[string]any{}
+	}
+	if s.places = all; s.file > 0 {
+		for p, at := range all {
+			at.key.file, at.value.file = s.file, s.file
+			all[p] = at
+		}
+	}
+	for _, p := range problems {
+		p.File = name
+		j.problems = append(j.problems, p)
+	}
+	return s, nil
+}
+
+// included reads what the file includes, in the order of the patterns and, of each, of
+// the names. Patterns are relative to the file.
+func (j *joiner) included(main *source) ([]*source, error) {
+	at := to("include")
+	raw := main.tree["include"]
+	delete(main.tree, "include")
+	patterns, ok := elements(raw)
+	if text, single := raw.(string); single {
+		patterns, ok = []any{text}, true
+	}
+	if !ok {
+		j.report(main.places[at].value, `include needs a list of file names, such as ["conf.d/*.toml"], not %s`, kindOf(raw))
+		return nil, nil
+	}
+	var parts []*source
+	seen := map[string]bool{main.name: true}
+	for i, p := range patterns {
+		where := main.places[at].value
+		if e, ok := main.places[at.at(i)]; ok {
+			where = e.value
+		}
+		pattern, ok := p.(string)
+		if !ok || pattern == "" {
+			j.report(where, `include needs file names in quotes, such as "conf.d/*.toml", not %s`, kindOf(p))
+			continue
+		}
+		if !filepath.IsAbs(pattern) {
+			pattern = filepath.Join(filepath.Dir(main.name), pattern)
+		}
+		j.globs = append(j.globs, pattern)
+		names, err := j.host.Glob(pattern)
+		switch {
+		case err != nil:
+			j.report(where, "include %q is no pattern of file names", p)
+		case len(names) == 0 && !strings.ContainsAny(pattern, `*?[\`):
+			j.report(where, "include: file %s does not exist", pattern)
+		}
+		for _, name := range names {
+			if seen[name] {
+				continue
+			}
+			seen[name] = true
+			s, err := j.read(name, nil)
+			if problems := (Problems)(nil); errors.As(err, &problems) {
+				j.problems = append(j.problems, problems...)
+				continue
+			} else if err != nil {
+				j.report(where, "include: %v", err)
+				continue
+			}
+			if s.tree["include"] != nil {
+				j.report(s.places[at].key, "include stands in %s alone, not in a file that is included", main.name)
+				delete(s.tree, "include")
+			}
+			parts = append(parts, s)
+		}
+	}
+	return parts, nil
+}
+
+// readChanges reads what was changed at run time, if anything was.
+func (j *joiner) readChanges(t Texts) error {
+	j.state = t.State
+	if j.state == "" {
+		j.state = defaultConfig().Node.State
+		if node, _ := j.tree["node"].(map[string]any); node != nil {
+			if s, _ := node["state"].(string); s != "" {
+				j.state = s
+			}
+		}
+	}
+	name := filepath.Join(j.state, ChangesFile)
+	if t.Changes == nil {
+		switch _, err := j.host.Stat(name); {
+		case errors.Is(err, fs.ErrPermission) && t.Partial:
+			j.warnings = append(j.warnings, Problem{File: name, Msg: "warning: it may not be read, so what was changed at run time is left out here"})
+			return nil
+		case err != nil && !errors.Is(err, fs.ErrPermission):
+			return nil // no directory, no file: nothing was changed
+		}
+	}
+	var err error
+	j.over, err = j.read(name, t.Changes)
+	return err
+}
+
+// config decodes, completes and checks what was joined.
+func (j *joiner) config() (*Config, error) {
+	if _, there := j.tree["include"]; there {
+		delete(j.tree, "include") // it has been followed, or was refused
+	}
+	d := &decoder{host: j.host, sources: j.sources, places: j.places, problems: j.problems, refused: map[path]bool{}, gone: map[path]bool{},
+		withLength: map[path]bool{}, labels: routeLabels(j.tree)}
+	c := defaultConfig()
+	c.Warnings = j.warnings
+	d.table(root, j.tree, reflect.ValueOf(c).Elem())
+	d.complete(c)
+	d.check(c)
+	if len(d.problems) > 0 {
+		return nil, d.problems.sorted(j.names())
+	}
+	c.Warnings = Problems(c.Warnings).sorted(j.names())
+	c.Name, c.Hash, c.Globs = j.sources[0].name, c.hash(), j.globs
+	c.Files = j.names()
+	return c, nil
+}
+
+// names are those of the texts, in their order.
+func (j *joiner) names() []string {
+	names := make([]string, len(j.sources))
+	for i, s := range j.sources {
+		names[i] = s.name
+	}
+	return names
+}
+
+func (j *joiner) report(at position, format string, args ...any) {
+	j.problems = append(j.problems, j.problem(at, format, args...))
+}
+
+func (j *joiner) problem(at position, format string, args ...any) Problem {
+	return Problem{File: j.sources[at.file].name, Line: max(1, at.line), Col: max(1, at.col), Msg: fmt.Sprintf(format, args...)}
+}
+
+// at says where a position is, for a message: "file:line:column".
+func (j *joiner) at(p position) string {
+	return fmt.Sprintf("%s:%d:%d", j.sources[p.file].name, p.line, p.col)
+}
