@@ -14,7 +14,10 @@ func testHost() Host {
 		"etc/proxyd/group.key":   {Data: []byte("correct horse battery staple"), Mode: 0o640},
 		"etc/proxyd/open.key":    {Data: []byte("correct horse battery staple"), Mode: 0o644},
 		"etc/proxyd/short.key":   {Data: []byte("fifteen chars..   \n"), Mode: 0o600},
+		"etc/proxyd/sorry.html":  {Data: []byte("<p>Sorry."), Mode: 0o644},
+		"etc/proxyd/huge.txt":    {Data: make([]byte, 1<<20+1), Mode: 0o644},
 		"etc/proxyd/dir.key":     {Mode: fs.ModeDir | 0o700},
+		"etc/proxyd/dir.html":    {Mode: fs.ModeDir | 0o700},
 	}
 	env := map[string]string{"KEY": " correct horse battery staple ", "SHORT": "short"}
 	name := func(s string) string { return s[1:] }

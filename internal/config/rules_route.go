@@ -26,6 +26,7 @@ func (d *decoder) checkRoutes(c *Config) {
 		d.checkMatch(c, p, r)
 		d.checkAction(c, p, r)
 		d.checkUse(c, p, r)
+		d.checkPages(p.key("error_pages"), r)
 		for k, v := range r.Upgrade {
 			if q := p.key("upgrade").at(k); !d.spoilt(q) && v != "websocket" {
 				d.bad(q, "%q is not websocket", v)

@@ -257,7 +257,7 @@ type Route struct {
 	Mirror      *Mirror           `tobe:"mirror"`       // a copy of some requests goes to another pool, whose answers are dropped
 	StripPrefix string            `tobe:"strip_prefix"` // taken off the path before it goes to a server
 	Rewrite     *Rewrite          `tobe:"rewrite"`      // of the path, after strip_prefix
-	ErrorPages  map[string]string `tobe:"error_pages"`  // statuses, "502,503" or "5xx", and the file that is their answer's body: "file:/path"
+	ErrorPages  map[string]string `toml:"error_pages"`  // statuses, "502,503" or "5xx", and the file that is the body of such an answer made here: "file:/path"
 	Trailers    []string          `tobe:"trailers"`     // request and HTTP/1 trailers that are let through; default: none
 	Buffer      Size              `tobe:"buffer"`       // a request body up to this is read whole before a server is asked; "0B": streamed
 	Upgrade     []string          `toml:"upgrade"`      // protocols that may be upgraded to; [] allows none
@@ -265,6 +265,13 @@ type Route struct {
 	Log         bool              `toml:"log"`          // false: not in the access log
 	Priority    int               `toml:"priority"`     // the higher goes first, only where two routes tie
 	Line        int               `toml:"-"`            // of its [[route]] in the file
+	Pages       map[int]*Page     `toml:"-"`            // what ErrorPages comes to, by status
+}
+
+// A Page is the body of an answer, read from a file.
+type Page struct {
+	Type string // media type, by the file's extension
+	Body []byte
 }
 
 // RouteTimeout is of the whole exchange.

@@ -34,7 +34,7 @@ func unbuiltKeys(table string) []string {
 			"cors", "cache"}
 	case "route":
 		return []string{"split", "mirror", "files", "rewrite", "strip_prefix", "method", "header", "query",
-			"client", "regex_first", "error_pages", "trailers", "buffer", "client_cert"}
+			"client", "regex_first", "trailers", "buffer", "client_cert"}
 	case "admin":
 		return []string{"tokens"}
 	case "trace":

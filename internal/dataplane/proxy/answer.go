@@ -127,21 +127,35 @@ func (p *Plane) refuse(x *dataplane.Exchange, word string) dataplane.Verdict {
 	return dataplane.Answer
 }
 
-// filtered is what a filter's verdict comes to: an answer that it left to us is made.
-func (p *Plane) filtered(x *dataplane.Exchange, v dataplane.Verdict) dataplane.Verdict {
-	if v == dataplane.Answer && x.Response.Status == 0 {
-		return p.refuse(x, x.Mark.Reason)
-	}
-	return v
+// finish makes an answer of ours whole: the route's page, what every answer has, and what
+// the policies do with it.
+func (p *Plane) finish(x *dataplane.Exchange, s *snapshot, r *compiledRoute) {
+	r.pages.dress(x)
+	s.trace.tell(x)
+	p.filter(x, s, r)
 }
 
-// finish puts on an answer made here what every answer has, and lets the policies see it.
-func (p *Plane) finish(x *dataplane.Exchange, s *snapshot, r *compiledRoute) {
-	s.trace.tell(x)
+// filter has the policies look at an answer. Where one leaves the answer to us, it is
+// made; no policy sees that.
+func (p *Plane) filter(x *dataplane.Exchange, s *snapshot, r *compiledRoute) dataplane.Verdict {
 	for _, f := range r.filters.Response {
-		if v := f.Response(x); v != dataplane.Next {
-			p.filtered(x, v)
-			return
+		v := f.Response(x)
+		if v == dataplane.Next {
+			continue
 		}
+		if v == dataplane.Answer {
+			p.filtered(x)
+			r.pages.dress(x)
+			s.trace.tell(x)
+		}
+		return v
+	}
+	return dataplane.Next
+}
+
+// filtered makes the answer that a filter has left to us.
+func (p *Plane) filtered(x *dataplane.Exchange) {
+	if x.Response.Status == 0 {
+		p.refuse(x, x.Mark.Reason)
 	}
 }

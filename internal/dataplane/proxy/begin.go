@@ -52,7 +52,10 @@ func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) data
 	}
 	for _, f := range r.filters.Request {
 		if v := f.Request(x); v != dataplane.Next {
-			return p.filtered(x, v)
+			if v == dataplane.Answer {
+				p.filtered(x)
+			}
+			return v
 		}
 	}
 	switch {

@@ -97,7 +97,7 @@ func (s *snapshot) compileRoute(conf *config.Route, index int, env filter.Env) (
 		Timeout:   dataplane.Timeouts{Total: conf.Timeout.Total},
 		Log:       conf.Log,
 		Index:     index,
-	}, policies: conf.Use}
+	}, policies: conf.Use, pages: newPages(conf.Pages)}
 	if err := s.usePolicies(r, conf, env); err != nil {
 		return nil, err
 	}

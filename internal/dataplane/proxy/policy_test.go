@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -102,5 +104,76 @@ func TestPoliciesCostNoAllocation(t *testing.T) {
 	run(p, x, request, response)
 	if n := testing.AllocsPerRun(2000, func() { run(p, x, request, response) }); n > 0.1 {
 		t.Errorf("an exchange with policies allocates %v times", n)
+	}
+}
+
+func TestErrorPagesOfAnswersMadeHere(t *testing.T) {
+	sorry := map[int]*config.Page{
+		503: {Type: "text/html; charset=utf-8", Body: []byte("<p>Sorry.")},
+		500: {Type: "text/plain", Body: nil},
+		404: {Type: "application/json", Body: []byte("{}")},
+	}
+	c := use(headers("edge", config.Headers{ResponseAdd: map[string]string{"X-S": "{status}", "X-Q": "{query}"}}))
+	c.Trace.RequestID = "X-Id"
+	c.Pool["none"] = pool("none")
+	c.Route[0].Pages = sorry
+	c.Route = append(c.Route,
+		&config.Route{Name: "none", Path: "/none", Pool: "none", Use: []string{"edge"}, Pages: sorry},
+		&config.Route{Name: "gone", Path: "/gone", Respond: &config.Respond{Status: 404}, Pages: sorry},
+		&config.Route{Name: "text", Path: "/text", Respond: &config.Respond{Status: 404, Body: "ours"}, Pages: sorry},
+		&config.Route{Name: "plain", Path: "/plain", Pool: "none"},
+	)
+	p, _ := start(t, c)
+	for _, e := range []struct {
+		path, query string
+		status      int
+		body, kind  string
+	}{
+		{"/none", "", 503, "<p>Sorry.", "text/html; charset=utf-8"},
+		{"/none", "\r\n", 500, "", ""}, // B1, on top of the 503
+		{"/gone", "", 404, "{}", "application/json"},
+		{"/text", "", 404, "ours", "text/plain; charset=utf-8"},
+		{"/plain", "", 503, "503 Service Unavailable\n", "text/plain; charset=utf-8"},
+	} {
+		x := get("h", e.path)
+		x.Request.Query = []byte(e.query)
+		begin(p, x)
+		r := &x.Response
+		if r.Status != e.status || string(r.Body) != e.body || r.Length != int64(len(e.body)) || string(r.Header.Find("Content-Type")) != e.kind || string(r.Header.Find("X-Id")) != string(x.Mark.RequestID) {
+			t.Errorf("%s: answered %d %q %q", e.path, r.Status, header(r.Header), r.Body)
+		}
+		p.End(x, nil)
+	}
+	x := get("h", "/")
+	begin(p, x)
+	x.Response.Header.Add(dataplane.Other, []byte("Content-Type"), []byte("text/plain"))
+	x.Response.Length = 7
+	if v := respond(p, x, 503); v != dataplane.Next || x.Response.Length != 7 || x.Response.Body != nil {
+		t.Errorf("a server's own 503 was replaced: %v %+v", v, x.Response)
+	}
+	p.End(x, nil)
+	y := get("h", "/")
+	begin(p, y)
+	for p.Retry(y, dataplane.ErrConnect) == dataplane.Again {
+	}
+	if y.Response.Status != 502 || string(y.Response.Header.Find("X-S")) != "502" {
+		t.Errorf("after a failed server: %d %q", y.Response.Status, header(y.Response.Header))
+	}
+	p.End(y, nil)
+}
+
+// Nothing that a client gets says which servers there are (part 1 of the safety rules).
+func TestAnswersMadeHereNameNoServer(t *testing.T) {
+	p, _ := start(t, base())
+	for _, err := range []error{dataplane.ErrConnect, dataplane.ErrConnectTime, dataplane.ErrRead, dataplane.ErrReadTime, dataplane.ErrResponse, dataplane.ErrSend} {
+		x := get("h", "/")
+		begin(p, x)
+		for p.Retry(x, fmt.Errorf("%w: dial 192.0.2.1:80: refused", err)) == dataplane.Again {
+		}
+		text := string(x.Response.Body) + strings.Join(header(x.Response.Header), "\n")
+		if x.Response.Status < 500 || strings.Contains(text, "192.0.2") || strings.Contains(text, "app") {
+			t.Errorf("%v: answered %d %s", err, x.Response.Status, text)
+		}
+		p.End(x, nil)
 	}
 }

@@ -30,10 +30,8 @@ func (p *Plane) Respond(x *dataplane.Exchange) dataplane.Verdict {
 	h := &x.Response.Header
 	http1.StripHop(h, x.Response.Nominated, x.Response.Status == 101 && x.Request.WebSocket && r.WebSocket)
 	s.trace.tell(x)
-	for _, f := range r.filters.Response {
-		if v := f.Response(x); v != dataplane.Next {
-			return p.filtered(x, v)
-		}
+	if v := p.filter(x, s, r); v != dataplane.Next {
+		return v
 	}
 	h.Add(dataplane.Via, nameVia, via11)
 	return dataplane.Next

@@ -34,6 +34,7 @@ type compiledRoute struct {
 	counters *routeCounters
 	filters  filter.Set
 	closed   atomic.Pointer[closure] // nil while it serves; set by Steer
+	pages    pages
 
 	policies []string // names of them, for the log
 	pool     *upstream.Pool
