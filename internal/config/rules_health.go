@@ -16,7 +16,7 @@ func (d *decoder) checkPassive(p path, v Passive) {
 // checkCauses judges a list of what an attempt may come to.
 func (d *decoder) checkCauses(p path, on []string) {
 	for i, word := range on {
-		if d.spoilt(p) || word == "connect" || word == "timeout" {
+		if d.spoilt(p.at(i)) || word == "connect" || word == "timeout" {
 			continue
 		}
 		if code, err := strconv.Atoi(word); err != nil || code < 400 || code > 599 || len(word) != 3 {
@@ -121,6 +121,7 @@ func (d *decoder) checkOutliers(p path, pool *Pool) {
 
 func (d *decoder) checkRetry(p path, v Retry) {
 	within(d, p.key("attempts"), v.Attempts, 1, 10)
+	d.checkCauses(p.key("on"), v.On)
 }
 
 // httpToken says whether s can be a method or the name of a field (RFC 9110, 5.6.2).

@@ -157,7 +157,7 @@ type Retry struct {
 	Attempts int           `toml:"attempts"` // in all, the first included
 	Budget   Share         `toml:"budget"`   // at most this share of the pool's requests
 	PerTry   time.Duration `tobe:"per_try"`  // until the answer's head, of each attempt; "0s": no limit but timeout.read
-	On       []string      `tobe:"on"`       // what is tried again: connect, timeout, and statuses of the server
+	On       []string      `toml:"on"`       // what is tried again: connect, timeout, and statuses of the server; what is not idempotent only if nothing was sent
 }
 
 // Timeout is the time-outs towards the servers of a pool.

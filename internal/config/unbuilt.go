@@ -28,7 +28,7 @@ func unbuiltKeys(table string) []string {
 	case "pool.*.check":
 		return []string{"tls"}
 	case "pool.*.retry":
-		return []string{"per_try", "on"}
+		return []string{"per_try"}
 	case "policy.*":
 		return []string{"compress", "allow", "deny", "conns", "rate", "ban", "waf", "basic", "jwt", "forward",
 			"cors", "cache"}

@@ -66,6 +66,7 @@ type Server struct {
 
 	addr    atomic.Pointer[netip.AddrPort] // where the name resolves to now
 	gone    atomic.Bool
+	lost    atomic.Bool
 	Active  atomic.Int64 // exchanges in progress
 	Conns   atomic.Int64 // open connections, idle ones included; the engine counts them
 	keepOne sync.Once
@@ -90,6 +91,13 @@ func (s *Server) Gone() bool { return s.gone.Load() }
 // SetGone marks the server as gone, or as back.
 func (s *Server) SetGone(gone bool) { s.gone.Store(gone) }
 
+// Lost reports that the server was found to be down while others are up: what waits for
+// its answer does better elsewhere.
+func (s *Server) Lost() bool { return s.lost.Load() }
+
+// SetLost marks the server as lost, or as found again.
+func (s *Server) SetLost(lost bool) { s.lost.Store(lost) }
+
 // Kept returns what the engine keeps with the server (its idle connections), made by
 // first at the first call. There is one engine a process, so one kind of thing.
 func (s *Server) Kept(first func() any) any {
@@ -104,7 +112,7 @@ const (
 	Next   Verdict = iota // on to the next stage
 	Answer                // send x.Response, made here
 	Wait                  // suspend until x.Resume is called
-	Again                 // send the request (once more) to x.Server
+	Again                 // send the request (once more) to x.Server; what came of the last attempt is dropped
 	Gather                // read the request's body to hand, as far as the route wants it, and ask Begin again
 	Close                 // close the client's connection without an answer
 )
@@ -165,7 +173,9 @@ type Handler interface {
 	// Begin strips and adds header fields and either answers (Answer, x.Response made
 	// here), or sets x.Server and says Next.
 	Begin(x *Exchange) Verdict
-	// Respond sees the final response head of x.Server and may change its header.
+	// Respond sees the final response head of x.Server and may change its header. While
+	// the client got no byte and x.Replayable says so it may also say Again, with a new
+	// x.Server: that answer is dropped.
 	Respond(x *Exchange) Verdict
 	// Retry is asked when an attempt failed before the client got a byte: Again with a
 	// new x.Server, or Answer with x.Response set. x.Replayable says whether the

@@ -24,6 +24,7 @@ var (
 	ErrSendTime    = errors.New("send to server: timed out")
 	ErrRead        = errors.New("read from server")            // before the head was complete, or in the body
 	ErrReadTime    = errors.New("read from server: timed out") // likewise
+	ErrServerDown  = errors.New("server is down")              // it was Lost while its answer was awaited
 	ErrTotalTime   = errors.New("exchange: timed out")
 	ErrResponse    = errors.New("malformed response") // wraps a *Malformed
 	ErrClientGone  = errors.New("client closed its connection")

@@ -22,7 +22,7 @@ type Exchange struct {
 	Filters    []BodyFilter // of the bodies, outermost for the client first; set by Begin, or by Respond for the answer's; Heavy routes only
 	Server     *Server      // set by Begin and Retry
 	Attempt    int          // 1 for the first server
-	Replayable bool         // all of the request is still at hand, so that Retry may say Again
+	Replayable bool         // all of the request is still at hand, so that Respond and Retry may say Again
 	Sent       bool         // a byte of the request may have reached x.Server in this attempt
 	Gathered   bool         // the engine has done what Gather asks for
 	Body       []byte       // the request's body as the client sent it, if all of it is at hand after Gather

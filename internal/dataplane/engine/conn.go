@@ -35,6 +35,11 @@ type clientConn struct {
 
 	heard atomic.Int64 // the moment when the server was last heard of, for the sweeper
 
+	// A request that can be sent again may be taken away from a server that is lost, as
+	// long as nothing has come from it. Whoever makes waits false decides.
+	movable bool
+	waits   atomic.Bool // movable, and nothing has come
+
 	mu     sync.Mutex  // guards what follows
 	idle   bool        // waiting for a request
 	server *serverConn // that the exchange is at
@@ -260,6 +265,8 @@ func closing(err error) dataplane.Closing {
 // end can interrupt it. The error says that there was a forced end already.
 func (c *clientConn) attach(u *serverConn) error {
 	c.heard.Store(int64(now()))
+	c.movable = c.desk.x.Request.Method.Idempotent() && c.desk.body.whole && c.desk.body.atHand
+	c.waits.Store(c.movable)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.interrupted(); err != nil {

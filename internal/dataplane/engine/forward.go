@@ -113,6 +113,10 @@ func (c *clientConn) forward() error {
 				if told, err = c.respond(u, total); told {
 					return err
 				}
+				if err == errAgain {
+					err = nil
+					continue
+				}
 			}
 		}
 		x.Replayable = body.atHand
@@ -266,6 +270,9 @@ const maxInterim = 8
 func (c *clientConn) heads(u *serverConn, n int, read *limit) error {
 	d := c.desk
 	x := &d.x
+	if c.movable && !c.waits.CompareAndSwap(true, false) {
+		return dataplane.ErrServerDown // the sweeper has just given it up
+	}
 	lim := http1.Limits{HeaderBytes: maxResponseHead, Fields: maxFieldsServer}
 	isHead := x.Request.Method == dataplane.HEAD
 	for interim := 0; ; {

@@ -24,11 +24,16 @@ func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error)
 	answer := relay{c: c, u: u, plain: x.Request.Minor == 0}
 	answer.begin(&x.Response)
 	length, filters := x.Response.Length, len(x.Filters)
+	closes := x.Response.Close
+	x.Replayable = d.body.atHand
 	switch c.ask(c.handler.Respond) {
 	case dataplane.Next:
 	case dataplane.Answer:
 		c.drop(u)
 		return true, c.answer()
+	case dataplane.Again:
+		c.dismiss(u, &answer, early || closes)
+		return false, errAgain
 	default:
 		c.drop(u)
 		c.again = false
@@ -63,6 +68,23 @@ func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error)
 		}
 	}
 	return answer.told, err
+}
+
+// errAgain says that the answer is dropped and x.Server is to be asked instead.
+var errAgain = errors.New("another server is to be asked")
+
+// dismiss is done with an answer that the client does not get. The connection is used
+// again if all of the answer has come already.
+func (c *clientConn) dismiss(u *serverConn, answer *relay, closes bool) {
+	d := c.desk
+	out, _, err := answer.take(d.out[:0], d.rsp[d.head:d.got])
+	d.out = out[:0]
+	if err != nil || closes || !answer.done || answer.surplus || u.interrupted() != nil {
+		c.drop(u)
+		return
+	}
+	c.detach()
+	u.home.keep(u, d.x.Route.Timeout.Idle)
 }
 
 // drop closes the connection to the server and ends who still sends on it.

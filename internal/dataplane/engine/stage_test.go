@@ -170,8 +170,15 @@ func (s *stage) answer(x *dataplane.Exchange, status int) dataplane.Verdict {
 
 func (s *stage) Respond(x *dataplane.Exchange) dataplane.Verdict {
 	http1.StripHop(&x.Response.Header, x.Response.Nominated, x.Response.Status == 101)
-	if string(x.Request.Path) == "/replace" {
+	switch string(x.Request.Path) {
+	case "/replace":
 		return s.answer(x, 503)
+	case "/elsewhere":
+		if x.Attempt == 1 && x.Replayable {
+			x.Server, x.Attempt = &s.other, 2
+			x.Response.Reset()
+			return dataplane.Again
+		}
 	}
 	if s.filter != nil && s.filter.grows {
 		x.Response.Length = -1
@@ -227,7 +234,7 @@ func word(err error) string {
 	}{
 		{dataplane.ErrConnectTime, "connect_time"}, {dataplane.ErrConnect, "connect"},
 		{dataplane.ErrSendTime, "send_time"}, {dataplane.ErrSend, "send"},
-		{dataplane.ErrReadTime, "read_time"}, {dataplane.ErrRead, "read"},
+		{dataplane.ErrServerDown, "down"}, {dataplane.ErrReadTime, "read_time"}, {dataplane.ErrRead, "read"},
 		{dataplane.ErrTotalTime, "total_time"}, {dataplane.ErrTooLarge, "too_large"},
 		{dataplane.ErrClientSlow, "client_slow"}, {dataplane.ErrClientGone, "client_gone"},
 		{dataplane.ErrDrained, "drained"}, {dataplane.ErrHeldFull, "held_full"},
@@ -250,6 +257,7 @@ func word(err error) string {
 //	s+           the server is dialled; o+ the other one
 //	s> s<        as for the client, on the connection dialled last
 //	h "event"    the next thing that the handler is told
+//	lost         the server is given up
 //	drain        Shutdown begins; drained: it returns nil; forced: it returns ErrDrained
 //
 // "x"*1000 repeats.
@@ -291,6 +299,9 @@ func (s *stage) line(line string) error {
 			}
 			c.Close()
 		}
+	case line == "lost":
+		s.upstream.SetLost(true)
+		return nil
 	case line == "drained", line == "forced":
 		return s.shutdown(line == "forced")
 	case line == "s+", line == "o+":

@@ -25,9 +25,10 @@ func (g *Goroutine) sweep() {
 	}
 }
 
-// sweepClients ends the exchanges of clients that have gone. A client that has closed
-// its half of the connection may still read; it is served if the server is heard of
-// within a sweep or two, and counts as gone when it has not been.
+// sweepClients takes exchanges away from servers that are lost, so that they can go
+// elsewhere, and ends those of clients that have gone. A client that has closed its half
+// of the connection may still read; it is served if the server is heard of within a
+// sweep or two, and counts as gone when it has not been.
 func (g *Goroutine) sweepClients(t moment) {
 	g.conns.each(func(c *clientConn) {
 		if t-moment(c.heard.Load()) < moment(g.conf.Sweep) {
@@ -36,6 +37,10 @@ func (g *Goroutine) sweepClients(t moment) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.server == nil && c.source == nil {
+			return
+		}
+		if c.server != nil && c.server.home.server.Lost() && c.waits.CompareAndSwap(true, false) {
+			c.server.interrupt(dataplane.ErrServerDown)
 			return
 		}
 		gone := false

@@ -213,6 +213,146 @@ func TestWhatIsTriedAgain(t *testing.T) {
 	}
 }
 
+// statuses makes statuses of servers a reason to ask another one.
+func statuses(on ...string) *config.Config {
+	c := base()
+	c.Pool["app"].Retry.On = on
+	return c
+}
+
+func TestRetryOnAStatusAsksAnotherServer(t *testing.T) {
+	p, _ := start(t, statuses("503"))
+	x := get("h", "/")
+	begin(p, x)
+	first := x.Server
+	if v := respond(p, x, 503); v != dataplane.Again || x.Server == first || x.Attempt != 2 || x.Response.Status != 0 {
+		t.Fatalf("Respond to 503 = %v, attempt %d, same server %v", v, x.Attempt, x.Server == first)
+	}
+	if v := respond(p, x, 200); v != dataplane.Next {
+		t.Fatalf("Respond to 200 = %v", v)
+	}
+	p.End(x, nil)
+	servers := p.Pools()[0].Servers
+	if servers[0].Requests != 1 || servers[1].Requests != 1 || servers[0].Active != 0 || servers[1].Active != 0 {
+		t.Errorf("servers %+v: want an attempt each, both over", servers)
+	}
+	wantSeries(t, gather(t, p), map[string]float64{
+		`proxyd_upstream_retries_total{pool="app",result="ok"}`:                             1,
+		`proxyd_upstream_retries_total{pool="app",result="failed"}`:                         0,
+		`proxyd_http_requests_total{code="200",listener="web",method="GET",route="all"}`:    1,
+		`proxyd_upstream_requests_total{code_class="5xx",pool="app",server="192.0.2.1:80"}`: 1,
+	})
+}
+
+func TestRetryOnAStatusPassesTheLastAnswerOn(t *testing.T) {
+	p, _ := start(t, statuses("503"))
+	x := get("h", "/")
+	begin(p, x)
+	respond(p, x, 503)
+	if v := respond(p, x, 503); v != dataplane.Next || x.Response.Status != 503 {
+		t.Errorf("the second 503 of two attempts: %v, status %d", v, x.Response.Status)
+	}
+	p.End(x, nil)
+	wantSeries(t, gather(t, p), map[string]float64{`proxyd_upstream_retries_total{pool="app",result="failed"}`: 1})
+}
+
+func TestRetryOnAStatusHasItsLimits(t *testing.T) {
+	for _, c := range []struct {
+		why    string
+		on     string
+		status int
+		change func(x *dataplane.Exchange)
+		want   dataplane.Verdict
+	}{
+		{"a GET", "503", 503, func(*dataplane.Exchange) {}, dataplane.Again},
+		{"another status", "503", 502, func(*dataplane.Exchange) {}, dataplane.Next},
+		{"a status below 500", "429", 429, func(*dataplane.Exchange) {}, dataplane.Again},
+		{"not asked for", "connect", 503, func(*dataplane.Exchange) {}, dataplane.Next},
+		{"a POST was sent", "503", 503, func(x *dataplane.Exchange) { x.Request.Method = dataplane.POST }, dataplane.Next},
+		{"the body is gone", "503", 503, func(x *dataplane.Exchange) { x.Replayable = false }, dataplane.Next},
+		{"the client has got a byte", "503", 503, func(x *dataplane.Exchange) { x.Bytes.Out = 25 }, dataplane.Next},
+	} {
+		p, _ := start(t, statuses(c.on))
+		x := get("h", "/")
+		c.change(x)
+		begin(p, x)
+		if v := respond(p, x, c.status); v != c.want {
+			t.Errorf("%s: Respond = %v, want %v", c.why, v, c.want)
+		}
+		p.End(x, nil)
+	}
+}
+
+func TestRetryNeverAfterTheClientGotAByte(t *testing.T) {
+	p, _ := start(t, base())
+	x := get("h", "/")
+	begin(p, x)
+	x.Sent, x.Bytes.Out = true, 25 // an interim response
+	if v := p.Retry(x, dataplane.ErrRead); v != dataplane.Answer {
+		t.Errorf("Retry = %v after an interim response, want Answer", v)
+	}
+	p.End(x, nil)
+}
+
+func TestRetryNeverAsksAServerTwice(t *testing.T) {
+	c := base()
+	c.Pool["app"].Server = append(c.Pool["app"].Server, config.Server{Addr: "192.0.2.3:80", Weight: 1})
+	c.Pool["app"].Retry.Attempts = 5
+	p, _ := start(t, c)
+	x := get("h", "/")
+	begin(p, x)
+	asked := map[*dataplane.Server]bool{x.Server: true}
+	for range 2 {
+		if v := p.Retry(x, dataplane.ErrConnect); v != dataplane.Again || asked[x.Server] {
+			t.Fatalf("Retry = %v, a server asked before: %v", v, asked[x.Server])
+		}
+		asked[x.Server] = true
+	}
+	if v := p.Retry(x, dataplane.ErrConnect); v != dataplane.Answer {
+		t.Errorf("Retry = %v after all three servers", v)
+	}
+	p.End(x, nil)
+}
+
+func TestRetryFollowsItsList(t *testing.T) {
+	for _, c := range []struct {
+		on   []string
+		err  error
+		want dataplane.Verdict
+	}{
+		{[]string{"connect"}, dataplane.ErrConnect, dataplane.Again},
+		{[]string{"connect"}, dataplane.ErrRead, dataplane.Again},
+		{[]string{"connect"}, dataplane.ErrReadTime, dataplane.Answer},
+		{[]string{"connect"}, dataplane.ErrConnectTime, dataplane.Answer},
+		{[]string{"timeout"}, dataplane.ErrReadTime, dataplane.Again},
+		{[]string{"timeout"}, dataplane.ErrConnect, dataplane.Answer},
+		{[]string{"503"}, dataplane.ErrConnect, dataplane.Answer},
+		{nil, dataplane.ErrConnect, dataplane.Answer},
+		{nil, dataplane.ErrServerDown, dataplane.Again},
+	} {
+		p, _ := start(t, statuses(c.on...))
+		x := get("h", "/")
+		begin(p, x)
+		x.Sent = true
+		if v := p.Retry(x, c.err); v != c.want {
+			t.Errorf("retry.on = %q, %v: %v, want %v", c.on, c.err, v, c.want)
+		}
+		p.End(x, nil)
+	}
+}
+
+func TestAServerThatWasGivenUpIsNotBlamedAgain(t *testing.T) {
+	p, _ := start(t, base())
+	x := get("h", "/")
+	begin(p, x)
+	x.Sent = true
+	p.Retry(x, dataplane.ErrServerDown)
+	p.End(x, nil)
+	if s := p.Pools()[0].Servers[0]; s.Failures != 0 || s.Requests != 1 || s.Active != 0 {
+		t.Errorf("%+v: want one request without an answer that does not count as a failure", s)
+	}
+}
+
 func TestABudgetEndsRetries(t *testing.T) {
 	conf := base()
 	conf.Pool["app"].Passive.MaxFails = 0

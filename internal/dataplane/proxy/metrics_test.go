@@ -84,13 +84,13 @@ func TestSeriesAreThereFromTheStart(t *testing.T) {
 func TestWhatIsCounted(t *testing.T) {
 	p, _ := start(t, base())
 	x := get("h", "/")
-	x.Bytes = dataplane.Bytes{In: 10, Out: 20}
 	begin(p, x)
 	wantSeries(t, gather(t, p), map[string]float64{
 		`proxyd_http_requests_inflight{route="all"}`:                          1,
 		`proxyd_upstream_requests_inflight{pool="app",server="192.0.2.1:80"}`: 1,
 	})
 	p.Retry(x, dataplane.ErrConnect)
+	x.Bytes = dataplane.Bytes{In: 10, Out: 20}
 	x.Times.Dial = time.Millisecond
 	respond(p, x, 418)
 	p.End(x, nil)

@@ -65,7 +65,7 @@ func pool(name string, servers ...string) *config.Pool {
 	p := &config.Pool{
 		Name:    name,
 		Passive: config.Passive{MaxFails: 3, FailTimeout: 30 * time.Second, On: []string{"connect", "timeout", "502", "503", "504"}},
-		Retry:   config.Retry{Attempts: 2, Budget: 0.2},
+		Retry:   config.Retry{Attempts: 2, Budget: 0.2, On: []string{"connect", "timeout"}},
 	}
 	for _, s := range servers {
 		p.Server = append(p.Server, config.Server{Addr: s, Weight: 1})

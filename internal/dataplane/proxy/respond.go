@@ -6,7 +6,8 @@ import (
 	"proxyd/internal/dataplane/upstream"
 )
 
-// Respond learns from the head of x.Server's answer and makes it fit for the client.
+// Respond learns from the head of x.Server's answer and makes it fit for the client, or
+// has another server asked.
 func (p *Plane) Respond(x *dataplane.Exchange) dataplane.Verdict {
 	s, r := of(x)
 	if server, held := x.Mark.Pick.(*upstream.Server); held && !x.Mark.Answered {
@@ -23,8 +24,16 @@ func (p *Plane) Respond(x *dataplane.Exchange) dataplane.Verdict {
 			server.Connect.Observe(x.Times.Dial)
 		}
 		r.pool.Answered(server, when, x.Response.Status, took, x.Times.Dial != 0, p.opt.Logger)
+		again := r.pool.AgainOn(x.Response.Status)
 		if x.Attempt > 1 {
-			r.pool.Retries[upstream.RetryOK].Add(1)
+			result := upstream.RetryOK
+			if again {
+				result = upstream.RetryFailed
+			}
+			r.pool.Retries[result].Add(1)
+		}
+		if again && p.elsewhere(x, r, when) {
+			return dataplane.Again
 		}
 	}
 	h := &x.Response.Header

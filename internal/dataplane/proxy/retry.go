@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"time"
 
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/upstream"
@@ -15,13 +16,8 @@ func (p *Plane) Retry(x *dataplane.Exchange, err error) dataplane.Verdict {
 	if word == "client_body" {
 		p.countMalformed(x.Listener, err)
 	}
-	if server {
-		if other := p.other(x, r, err); other != nil {
-			x.Attempt++
-			x.Response.Reset()
-			r.send(x, other)
-			return dataplane.Again
-		}
+	if server && p.failed(x, r, err) {
+		return dataplane.Again
 	}
 	p.release(x, r) // where the server is not to blame
 	if word == "" {
@@ -54,19 +50,17 @@ func blame(err error) (word string, server bool) {
 		return "connect", true
 	case errors.Is(err, dataplane.ErrResponse):
 		return "bad_response", true
-	case errors.Is(err, dataplane.ErrSend), errors.Is(err, dataplane.ErrRead):
+	case errors.Is(err, dataplane.ErrSend), errors.Is(err, dataplane.ErrRead), errors.Is(err, dataplane.ErrServerDown):
 		return "broken", true
 	}
 	return "internal", false
 }
 
-// other notes the failure of x.Server, gives it back and returns the server for one
-// more attempt, or nil. A request that may have reached a server goes to another only
-// if it can be sent twice without harm (RFC 9110, 9.2.2).
-func (p *Plane) other(x *dataplane.Exchange, r *compiledRoute, err error) *upstream.Server {
+// failed notes the failure of x.Server and reports whether another one is asked.
+func (p *Plane) failed(x *dataplane.Exchange, r *compiledRoute, err error) (again bool) {
 	failed, held := x.Mark.Pick.(*upstream.Server)
 	if !held {
-		return nil
+		return false
 	}
 	now := p.opt.Now()
 	if x.Mark.Answered {
@@ -74,16 +68,31 @@ func (p *Plane) other(x *dataplane.Exchange, r *compiledRoute, err error) *upstr
 	} else {
 		r.pool.Failed(failed, now, err, x.Times.Dial != 0, p.opt.Logger)
 	}
-	p.release(x, r)
 	if x.Attempt > 1 {
 		r.pool.Retries[upstream.RetryFailed].Add(1)
 	}
-	if errors.Is(err, dataplane.ErrTotalTime) || x.Attempt >= r.attempts || !x.Replayable || x.Sent && !x.Request.Method.Idempotent() {
-		return nil
+	return r.pool.AgainAfter(err) && p.elsewhere(x, r, now)
+}
+
+// elsewhere has x go to a server that was not tried yet, if that may be and there is one.
+//
+// The client must not have got a byte, interim responses included, and the whole request
+// must be at hand. One that may have reached a server goes to another only if it can be
+// sent twice without harm (RFC 9110, 9.2.2).
+func (p *Plane) elsewhere(x *dataplane.Exchange, r *compiledRoute, now time.Time) bool {
+	if x.Attempt >= r.attempts || x.Bytes.Out > 0 || !x.Replayable || x.Sent && !x.Request.Method.Idempotent() {
+		return false
 	}
-	x.Mark.Tried[x.Attempt-1] = &failed.Server // compile bounds attempts by its length
-	server, _ := r.pool.PickOther(now, x.Mark.ClientIP, x.Mark.Tried[:x.Attempt])
-	return server
+	x.Mark.Tried[x.Attempt-1] = x.Server // compile bounds attempts by its length
+	other, _ := r.pool.PickOther(now, x.Mark.ClientIP, x.Mark.Tried[:x.Attempt])
+	if other == nil {
+		return false
+	}
+	p.release(x, r)
+	x.Attempt++
+	x.Response.Reset()
+	r.send(x, other)
+	return true
 }
 
 // release gives x.Server back to its pool, once an attempt.

@@ -105,6 +105,69 @@ func TestWholeRetryOnADeadServer(t *testing.T) {
 	}
 }
 
+func TestWholeRetryOnAStatus(t *testing.T) {
+	busy := server(t, func(w http.ResponseWriter, r *http.Request) { http.Error(w, "busy", 503) })
+	app := server(t, func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %s", r.Method, b)
+	})
+	w := newWhole(t, to(t, `retry = { on = ["503"] }`+"\npassive = { max_fails = 0 }", busy, app))
+	for range 10 {
+		r, err := http.NewRequest("PUT", "http://"+w.address+"/", strings.NewReader("hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := w.client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if answer.StatusCode != 200 || string(b) != "PUT hello" {
+			t.Fatalf("%d %q", answer.StatusCode, b)
+		}
+	}
+}
+
+// A server that freezes is found out by its checks; what waits for it goes elsewhere,
+// long before the read would time out.
+func TestWholeExchangesLeaveAServerThatFreezes(t *testing.T) {
+	var frozen atomic.Bool
+	thaw := make(chan struct{})
+	defer close(thaw)
+	waits := make(chan struct{}, 100)
+	freezes := server(t, func(w http.ResponseWriter, r *http.Request) {
+		if frozen.Load() {
+			waits <- struct{}{}
+			select {
+			case <-thaw:
+			case <-r.Context().Done():
+			}
+			return
+		}
+		io.WriteString(w, "first")
+	})
+	app := server(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "second") })
+	w := newWhole(t, to(t, `check = { interval = "50ms", timeout = "20ms", rise = 1, fall = 1 }`+"\n"+`balance = "least_conn"`, freezes, app))
+	frozen.Store(true)
+	bodies := make(chan string, 2)
+	for range 2 { // one of them goes to the server that freezes
+		go func() {
+			_, body, err := w.get("/")
+			if err != nil {
+				body = err.Error()
+			}
+			bodies <- body
+		}()
+	}
+	for range 2 {
+		if got := <-bodies; got != "second" {
+			t.Errorf("got %q", got)
+		}
+	}
+	<-waits
+}
+
 func TestWholeStatusOfFailures(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)

@@ -9,7 +9,8 @@ import (
 	"proxyd/internal/dataplane"
 )
 
-// lessons are what counts as a server's failure: passive.on.
+// lessons are what attempts may come to that matters: passive.on is what counts as a
+// server's failure, retry.on what is tried once more.
 type lessons struct {
 	connect bool // it could not be reached, broke off or sent what is no HTTP
 	timeout bool // it could not be reached or did not answer in time
@@ -31,6 +32,26 @@ func newLessons(on []string) lessons {
 		}
 	}
 	return l
+}
+
+// after reports whether an attempt that ended with err is meant.
+func (l *lessons) after(err error) bool {
+	switch {
+	case isAny(err, dataplane.ErrConnectTime, dataplane.ErrSendTime, dataplane.ErrReadTime):
+		return l.timeout
+	case isAny(err, dataplane.ErrConnect, dataplane.ErrSend, dataplane.ErrRead, dataplane.ErrResponse):
+		return l.connect
+	}
+	return false
+}
+
+// AgainOn reports whether an answer with that status has another server asked.
+func (p *Pool) AgainOn(status int) bool { return status >= 400 && p.again.status[status] }
+
+// AgainAfter reports whether an attempt that ended with err is made once more. A server
+// that was given up while it was waited for needs no word for it.
+func (p *Pool) AgainAfter(err error) bool {
+	return p.again.after(err) || errors.Is(err, dataplane.ErrServerDown)
 }
 
 // Answered notes that an attempt brought an answer: its status, how long it took, and
@@ -85,16 +106,14 @@ func (p *Pool) Broke(s *Server, now time.Time, err error, log *slog.Logger) {
 }
 
 func (p *Pool) blame(s *Server, now time.Time, err error, attempts int32, log *slog.Logger) {
-	switch {
-	case isAny(err, dataplane.ErrConnectTime, dataplane.ErrSendTime, dataplane.ErrReadTime):
-		if p.learn.timeout {
-			p.fail(s, now, "timeout", attempts, log)
-		}
-	case isAny(err, dataplane.ErrConnect, dataplane.ErrSend, dataplane.ErrRead, dataplane.ErrResponse):
-		if p.learn.connect {
-			p.fail(s, now, "connect", attempts, log)
-		}
+	if !p.learn.after(err) {
+		return
 	}
+	cause := "connect"
+	if isAny(err, dataplane.ErrConnectTime, dataplane.ErrSendTime, dataplane.ErrReadTime) {
+		cause = "timeout"
+	}
+	p.fail(s, now, cause, attempts, log)
 }
 
 // Panicking reports that no server of the pool is up, so that any is tried.

@@ -23,6 +23,7 @@ type Pool struct {
 	*Counters
 
 	learn    lessons
+	again    lessons   // what is tried once more: retry.on
 	counts   bool      // every attempt is counted, for eject or breaker
 	question *question // of the active checks; nil: there are none
 	least    bool      // balance = "least_conn"
@@ -75,7 +76,7 @@ type group struct {
 // New makes a pool. Servers of old with the same names are adopted, unchanged until
 // Start; old may be nil.
 func New(c *config.Pool, old *Pool) (*Pool, error) {
-	p := &Pool{Name: c.Name, Config: c, learn: newLessons(c.Passive.On), counts: c.Eject != nil || c.Breaker != nil}
+	p := &Pool{Name: c.Name, Config: c, learn: newLessons(c.Passive.On), again: newLessons(c.Retry.On), counts: c.Eject != nil || c.Breaker != nil}
 	switch c.Balance {
 	case "", "round_robin":
 	case "least_conn":

@@ -104,6 +104,7 @@ func (w *Watch) Use(pools map[string]*Pool) {
 				w.lookUps.add(t)
 			}
 			if p.question == nil {
+				s.SetLost(false)
 				continue
 			}
 			if t := w.checks.keep(s, p); t == nil {
@@ -182,6 +183,9 @@ func (w *Watch) check(t *turn, begun time.Time) {
 	changed := false
 	if stands := !t.over && t.pool.question.same(t.asked); stands {
 		changed = t.server.probed(wrong, t.asked.Check, took)
+		if changed {
+			t.server.SetLost(wrong != "" && !t.pool.Panicking(time.Now()))
+		}
 	}
 	pool := t.pool
 	w.finish(&w.checks, t, begun.Add(t.rest()))
