@@ -41,6 +41,8 @@ type node struct {
 	config    *config.Config // in force
 	cluster   *cluster       // nil while there is neither [cluster] nor a VIP
 	overrides *overrides
+	tried     [32]byte // digest of the texts that were last read
+	watching  *watch   // nil unless node.watch
 }
 
 // maxScrapes is how many pages of metrics are made at once; one more is told to come
@@ -102,6 +104,10 @@ func run(ctx context.Context, file string) error {
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 	parts.Go(func() { n.watchdog(life) })
 	parts.Go(func() { n.followOverrides(life) })
+	n.mu.Lock()
+	n.tried = digest(n.texts())
+	n.watch()
+	n.mu.Unlock()
 
 	for s := range signals {
 		switch s {

@@ -30,7 +30,7 @@ func TestSIGUSR1OpensTheAccessLogAgain(t *testing.T) {
 
 func TestMetricsHaveAnAddressOfTheirOwn(t *testing.T) {
 	address := port(t)
-	launch(t, "metrics = \""+address+"\"\n"+site(port(t), "one"))
+	launch(t, "admin.metrics = \""+address+"\"\n"+site(port(t), "one"))
 	for path, want := range map[string]int{"/metrics": 200, "/healthz": 200, "/readyz": 200, "/v1/status": 404, "/": 404} {
 		status, body := get(t, "http://"+address+path)
 		if status != want {

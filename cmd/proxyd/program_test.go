@@ -60,7 +60,7 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// launch writes a configuration, the text with [node] and [admin] added and without an
+// launch writes a configuration, the text with node and admin above it and without an
 // access log if it has none, and runs it.
 func launch(t *testing.T, text string) *program {
 	t.Helper()
@@ -87,7 +87,7 @@ func (p *program) write(text string) {
 	if strings.Contains(text, "[log.access]") {
 		log = ""
 	}
-	head := log + fmt.Sprintf("[node]\nname = \"edge-1\"\nstate = %q\n[admin]\nsocket = %q\nlisten = \"\"\n", p.dir+"/state", p.dir+"/admin.sock")
+	head := log + fmt.Sprintf("node.name = \"edge-1\"\nnode.state = %q\nadmin.socket = %q\nadmin.listen = \"\"\n", p.dir+"/state", p.dir+"/admin.sock")
 	if err := os.WriteFile(p.file+".new", []byte(head+text), 0o644); err != nil {
 		p.t.Fatal(err)
 	}

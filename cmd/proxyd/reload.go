@@ -12,6 +12,7 @@ import (
 func (n *node) reload() (*control.Reload, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.tried = digest(n.texts())
 	next, err := config.Load(n.texts())
 	if err != nil {
 		n.plane.NoteRejected()
@@ -74,6 +75,7 @@ func (n *node) take(c *config.Config) error {
 	n.level.Set(level(c.Log.Level))
 	n.config = c
 	n.restrain()
+	n.watch()
 	return nil
 }
 

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -61,4 +63,57 @@ func TestBadFileChangesNothing(t *testing.T) {
 	if n := p.metric(`proxyd_config_reloads_total{result="invalid"}`); n != 1 {
 		t.Errorf("%v reloads are counted as refused, want 1", n)
 	}
+}
+
+func TestWatchSeesEachWayOfWriting(t *testing.T) {
+	address := port(t)
+	watched := func(body string) string {
+		return "include = \"conf.d/*.toml\"\nnode.watch = true\n" + site(address, body)
+	}
+	p := launch(t, watched("one"))
+	says := func(body string) func() bool {
+		return func() bool { _, got := get(t, "http://"+address); return got == body }
+	}
+	p.write(watched("two")) // by a rename
+	p.eventually("a file put in its place is read", says("two"))
+
+	text, err := os.ReadFile(p.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p.file, []byte(strings.Replace(string(text), `"two"`, `"three"`, 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p.eventually("a file written in place is read", says("three"))
+
+	p.write(watched("four") + "[limits]\nconnz = 1\n")
+	p.eventually("a bad file is told of and counted", func() bool {
+		return strings.Contains(p.log.String(), "connz") && p.metric(`proxyd_config_reloads_total{result="invalid"}`) == 1
+	})
+	if !says("three")() {
+		t.Error("a bad file changed the answer")
+	}
+
+	// The directory of an include comes, with a file; then the file changes alone.
+	dir := filepath.Join(p.dir, "conf.d")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	extra := func(path string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "a.toml"), []byte("[[route]]\nname = \"more\"\npath = \""+path+"\"\nrespond = { body = \"more\" }\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	more := func(path string) func() bool {
+		return func() bool { _, got := get(t, "http://"+address+path); return got == "more" }
+	}
+	extra("/more")
+	p.write(watched("five"))
+	p.eventually("what is included is read", more("/more"))
+	extra("/other")
+	p.eventually("a change of what is included is read", more("/other"))
+
+	p.write(strings.Replace(watched("six"), "node.watch = true", "", 1))
+	p.eventually("watching is ended by the file", says("six"))
 }

@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write the golden files and docs/CONFIG.
 var same = cmp.Options{
 	cmp.Comparer(func(a, b Secret) bool { return a == b }),
 	cmpopts.EquateComparable(netip.Prefix{}, netip.AddrPort{}),
-	cmpopts.IgnoreFields(Config{}, "Name", "Files", "Globs", "Warnings"),
+	cmpopts.IgnoreFields(Config{}, "Name", "Warnings"),
 	cmpopts.IgnoreFields(Route{}, "Line"),
 }
 

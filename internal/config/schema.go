@@ -26,8 +26,6 @@ type Config struct {
 	Trace    Trace                `toml:"trace"`
 
 	Name     string    `toml:"-"` // the file it was read from, for messages
-	Files    []string  `toml:"-"` // that were read: Name, what it includes, what was changed at run time
-	Globs    []string  `toml:"-"` // patterns of what Name includes
 	Hash     string    `toml:"-"` // of all that must be equal on every node: not [node], cluster.bind, cluster.secret, [admin], [log]
 	Warnings []Problem `toml:"-"` // what is allowed but hardly meant
 }
@@ -36,6 +34,7 @@ type Config struct {
 type Node struct {
 	Name           string         `toml:"name"`            // its name in status, logs and vip.prefer; default: the hostname
 	State          string         `toml:"state"`           // directory for what must outlive a restart
+	Watch          bool           `toml:"watch"`           // the file and what it includes are read again when they change, as by `hactl reload`
 	Zone           string         `tobe:"zone"`            // where the node is, for zone-aware balancing; default: none
 	TrustedProxies []netip.Prefix `toml:"trusted_proxies"` // the only peers whose X-Forwarded-* and Forwarded fields are believed; default: nobody
 }

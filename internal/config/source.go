@@ -37,6 +37,18 @@ func (h Host) Load(t Texts) (*Config, error) {
 	return j.config()
 }
 
+// Files returns the file, what it includes now, and the patterns that say what it includes;
+// of a file that cannot be read as far as that is known.
+func (t Texts) Files() (names, patterns []string) { return thisHost().files(t) }
+
+func (h Host) files(t Texts) (names, patterns []string) {
+	j, err := h.joinBase(t)
+	if err != nil {
+		return []string{t.Main}, nil
+	}
+	return j.names(), j.globs
+}
+
 // A source is one text of a configuration.
 type source struct {
 	name   string
@@ -237,8 +249,7 @@ func (j *joiner) config() (*Config, error) {
 		return nil, d.problems.sorted(j.names())
 	}
 	c.Warnings = Problems(c.Warnings).sorted(j.names())
-	c.Name, c.Hash, c.Globs = j.sources[0].name, c.hash(), j.globs
-	c.Files = j.names()
+	c.Name, c.Hash = j.sources[0].name, c.hash()
 	return c, nil
 }
 

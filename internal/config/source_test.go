@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -59,21 +60,23 @@ func summary(c *Config) string {
 }
 
 func TestIncludedFilesAreOneConfiguration(t *testing.T) {
-	c := loaded(t, map[string]string{
+	files := map[string]string{
 		mainFile:                       "include = [\"conf.d/*.toml\", \"/srv/extra.toml\"]\nlimits.body = \"1MiB\"\n[[route]]\nname = \"site\"\npool = \"web\"\n",
 		"/etc/proxyd/conf.d/10-a.toml": "[pool.web]\nservers = [\"10.0.0.1:80\"]\n[[route]]\nhost = \"a.example\"\npool = \"web\"\n",
 		"/etc/proxyd/conf.d/20-b.toml": "[pool.api]\nservers = [\"10.0.0.2:80\"]\n[limits]\nconns = 10\n",
 		"/etc/proxyd/conf.d/README":    "not toml",
 		"/srv/extra.toml":              "[[route]]\nhost = \"b.example\"\npool = \"api\"\n",
-	})
+	}
+	c := loaded(t, files)
 	if got, want := summary(c), "http=:80 api:10.0.0.2:80*1 web:10.0.0.1:80*1 a.example>web b.example>api site>web"; got != want {
 		t.Errorf("joined: %s\nwant:   %s", got, want)
 	}
 	if c.Limits.Body != 1<<20 || c.Limits.Conns != 10 {
 		t.Errorf("limits of two files are %+v", c.Limits)
 	}
-	if want := []string{mainFile, "/etc/proxyd/conf.d/10-a.toml", "/etc/proxyd/conf.d/20-b.toml", "/srv/extra.toml"}; strings.Join(c.Files, " ") != strings.Join(want, " ") {
-		t.Errorf("Files = %v, want %v", c.Files, want)
+	names, patterns := disk(files).files(Texts{Main: mainFile})
+	if want := []string{mainFile, "/etc/proxyd/conf.d/10-a.toml", "/etc/proxyd/conf.d/20-b.toml", "/srv/extra.toml"}; !slices.Equal(names, want) || len(patterns) != 2 {
+		t.Errorf("Files = %v, %v; want %v and both patterns", names, patterns, want)
 	}
 	again, err := testHost().Parse("effective.toml", []byte(c.Effective()))
 	if err != nil || summary(again) != summary(c) {
