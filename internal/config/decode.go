@@ -21,6 +21,8 @@ type decoder struct {
 
 	withLength map[path]bool // places of addresses that are written with a length
 
+	patterns  int      // regular expressions so far
+	overlap   overlap  // what they have in common
 	labels    []string // of the routes, for messages
 	secretRef string   // what stands in the file for cluster.secret
 }
@@ -220,7 +222,7 @@ func (d *decoder) words(p path, raw any, dst reflect.Value) {
 // list fills a slice. What replaces a default list replaces all of it.
 func (d *decoder) list(p path, raw any, dst reflect.Value) {
 	items, ok := elements(raw)
-	if s, single := raw.(string); single && dst.Type().Elem().Kind() == reflect.String {
+	if s, single := raw.(string); single && (dst.Type().Elem().Kind() == reflect.String || dst.Type() == reflect.TypeFor[[]netip.Prefix]()) {
 		items, ok = []any{s}, true
 		d.places[p.at(0)] = d.places[p]
 	}

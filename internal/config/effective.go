@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -186,7 +185,7 @@ func quote(s string) string {
 func bareKey(name string) string {
 	for i := range len(name) {
 		if !bareByte(name[i]) {
-			return strconv.Quote(name)
+			return quote(name)
 		}
 	}
 	return name

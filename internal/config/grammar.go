@@ -12,6 +12,9 @@ import (
 // maxName bounds names: they become labels of metrics and file names.
 const maxName = 63
 
+// maxRouteName bounds names of routes: one has room for a host and a path.
+const maxRouteName = 1024
+
 // checkName keeps the grammar of the names of nodes, pools, listeners and addresses.
 func checkName(s string) error {
 	if s == "" || len(s) > maxName {
@@ -27,16 +30,18 @@ func checkName(s string) error {
 
 // checkRouteName is wider: the default is made of a host and a path.
 func checkRouteName(s string) error {
-	if s == "" || len(s) > 1024 {
-		return errors.New("needs 1 to 1024 characters")
+	if s == "" || len(s) > maxRouteName {
+		return fmt.Errorf("needs 1 to %d characters", maxRouteName)
 	}
 	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			return errors.New(`may have the printable characters of ASCII but " and \`)
+		if c := s[i]; !routeNameByte(c) {
+			return errors.New(`may have the printable characters of ASCII but "`)
 		}
 	}
 	return nil
 }
+
+func routeNameByte(c byte) bool { return c >= ' ' && c <= '~' && c != '"' }
 
 func alnum(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'

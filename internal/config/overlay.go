@@ -230,7 +230,21 @@ func routeBase(host, path string) string {
 	if host+path == "" {
 		return "*"
 	}
+	if _, ok := regex(path); ok {
+		return nameable(host + path)
+	}
 	return host + path
+}
+
+// nameable is a text with what no name of a route may have replaced.
+func nameable(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if !routeNameByte(c) {
+			b[i] = '?'
+		}
+	}
+	return string(b[:min(len(b), maxRouteName-len("#100000"))])
 }
 
 // uniqueNames gives each that has no name of its own one from its base, unique among all.

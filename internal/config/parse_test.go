@@ -86,3 +86,19 @@ func TestMinimalShowsEveryDefault(t *testing.T) {
 	}
 	golden(t, "testdata/minimal.golden", c.Effective())
 }
+
+func TestWarningsNameWhatIsHardlyMeant(t *testing.T) {
+	for _, name := range glob(t, "testdata/warn/*.toml") {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			c, err := testHost().Parse("proxyd.toml", mustRead(name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var lines strings.Builder
+			for _, w := range c.Warnings {
+				lines.WriteString(w.String() + "\n")
+			}
+			golden(t, strings.TrimSuffix(name, ".toml")+".want", lines.String())
+		})
+	}
+}

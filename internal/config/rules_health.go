@@ -1,7 +1,6 @@
 package config
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -103,9 +102,11 @@ func (d *decoder) checkPattern(p path, s string) {
 	case expr == "":
 		d.bad(p, "is empty and would match anything; leave it out")
 	case regex:
-		if _, err := regexp.Compile(expr); err != nil {
-			d.bad(p, "is no regular expression: %v", err)
+		if _, err := compileRegex(expr); err != nil {
+			d.bad(p, "%v", err)
+			return
 		}
+		d.countRegex(p)
 	}
 }
 

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"iter"
 	"net/url"
 	"slices"
 	"strings"
@@ -36,44 +35,7 @@ func (d *decoder) checkRoutes(c *Config) {
 		within(d, p.key("priority"), r.Priority, -1_000_000, 1_000_000)
 	}
 	if !d.spoilt(to("listener")) {
-		d.checkTies(c)
-	}
-}
-
-// checkMatch judges which requests a route takes.
-func (d *decoder) checkMatch(c *Config, p path, r *Route) {
-	for i, h := range r.Host {
-		q := p.key("host").at(i)
-		if d.spoilt(q) {
-			continue
-		}
-		host, err := canonicalHost(h)
-		if err != nil {
-			d.bad(q, "%q %v", h, err)
-			continue
-		}
-		r.Host[i] = host
-		if slices.Contains(r.Host[:i], host) {
-			d.bad(q, "%q is there twice", host)
-		}
-	}
-	if q := p.key("path"); d.given(q) {
-		if path, err := canonicalPath(r.Path); err != nil {
-			d.bad(q, "%q %v", r.Path, err)
-		} else {
-			r.Path = path
-		}
-	}
-	for i, l := range r.Listener {
-		q := p.key("listener").at(i)
-		switch {
-		case d.spoilt(q):
-		case c.Listener[l] == nil && d.spoilt(to("listener", l)):
-		case c.Listener[l] == nil:
-			d.bad(q, "%q is not defined (defined: %s)", l, join(sortedKeys(c.Listener)))
-		case slices.Contains(r.Listener[:i], l):
-			d.bad(q, "%q is there twice", l)
-		}
+		d.checkOrder(c)
 	}
 }
 
@@ -149,119 +111,6 @@ func (d *decoder) checkRedirect(p path, v *Redirect) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || !fieldText(v.To) || strings.Contains(v.To, " ") {
 		d.bad(q, `%q is neither "https" nor an absolute URL such as "https://example.com{uri}"`, v.To)
 	}
-}
-
-// A spot is one host and path on one listener; "" is every one.
-type spot struct{ listener, host, path string }
-
-// claims are the routes that want the requests of one spot.
-type claims struct {
-	best  int         // the one with the highest priority
-	first map[int]int // the first with each priority
-}
-
-// claimed collects what the routes want.
-func (d *decoder) claimed(c *Config) map[spot]*claims {
-	all := map[spot]*claims{}
-	for i, r := range c.Route {
-		for s := range spots(r) {
-			if d.unclear(i) {
-				break
-			}
-			if all[s] == nil {
-				all[s] = &claims{best: i, first: map[int]int{}}
-			}
-			if _, ok := all[s].first[r.Priority]; !ok {
-				all[s].first[r.Priority] = i
-			}
-			if r.Priority > c.Route[all[s].best].Priority {
-				all[s].best = i
-			}
-		}
-	}
-	return all
-}
-
-// spots are what a route matches.
-func spots(r *Route) iter.Seq[spot] {
-	return func(yield func(spot) bool) {
-		for _, l := range orAny(r.Listener) {
-			for _, h := range orAny(r.Host) {
-				if !yield(spot{l, h, r.Path}) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// checkTies finds routes that no rule tells apart, and routes that never get a request.
-// A route bound to a listener goes before one that is not.
-func (d *decoder) checkTies(c *Config) {
-	all := d.claimed(c)
-	for i, r := range c.Route {
-		if d.unclear(i) {
-			continue
-		}
-		hidden, by, tied := true, -1, -1
-		for s := range spots(r) {
-			mine := all[s]
-			if k := mine.first[r.Priority]; k < i && tied < 0 {
-				tied = k
-			}
-			switch over := coveredBy(c, s, all); {
-			case c.Route[mine.best].Priority > r.Priority:
-				by = mine.best
-			case over >= 0:
-				by = over
-			default:
-				hidden = false
-			}
-		}
-		p := to("route").at(i)
-		switch {
-		case tied >= 0:
-			d.report(d.where(p), p, "%slines %s and %d match the same requests (%q and %q): change one, or give one a priority",
-				d.in(p), strings.TrimPrefix(d.line(tied, i), "line "), r.Line, c.Route[tied].Name, r.Name)
-		case hidden && c.Route[by].Priority > r.Priority:
-			d.warn(c, p, "can never match: %s matches the same requests with a higher priority", d.line(by, i))
-		case hidden:
-			d.report(d.where(p), p, "%scan never match: %s matches the same host and path with no condition on every listener",
-				d.in(p), d.line(by, i))
-		}
-	}
-}
-
-// unclear says whether it is not known which requests a route takes, since one of its
-// conditions was refused.
-func (d *decoder) unclear(i int) bool {
-	p := to("route").at(i)
-	conditions := []string{"host", "path", "listener", "priority", "method", "header", "query", "client", "regex_first"}
-	return slices.ContainsFunc(conditions, func(key string) bool { return d.spoilt(p.key(key)) })
-}
-
-// coveredBy returns a route of those that, bound to the listeners, together take what a
-// route for every listener wants; -1 if some is left.
-func coveredBy(c *Config, s spot, all map[spot]*claims) int {
-	by := -1
-	if s.listener != "" {
-		return by
-	}
-	for name := range c.Listener {
-		bound := all[spot{name, s.host, s.path}]
-		if bound == nil {
-			return -1
-		}
-		by = max(by, bound.best)
-	}
-	return by
-}
-
-func orAny(names []string) []string {
-	if len(names) == 0 {
-		return []string{""}
-	}
-	return names
 }
 
 func namedPools(c *Config) []string {

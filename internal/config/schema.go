@@ -239,13 +239,13 @@ type Trace struct {
 type Route struct {
 	Name        string            `toml:"name"`         // label in metrics and logs, unique; default: host + path
 	Host        []string          `toml:"host"`         // one or a list: exact or "*.example.com"; default: any
-	Path        string            `toml:"path"`         // "/exact" or "/prefix/*", which is /prefix and what is below it; default: any
+	Path        string            `toml:"path"`         // "/exact", "/prefix/*" (which is /prefix and what is below it), or "~" and a regular expression (RE2); default: any
 	Listener    []string          `toml:"listener"`     // one or a list of names; default: every listener
-	Method      []string          `tobe:"method"`       // one or a list; default: any. GET is HEAD too
-	Header      map[string]string `tobe:"header"`       // fields that must be there: the value, "~" and a regular expression, or "*" for any; default: none
-	Query       map[string]string `tobe:"query"`        // parameters that must be there: the value, "~" and a regular expression, or "*" for any; default: none
-	Client      []netip.Prefix    `tobe:"client"`       // where the client must be; default: anywhere
-	RegexFirst  bool              `tobe:"regex_first"`  // a matching regular expression goes before a prefix, as in nginx
+	Method      []string          `toml:"method"`       // one or a list; default: any. GET is HEAD too
+	Header      map[string]string `toml:"header"`       // fields that must be there: the value, "~" and a regular expression, or "*" for any; default: none
+	Query       map[string]string `toml:"query"`        // parameters that must be there: the value, "~" and a regular expression, or "*" for any; default: none
+	Client      []netip.Prefix    `toml:"client"`       // one or a list of networks, one of which the client must be in; default: anywhere
+	RegexFirst  bool              `toml:"regex_first"`  // a matching regular expression goes before a prefix, as in nginx
 	Use         []string          `toml:"use"`          // one or a list of policies, in the order in which they count
 	Pool        string            `toml:"pool"`         // action: the [pool.NAME] that serves; of To: the anonymous pool
 	To          []string          `toml:"to"`           // action: servers of a pool without a name

@@ -33,8 +33,7 @@ func unbuiltKeys(table string) []string {
 		return []string{"compress", "allow", "deny", "conns", "rate", "ban", "waf", "basic", "jwt", "forward",
 			"cors", "cache"}
 	case "route":
-		return []string{"split", "mirror", "files", "rewrite", "strip_prefix", "method", "header", "query",
-			"client", "regex_first", "trailers", "buffer", "client_cert"}
+		return []string{"split", "mirror", "files", "rewrite", "strip_prefix", "trailers", "buffer", "client_cert"}
 	case "admin":
 		return []string{"tokens"}
 	case "trace":
@@ -76,10 +75,6 @@ func unbuiltValue(p path, raw any) string {
 	case "pool.*.hash_key":
 		if s == "uri" || strings.HasPrefix(s, "header:") || strings.HasPrefix(s, "cookie:") {
 			return quoted + "; use ip"
-		}
-	case "route.path":
-		if strings.HasPrefix(s, "~") {
-			return "is a regular expression, which is not built yet; use an exact path or \"/prefix/*\""
 		}
 	case "node.trusted_proxies", "pool.*.servers":
 		if strings.HasPrefix(s, "file:") {

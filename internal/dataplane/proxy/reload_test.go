@@ -74,7 +74,7 @@ func TestABadReloadChangesNothing(t *testing.T) {
 	for name, change := range map[string]func(*config.Config){
 		"pool":     func(c *config.Config) { c.Pool["app"].Balance = "ewma" },
 		"route":    func(c *config.Config) { c.Route[0].Path = "no-slash" },
-		"tie":      func(c *config.Config) { c.Route = append(c.Route, c.Route[0]) },
+		"regex":    func(c *config.Config) { c.Route[0].Path = "~(" },
 		"redirect": func(c *config.Config) { c.Route[0].Redirect = &config.Redirect{To: "//evil"} },
 		"log":      func(c *config.Config) { c.Log.Access.Output = "/nonexistent/dir/log" },
 	} {

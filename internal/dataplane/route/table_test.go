@@ -2,8 +2,7 @@ package route
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"strings"
+	"net/netip"
 	"testing"
 
 	"proxyd/internal/config"
@@ -61,7 +60,7 @@ func TestFindTakesTheMostSpecific(t *testing.T) {
 		{"bound listener, other path", "inner", "shop.example.com", "/x", "shop"},
 	} {
 		got := "none"
-		if i := table.Find(c.listener, request(c.host, c.path)); i != None {
+		if i := table.Find(c.listener, request(c.host, c.path), From{}); i != None {
 			got = routes[i].Name
 		}
 		if got != c.want {
@@ -76,7 +75,7 @@ func TestFindReturnsNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range []*dataplane.Request{request("a.example", "/b"), request("b.example", "/a"), request("", "/a"), request("a.example", "*")} {
-		if i := table.Find("web", r); i != None {
+		if i := table.Find("web", r, From{}); i != None {
 			t.Errorf("Find(%q, %q) = %d, want None", r.Host, r.Path, i)
 		}
 	}
@@ -89,12 +88,8 @@ func TestPriorityDecidesTiesOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i := table.Find("web", request("h", "/a")); i != 1 {
+	if i := table.Find("web", request("h", "/a"), From{}); i != 1 {
 		t.Errorf("Find = %d, want the route with the higher priority", i)
-	}
-	low.Priority = 1
-	if _, err := New([]*config.Route{low, high}); err == nil {
-		t.Error("New took two routes that nothing tells apart")
 	}
 	general := named("general", nil, "/*")
 	general.Priority = 100
@@ -102,7 +97,7 @@ func TestPriorityDecidesTiesOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i := table.Find("web", request("h", "/a")); i != 1 {
+	if i := table.Find("web", request("h", "/a"), From{}); i != 1 {
 		t.Errorf("Find = %d: a priority moved a less specific route forward", i)
 	}
 }
@@ -116,115 +111,6 @@ func TestNewRefuses(t *testing.T) {
 	} {
 		if _, err := New([]*config.Route{r}); err == nil {
 			t.Errorf("New took the route %q", r.Name)
-		}
-	}
-	if _, err := New([]*config.Route{named("a", nil, ""), named("b", nil, "/*")}); err == nil {
-		t.Error("New took \"\" beside \"/*\", which are the same")
-	}
-}
-
-// dumb is the specification of Find in the fewest words: of all routes that match, the
-// one with the highest rank.
-func dumb(routes []*config.Route, listener string, r *dataplane.Request) int {
-	best, bestRank := None, [4]int{-1}
-	host, path := string(r.Host), string(r.Path)
-	for i, c := range routes {
-		hosts, listeners := c.Host, c.Listener
-		if len(hosts) == 0 {
-			hosts = []string{""}
-		}
-		if len(listeners) == 0 {
-			listeners = []string{""}
-		}
-		for _, l := range listeners {
-			if l != "" && l != listener {
-				continue
-			}
-			for _, h := range hosts {
-				rank := [4]int{len(l), 0, 0, c.Priority}
-				switch {
-				case h == "":
-				case h == host:
-					rank[1] = 1000
-				case strings.HasPrefix(h, "*.") && strings.HasSuffix(host, h[1:]) && len(host) > len(h)-1:
-					rank[1] = len(h)
-				default:
-					continue
-				}
-				prefix, wild := strings.CutSuffix(c.Path, "/*")
-				switch {
-				case c.Path == "" || c.Path == "/*":
-				case !wild && c.Path == path:
-					rank[2] = 1000
-				case wild && (path == prefix || strings.HasPrefix(path, prefix+"/")):
-					rank[2] = len(prefix)
-				default:
-					continue
-				}
-				if less(bestRank, rank) {
-					best, bestRank = i, rank
-				}
-			}
-		}
-	}
-	return best
-}
-
-func less(a, b [4]int) bool {
-	for i := range a {
-		if a[i] != b[i] {
-			return a[i] < b[i]
-		}
-	}
-	return false
-}
-
-func TestFindAgreesWithTheDumbOne(t *testing.T) {
-	words := []string{"a", "b", "ab", "abc", "ba"}
-	rnd := rand.New(rand.NewPCG(1, 2))
-	path := func() string {
-		var b strings.Builder
-		for range 1 + rnd.IntN(3) {
-			b.WriteString("/" + words[rnd.IntN(len(words))])
-		}
-		return b.String()
-	}
-	host := func() string {
-		var labels []string
-		for range 1 + rnd.IntN(3) {
-			labels = append(labels, words[rnd.IntN(len(words))])
-		}
-		return strings.Join(labels, ".")
-	}
-	for world := range 300 {
-		var routes []*config.Route
-		for i := range 1 + rnd.IntN(60) {
-			r := named(fmt.Sprint(i), nil, "")
-			for range rnd.IntN(3) {
-				r.Host = append(r.Host, []string{"", "*."}[rnd.IntN(2)]+host())
-			}
-			r.Path = []string{"", "/", "/*", path(), path() + "/*", path() + "/*"}[rnd.IntN(6)]
-			if rnd.IntN(4) == 0 {
-				r.Listener = []string{"x"}
-			}
-			r.Priority = i // no two tie
-			routes = append(routes, r)
-		}
-		table, err := New(routes)
-		if err != nil {
-			// A route that names a host twice ties with itself.
-			continue
-		}
-		for range 300 {
-			r := request(host(), path())
-			if rnd.IntN(5) == 0 {
-				r.Path = append(r.Path, '/')
-			}
-			for _, l := range []string{"x", "y"} {
-				if got, want := table.Find(l, r), dumb(routes, l, r); got != want {
-					t.Fatalf("world %d: Find(%q, %q, %q) = %d, want %d", world, l, r.Host, r.Path, got, want)
-				}
-			}
 		}
 	}
 }
@@ -257,7 +143,7 @@ func BenchmarkFind(b *testing.B) {
 				r := request(c.host, c.path)
 				b.ReportAllocs()
 				for b.Loop() {
-					if table.Find("web", r) == None {
+					if table.Find("web", r, From{}) == None {
 						b.Fatal("none")
 					}
 				}
@@ -266,13 +152,57 @@ func BenchmarkFind(b *testing.B) {
 	}
 }
 
-func TestFindAllocatesNothing(t *testing.T) {
-	table, err := New(many(100))
+// BenchmarkFindBesides looks what the other kinds of routes of a host cost.
+func BenchmarkFindBesides(b *testing.B) {
+	table, err := New(kinds())
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
-	r := request("other.example.com", "/api/v3/things/17")
-	if n := testing.AllocsPerRun(100, func() { table.Find("web", r) }); n != 0 {
-		t.Errorf("Find allocates %v times", n)
+	for name, head := range pleas {
+		b.Run(name, func(b *testing.B) {
+			r := parsed(b, head)
+			b.ReportAllocs()
+			for b.Loop() {
+				table.Find("web", r, From{Client: netip.IPv6LinkLocalAllNodes()})
+			}
+		})
+	}
+}
+
+var pleas = map[string]string{
+	"prefix past an expression": "GET /assets/app/main HTTP/1.1\r\nHost: h\r\n\r\n",
+	"expression":                "GET /assets/images/2026/picture-of-a-cat.png HTTP/1.1\r\nHost: h\r\n\r\n",
+	"conditions":                "GET /api/v1/items HTTP/1.1\r\nHost: h\r\nAccept: */*\r\nX-Version: 7\r\n\r\n",
+	"conditions that fail":      "GET /api/v1/items?v=9&w=2 HTTP/1.1\r\nHost: h\r\nAccept: */*\r\nX-Version: 8\r\n\r\n",
+}
+
+func kinds() []*config.Route {
+	host := []string{"h"}
+	images := named("images", host, `~(?i)\.(jpg|jpeg|png|gif|css|js)$`)
+	images.RegexFirst = true
+	version := named("version", host, "/api/*")
+	version.Header = map[string]string{"X-Version": "7"}
+	query := named("query", host, "/api/*")
+	query.Query, query.Method = map[string]string{"v": "1"}, []string{"GET"}
+	client := named("client", host, "/api/*")
+	client.Client, client.Priority = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, 1
+	return []*config.Route{images, version, query, client, named("assets", host, "/assets/*"), named("api", host, "/api/*")}
+}
+
+func TestFindAllocatesNothing(t *testing.T) {
+	for _, routes := range [][]*config.Route{many(100), kinds()} {
+		table, err := New(routes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := []*dataplane.Request{request("other.example.com", "/api/v3/things/17")}
+		for _, head := range pleas {
+			all = append(all, parsed(t, head))
+		}
+		for _, r := range all {
+			if n := testing.AllocsPerRun(100, func() { table.Find("web", r, From{}) }); n != 0 {
+				t.Errorf("Find(%s) allocates %v times", r.Path, n)
+			}
+		}
 	}
 }

@@ -1,6 +1,9 @@
 package route
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // A tree is a radix tree over paths. It holds exact paths and prefixes together, so
 // that one walk down finds both.
@@ -14,17 +17,27 @@ type node struct {
 	prefix   *leaf   // for the path that ends here or goes on with a slash
 }
 
-// A leaf is where routes of equal host and path stand, best first.
-type leaf struct{ routes []int }
+// A leaf is where routes of equal host and path stand.
+type leaf struct {
+	entries []*entry
+	shorter *leaf // of a prefix: the next shorter prefix that takes its paths too
+}
 
-// pick returns the first route of the leaf that takes the request. Host and path are
-// all the conditions a route can have, so the first is the one.
-func (l *leaf) pick() int { return l.routes[0] }
+// pick returns the first route of the leaf whose conditions hold, or nil.
+func (l *leaf) pick(a *ask) *entry {
+	for _, e := range l.entries {
+		if e.hold(a) {
+			return e
+		}
+	}
+	return nil
+}
 
-// find walks down as far as the path leads and takes the most specific leaf it met.
-func (t *tree) find(path []byte) int {
+// walk goes down as far as the path leads and returns the leaf of exactly that path and
+// the one of the longest prefix, nil where there is none.
+func (t *tree) walk(path []byte) (exact, prefix *leaf) {
 	n, rest := &t.root, path
-	best := n.prefix // the root's stands for every path, "*" too
+	prefix = n.prefix // the root's stands for every path, "*" too
 	for len(rest) > 0 {
 		i := bytes.IndexByte(n.first, rest[0])
 		if i < 0 {
@@ -36,19 +49,16 @@ func (t *tree) find(path []byte) int {
 		}
 		rest = rest[len(n.label):]
 		if n.prefix != nil && (len(rest) == 0 || rest[0] == '/') {
-			best = n.prefix
+			prefix = n.prefix
 		}
-		if len(rest) == 0 && n.exact != nil {
-			return n.exact.pick()
+		if len(rest) == 0 {
+			exact = n.exact
 		}
 	}
-	if best == nil {
-		return None
-	}
-	return best.pick()
+	return exact, prefix
 }
 
-func (t *tree) add(key string, whole bool, index int) {
+func (t *tree) add(key string, whole bool, e *entry) {
 	n := t.root.at(key)
 	l := &n.prefix
 	if whole {
@@ -57,7 +67,7 @@ func (t *tree) add(key string, whole bool, index int) {
 	if *l == nil {
 		*l = &leaf{}
 	}
-	(*l).routes = append((*l).routes, index)
+	(*l).entries = append((*l).entries, e)
 }
 
 // at returns the node for key below n, splitting labels as it must.
@@ -92,20 +102,22 @@ func shared(a, b string) int {
 	return n
 }
 
-// each calls do for every leaf at and below n, until it returns an error.
-func (n *node) each(do func(*leaf) error) error {
+// finish orders the routes of each leaf at and below n. above is the longest prefix that
+// takes the paths of n too, nil if there is none.
+func (n *node) finish(above *leaf) {
 	for _, l := range []*leaf{n.exact, n.prefix} {
-		if l == nil {
-			continue
+		if l != nil {
+			slices.SortFunc(l.entries, before)
 		}
-		if err := do(l); err != nil {
-			return err
-		}
+	}
+	if n.prefix != nil {
+		n.prefix.shorter = above
 	}
 	for _, c := range n.children {
-		if err := c.each(do); err != nil {
-			return err
+		next := above
+		if n.prefix != nil && (n.label == "" || c.label[0] == '/') { // the root has no label
+			next = n.prefix
 		}
+		c.finish(next)
 	}
-	return nil
 }
