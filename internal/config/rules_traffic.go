@@ -65,6 +65,9 @@ func (d *decoder) checkPools(c *Config) {
 		pool, p := c.Pool[name], to("pool", name)
 		d.checkServers(p, pool)
 		d.checkBalance(p, pool)
+		if q := p.key("location"); !d.spoilt(q) && pool.Location != "rewrite" && pool.Location != "keep" {
+			d.bad(q, "%q is neither rewrite nor keep", pool.Location)
+		}
 		d.checkPassive(p.key("passive"), pool.Passive)
 		if pool.Check != nil {
 			d.checkCheck(p.key("check"), pool.Check)

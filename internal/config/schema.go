@@ -108,7 +108,7 @@ type Pool struct {
 	Eject     *Eject        `toml:"eject"`           // outliers are left out for a while; nil: none
 	Breaker   *Breaker      `toml:"breaker"`         // a server that mostly fails is not asked for a while; nil: none
 	Framing   string        `tobe:"request_framing"` // as-sent, or length: a chunked body is buffered and sent with Content-Length
-	Location  string        `tobe:"location"`        // rewrite: Location, Content-Location, Refresh and cookie Path that name a server name this proxy instead; or keep
+	Location  string        `toml:"location"`        // rewrite: Location, Content-Location, Refresh and cookies that name a server name what the client asked for, strip_prefix put back; or keep
 	Host      string        `toml:"host"`            // Host sent on: client (as the client sent it), server (the server's address), or a name
 	Passive   Passive       `toml:"passive"`         // what real exchanges teach about a server
 	Check     *Check        `toml:"check"`           // active check, { } for all its defaults; nil: none

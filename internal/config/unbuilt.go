@@ -22,7 +22,7 @@ func unbuiltKeys(table string) []string {
 		return []string{"redirect", "http2", "h2c", "tls", "http3", "proxy_protocol", "unknown", "client_ca"}
 	case "pool.*":
 		return []string{"slow_start", "max_conns", "queue", "sticky", "request_framing",
-			"location", "tls", "discover", "protocol", "zone"}
+			"tls", "discover", "protocol", "zone"}
 	case "pool.*.server":
 		return []string{"zone", "max_conns"}
 	case "pool.*.check":

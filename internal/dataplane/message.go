@@ -48,6 +48,8 @@ const (
 	XRequestID
 	TraceParent
 	TraceState
+	ContentLocation
+	Refresh
 )
 
 // A Field is one header field line. Name is as sent, Value without the white space

@@ -42,6 +42,7 @@ var names = func() (t [22][]knownName) {
 		{"forwarded", dataplane.Forwarded}, {"x-real-ip", dataplane.XRealIP},
 		{"connection", dataplane.Connection}, {"keep-alive", dataplane.KeepAlive}, {"user-agent", dataplane.UserAgent},
 		{"set-cookie", dataplane.SetCookie},
+		{"refresh", dataplane.Refresh}, {"content-location", dataplane.ContentLocation},
 		{"tracestate", dataplane.TraceState}, {"traceparent", dataplane.TraceParent}, {"x-request-id", dataplane.XRequestID},
 		{"x-client-ip", dataplane.XForwarded}, {"x-forwarded", dataplane.XForwarded},
 		{"authorization", dataplane.Authorization}, {"x-rewrite-url", dataplane.XForwarded},

@@ -117,6 +117,7 @@ func (s *snapshot) compileRoute(conf *config.Route, index int, env filter.Env) (
 		}
 		r.WebSocket = slices.Contains(conf.Upgrade, "websocket")
 		r.followPool()
+		r.locator = newLocator(r.pool, conf.StripPrefix)
 	}
 	return r, nil
 }

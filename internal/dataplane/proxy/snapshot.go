@@ -38,6 +38,7 @@ type compiledRoute struct {
 
 	policies []string // names of them, for the log
 	pool     *upstream.Pool
+	locator  locator
 	host     hostRule
 	hostName []byte // of hostNamed
 	attempts int    // in all, at least 1
