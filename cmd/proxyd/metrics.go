@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"proxyd/internal/dataplane/engine"
 	"proxyd/internal/ha"
 	"proxyd/internal/ha/election"
 )
@@ -44,6 +45,14 @@ func newTakeovers() *prometheus.HistogramVec {
 		Help:    "From the last sign of life of the old holder to the first announcement here.",
 		Buckets: []float64{.005, .01, .02, .05, .1, .2, .3, .5, 1, 2, 5},
 	}, []string{"cluster", "vip"})
+}
+
+// newSlowBatches makes the counter of how often an event loop kept all its clients waiting.
+func newSlowBatches(e *engine.Loop) prometheus.CounterFunc {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "proxyd_loop_slow_batches_total",
+		Help: "Times that an event loop was busy for longer than a millisecond at a stretch.",
+	}, func() float64 { return float64(e.Counts().SlowBatches) })
 }
 
 // Describe implements prometheus.Collector.

@@ -32,6 +32,7 @@ type node struct {
 	level   *slog.LevelVar
 	started time.Time
 	plane   *proxy.Plane
+	engine  *engine.Loop
 	metrics *prometheus.Registry
 	taken   *prometheus.HistogramVec // how long takeovers took
 
@@ -74,10 +75,8 @@ func run(ctx context.Context, file string) error {
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP, syscall.SIGUSR1)
 	signal.Ignore(syscall.SIGPIPE) // of whoever read the access log from standard output
 
-	n.plane = proxy.New(proxy.Options{
-		Engine: engine.New(engine.Config{Logger: n.log, Panic: func(what any) { n.plane.NotePanic(what) }}),
-		Logger: n.log,
-	})
+	n.engine = engine.NewLoop(engine.Config{Logger: n.log, Panic: func(what any) { n.plane.NotePanic(what) }})
+	n.plane = proxy.New(proxy.Options{Engine: n.engine, Logger: n.log})
 	n.shared = newShared(c.Node.Name)
 	if n.overrides, err = openOverrides(c.Node.State, n.shared); err != nil {
 		n.log.Error("state directory", "error", err)
@@ -206,6 +205,7 @@ func (n *node) registry() *prometheus.Registry {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsGC, collectors.MetricsScheduler)),
 		n.plane,
+		newSlowBatches(n.engine),
 		clusterMetrics{n},
 		n.taken,
 	)

@@ -19,19 +19,7 @@ func (c *clientConn) answer() error {
 	x := &d.x
 	r := &x.Response
 	defer closeBody(r)
-	head := x.Request.Method == dataplane.HEAD
-	r.NoBody = head || r.Status == 204 || r.Status == 304
-	r.Chunked = false
-	switch {
-	case len(x.Filters) > 0 && (len(r.Body) == 0 || r.Length != 0): // what a filter makes of it is for its maker to say
-	case r.File != nil:
-		r.Length = r.File.Size
-	case r.Read != nil:
-	case len(r.Body) > 0 || !r.NoBody:
-		r.Length = int64(len(r.Body))
-	case r.Status == 304 && r.Length == 0:
-		r.Length = -1 // what it would have been is not known
-	}
+	frameAnswer(x)
 	read := d.body.consumed()
 	drain := !read && d.body.left(maxDrain) && !x.Request.Continue
 	c.again = c.again && !r.Close && (read || drain) && !c.engine.closing()
@@ -43,6 +31,23 @@ func (c *clientConn) answer() error {
 		c.again = c.drain()
 	}
 	return nil
+}
+
+// frameAnswer sets what the head of an answer made here says of its body.
+func frameAnswer(x *dataplane.Exchange) {
+	r := &x.Response
+	r.NoBody = x.Request.Method == dataplane.HEAD || r.Status == 204 || r.Status == 304
+	r.Chunked = false
+	switch {
+	case len(x.Filters) > 0 && (len(r.Body) == 0 || r.Length != 0): // what a filter makes of it is for its maker to say
+	case r.File != nil:
+		r.Length = r.File.Size
+	case r.Read != nil:
+	case len(r.Body) > 0 || !r.NoBody:
+		r.Length = int64(len(r.Body))
+	case r.Status == 304 && r.Length == 0:
+		r.Length = -1 // what it would have been is not known
+	}
 }
 
 // sayAnswer sends head and body of x.Response.

@@ -32,6 +32,8 @@ type clientConn struct {
 	asked  bool              // Match was called and End was not
 	again  bool              // the connection will be used for another request
 	why    dataplane.Closing // why it ended, once it has
+	heavy  bool              // the last exchange was on a Heavy route
+	loan   *loan             // from whom the connection is, if it goes back
 
 	heard atomic.Int64 // the moment when the server was last heard of, for the sweeper
 
@@ -76,6 +78,9 @@ func (c *clientConn) end() {
 		c.desk = nil
 	}
 	defer c.engine.conns.remove(c) // last, since Shutdown waits for it
+	if c.loan != nil && c.loan.over {
+		return
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			c.engine.conf.Panic(p)
@@ -147,6 +152,9 @@ func (c *clientConn) wait() bool {
 	c.mu.Lock()
 	c.idle = true
 	c.mu.Unlock()
+	if c.loan != nil {
+		l.each, l.late = lendTime, errLent
+	}
 	if c.engine.draining.Load() {
 		l.since, l.each, l.late = t, c.engine.conf.IdleGrace, errDrainNow
 	}
@@ -171,6 +179,8 @@ func (c *clientConn) wait() bool {
 		c.refuse(err)
 	case errDrainNow, errIdle:
 		c.linger()
+	case errLent:
+		c.giveBack()
 	}
 	c.why = closing(err)
 	return false

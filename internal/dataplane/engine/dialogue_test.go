@@ -39,7 +39,7 @@ var settings = map[string]func(*stage, *Config){
 
 // dialogues plays every file of testdata/dialogues on engines that newEngine makes. A
 // file holds dialogues, each under a line "-- name --".
-func dialogues(t *testing.T, newEngine func(Config) Engine) {
+func dialogues(t *testing.T, newEngine func(Config) Engine, always ...func(*stage, *Config)) {
 	files, err := filepath.Glob("testdata/dialogues/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no dialogues: %v", err)
@@ -56,7 +56,7 @@ func dialogues(t *testing.T, newEngine func(Config) Engine) {
 				t.Fatalf("%s: no end of the name of %.40q", file, part)
 			}
 			t.Run(group+"/"+name, func(t *testing.T) {
-				var set []func(*stage, *Config)
+				set := always[:len(always):len(always)]
 				if first, rest, _ := strings.Cut(script, "\n"); strings.HasPrefix(first, "set ") {
 					script = rest
 					for _, word := range strings.Fields(first)[1:] {
@@ -76,6 +76,14 @@ func dialogues(t *testing.T, newEngine func(Config) Engine) {
 			})
 		}
 	}
+}
+
+func TestDialoguesLoop(t *testing.T) {
+	dialogues(t, func(c Config) Engine { return NewLoop(c) }, func(s *stage, _ *Config) { s.waited = true })
+}
+
+func TestDialoguesLoopWithAnotherAccepting(t *testing.T) {
+	dialogues(t, func(c Config) Engine { return NewLoop(c) })
 }
 
 func TestDialoguesGoroutine(t *testing.T) {

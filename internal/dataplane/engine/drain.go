@@ -13,6 +13,12 @@ import (
 // the client sees an end and no reset.
 func (g *Goroutine) Shutdown(ctx context.Context) error {
 	defer g.stop()
+	g.close()
+	return g.drain(ctx)
+}
+
+// close closes the sockets and what is kept with servers. Nothing is kept from now on.
+func (g *Goroutine) close() {
 	g.mu.Lock()
 	g.draining.Store(true)
 	for socket := range g.sockets {
@@ -20,7 +26,10 @@ func (g *Goroutine) Shutdown(ctx context.Context) error {
 	}
 	g.mu.Unlock()
 	g.sweepServers(0, true)
+}
 
+// drain lets the client connections end, by force when ctx ends.
+func (g *Goroutine) drain(ctx context.Context) error {
 	empty := g.conns.emptied()
 	grace := time.NewTimer(g.conf.IdleGrace)
 	defer grace.Stop()

@@ -1,9 +1,10 @@
 // Package engine moves bytes between clients and servers and asks a dataplane.Handler
 // what to do with them. An Engine decides nothing about routes, policies or servers.
 //
-// There is one engine, Goroutine: a goroutine for each client connection, blocking, with
-// all waiting done in the runtime's poller. It is the reference for what an exchange is;
-// the dialogues in the tests hold for any Engine.
+// There are two. Goroutine has a goroutine for each client connection, blocking, with all
+// waiting done in the runtime's poller: it is the reference for what an exchange is. Loop
+// has an event loop for each processor and is the fast path for what is frequent. The
+// dialogues in the tests hold for any Engine.
 package engine
 
 import (
@@ -36,6 +37,7 @@ type Config struct {
 	Panic    func(any)        // told of a panic that ended a connection; default: none
 	Draining func() bool      // while true, answers say Connection: close; default: never
 
+	Loops     int           // event loops, of the engine that has them; default one a processor
 	Kept      int           // idle connections kept to each server; default 1024
 	IdleGrace time.Duration // how long Shutdown waits for a last request on an idle connection; default 500 ms
 	Linger    time.Duration // how long a client may take to read an error before its connection is closed; default 2 s
@@ -68,6 +70,8 @@ type Counts struct {
 	Dials  uint64 // connections made to servers
 	Reuses uint64 // exchanges on a kept one
 	Held   int64  // bytes of request bodies that are in memory now
+
+	SlowBatches uint64 // times that an event loop was busy for longer than a millisecond at a stretch
 }
 
 // New returns an engine that serves nothing yet. Shutdown ends it for good.

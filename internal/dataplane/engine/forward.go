@@ -19,8 +19,11 @@ func (c *clientConn) exchange() bool {
 	x.Bytes.In = int64(c.head)
 	x.Resume = d.resume
 	c.again = x.Request.KeepAlive
-	c.asked = true
-	c.handler.Match(x)
+	if !c.asked {
+		c.asked = true
+		c.handler.Match(x)
+	}
+	c.heavy = x.Route.Heavy
 
 	verdict, err := c.begin()
 	switch verdict {
@@ -37,7 +40,7 @@ func (c *clientConn) exchange() bool {
 // begin asks the handler what to do. The error is of an exchange that is to be closed.
 func (c *clientConn) begin() (dataplane.Verdict, error) {
 	for {
-		verdict := c.ask(c.handler.Begin)
+		verdict := c.begun()
 		if verdict != dataplane.Gather {
 			return verdict, errClosed
 		}
@@ -45,6 +48,16 @@ func (c *clientConn) begin() (dataplane.Verdict, error) {
 			return c.ask(func(x *dataplane.Exchange) dataplane.Verdict { return c.handler.Retry(x, err) }), err
 		}
 	}
+}
+
+// begun returns what the handler says to the request, or has said to the loop that the
+// connection is from.
+func (c *clientConn) begun() dataplane.Verdict {
+	if c.loan != nil && c.loan.said {
+		c.loan.said = false
+		return c.loan.verdict
+	}
+	return c.ask(c.handler.Begin)
 }
 
 // ask calls one of the handler's methods, and again each time after it has said Wait and
@@ -71,7 +84,7 @@ func (c *clientConn) finish(err error) bool {
 	x.Reset()
 	again := err == nil && c.again
 	if !again {
-		c.why = c.parting(err, keep)
+		c.why = c.engine.parting(err, keep)
 	}
 	unread := !d.body.consumed() || len(d.body.behind) > 0
 	if again {
@@ -85,11 +98,11 @@ func (c *clientConn) finish(err error) bool {
 }
 
 // parting says why there is no further exchange after one that ended with err.
-func (c *clientConn) parting(err error, keep bool) dataplane.Closing {
+func (g *Goroutine) parting(err error, keep bool) dataplane.Closing {
 	switch {
 	case err == nil && !keep:
 		return dataplane.ClosedDone
-	case err == nil && c.engine.closing():
+	case err == nil && g.closing():
 		return dataplane.ClosedDrain
 	}
 	return dataplane.ClosingOf(err)

@@ -18,6 +18,11 @@ const (
 
 // Serve implements Engine.
 func (g *Goroutine) Serve(l *dataplane.Listener, socket net.Listener, h dataplane.Handler) error {
+	return g.accept(l, socket, func(conn net.Conn) error { return g.welcome(l, h, conn) })
+}
+
+// accept gives each connection to welcome, whose error ends it.
+func (g *Goroutine) accept(l *dataplane.Listener, socket net.Listener, welcome func(net.Conn) error) error {
 	if !g.enter(socket) {
 		socket.Close()
 		return nil
@@ -28,7 +33,7 @@ func (g *Goroutine) Serve(l *dataplane.Listener, socket net.Listener, h dataplan
 		conn, err := socket.Accept()
 		if err == nil {
 			pause = 0
-			if err = g.welcome(l, h, conn); err != nil {
+			if err = welcome(conn); err != nil {
 				return err
 			}
 			continue
@@ -76,7 +81,7 @@ func (g *Goroutine) welcome(l *dataplane.Listener, h dataplane.Handler, conn net
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {
 		conn.Close()
-		return fmt.Errorf("serve listener %q: a %T is no TCP connection", l.Name, conn)
+		return notTCP(l, conn)
 	}
 	client := addrOf(tcp)
 	if !h.Admit(l, client) {
@@ -94,6 +99,10 @@ func (g *Goroutine) welcome(l *dataplane.Listener, h dataplane.Handler, conn net
 	g.conns.add(c)
 	go c.serve()
 	return nil
+}
+
+func notTCP(l *dataplane.Listener, conn net.Conn) error {
+	return fmt.Errorf("serve listener %q: a %T is no TCP connection", l.Name, conn)
 }
 
 // addrOf returns the client's address, IPv4 as such on a socket for both families.

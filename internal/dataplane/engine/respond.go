@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
 	"io"
 
 	"proxyd/internal/dataplane"
@@ -21,8 +20,8 @@ func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error)
 	// An answer to a request that has not been sent to its end: nobody can tell what
 	// either side will make of the rest, so both connections end with the answer.
 	early := d.body.sender != nil || !d.body.whole || !d.body.consumed()
-	answer := relay{c: c, u: u, plain: x.Request.Minor == 0}
-	answer.begin(&x.Response)
+	answer := relay{c: c, u: u}
+	answer.begin(&x.Request, &x.Response)
 	length, filters := x.Response.Length, len(x.Filters)
 	closes := x.Response.Close
 	x.Replayable = d.body.atHand
@@ -46,7 +45,7 @@ func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error)
 	if !x.Response.NoBody && (len(x.Filters) > 0 && x.Response.Length != 0 || x.Response.Length != length) {
 		err = answer.filtered()
 	} else {
-		c.again = c.again && !(answer.plain && answer.kind != counted)
+		c.again = c.again && answer.ends()
 		err = answer.all()
 		if err != nil && answer.told && answer.plain && answer.kind != counted {
 			c.tcp.SetLinger(0) // nothing but a reset tells an HTTP/1.0 client
@@ -97,37 +96,11 @@ func (c *clientConn) drop(u *serverConn) {
 
 // A relay is the way of one answer from the server to the client.
 type relay struct {
-	c       *clientConn
-	u       *serverConn
-	read    limit
-	kind    framing
-	plain   bool  // the client knows no chunks: HTTP/1.0
-	left    int64 // bytes to come, if counted
-	chunks  http1.ChunkReader
-	done    bool
-	told    bool // something may have reached the client
-	surplus bool // the server sent more than its answer
-}
-
-// framing is how the end of the server's answer is known.
-type framing uint8
-
-const (
-	counted framing = iota // Content-Length; also no body at all
-	chunks
-	untilClose
-)
-
-func (r *relay) begin(p *dataplane.Response) {
-	switch {
-	case p.NoBody:
-	case p.Chunked:
-		r.kind = chunks
-	case p.Length >= 0:
-		r.left = p.Length
-	default:
-		r.kind = untilClose
-	}
+	reply
+	c    *clientConn
+	u    *serverConn
+	read limit
+	told bool // something may have reached the client
 }
 
 // all sends head and body.
@@ -184,49 +157,6 @@ func (r *relay) all() error {
 		r.read.since = now() // the client's time is not the server's
 	}
 	return nil
-}
-
-// take works off what the server sent: it returns out with what goes to the client
-// appended, and what is to follow it as it is.
-func (r *relay) take(out, in []byte) (_, body []byte, err error) {
-	switch r.kind {
-	case counted:
-		n := min(int64(len(in)), r.left)
-		r.left -= n
-		r.done = r.left == 0
-		r.surplus = int(n) < len(in)
-		return out, in[:n], nil
-	case untilClose:
-		if r.plain || len(in) == 0 {
-			return out, in, nil
-		}
-		return appendChunk(out, in), nil, nil
-	}
-	if r.plain {
-		return r.takePlain(out, in)
-	}
-	t, err := appendChunks(out, in, &r.chunks)
-	if err != nil {
-		return t.out, nil, fmt.Errorf("%w: %w", dataplane.ErrResponse, err)
-	}
-	r.done = t.done
-	r.surplus = t.used < len(in)
-	return t.out, nil, nil
-}
-
-// takePlain appends the data of a chunked body without its framing.
-func (r *relay) takePlain(out, in []byte) (_, body []byte, err error) {
-	for at := 0; at < len(in) && !r.done; {
-		data, n, done, err := r.chunks.Next(in[at:])
-		if err != nil {
-			return out, nil, fmt.Errorf("%w: %w", dataplane.ErrResponse, err)
-		}
-		out = append(out, data...)
-		at += n
-		r.done = done
-		r.surplus = done && at < len(in)
-	}
-	return out, nil, nil
 }
 
 // ended is for an answer that ends with the server's connection.

@@ -31,6 +31,7 @@ type stage struct {
 	listener *dataplane.Listener
 	route    dataplane.Route
 	socket   net.Listener // of the engine
+	waited   bool         // socket is one that loops wait at
 	server   net.Listener // of the script
 	spare    net.Listener // the other server, for Again
 	filter   *testFilter
@@ -68,6 +69,9 @@ func newStage(t *testing.T, newEngine func(Config) Engine, set func(*stage, *Con
 		set(s, &c)
 	}
 	s.socket, s.server, s.spare = listen(t), listen(t), listen(t)
+	if s.waited {
+		s.socket = waitable(t, s.socket)
+	}
 	s.upstream.SetAddr(s.server.Addr().(*net.TCPAddr).AddrPort())
 	s.other.SetAddr(s.spare.Addr().(*net.TCPAddr).AddrPort())
 	s.engine = newEngine(c)
@@ -104,6 +108,17 @@ func listen(t *testing.T) net.Listener {
 	}
 	t.Cleanup(func() { l.Close() })
 	return l
+}
+
+// waitable makes l a socket that loops can wait at.
+func waitable(t *testing.T, l net.Listener) net.Listener {
+	t.Helper()
+	s, err := NewSocket(l.(*net.TCPListener))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
 }
 
 // The handler.

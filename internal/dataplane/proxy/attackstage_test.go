@@ -19,6 +19,7 @@ import (
 // engines are all there are: what holds for one must hold for each.
 var engines = map[string]func(engine.Config) engine.Engine{
 	"goroutine": func(c engine.Config) engine.Engine { return engine.New(c) },
+	"loop":      func(c engine.Config) engine.Engine { return engine.NewLoop(c) },
 }
 
 // onEachEngine runs f with each engine.

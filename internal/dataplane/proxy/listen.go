@@ -12,6 +12,7 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/engine"
 )
 
 // defaultListener is what there is if the configuration names none.
@@ -50,7 +51,11 @@ func Listen(network, address string) (net.Listener, error) {
 			network = "tcp6"
 		}
 	}
-	return c.Listen(context.Background(), network, address)
+	l, err := c.Listen(context.Background(), network, address)
+	if err != nil {
+		return nil, err
+	}
+	return engine.NewSocket(l.(*net.TCPListener))
 }
 
 // wanted are the doors that a configuration asks for, without sockets.
@@ -156,6 +161,9 @@ func withAddress(l dataplane.Listener, address string) dataplane.Listener {
 // share returns a second handle of a listening socket. Closing one leaves the other,
 // with all connections that wait to be accepted.
 func share(l net.Listener) (net.Listener, error) {
+	if s, ok := l.(*engine.Socket); ok {
+		return s.Share()
+	}
 	filer, ok := l.(*net.TCPListener)
 	if !ok {
 		return nil, fmt.Errorf("a %T cannot be shared", l)

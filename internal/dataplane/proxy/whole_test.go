@@ -30,7 +30,7 @@ type whole struct {
 func newWhole(t *testing.T, c *config.Config) *whole {
 	t.Helper()
 	w := &whole{t: t, log: &lines{}, address: freeAddress(t)}
-	w.Plane = New(Options{Engine: engine.New(engine.Config{Sweep: 20 * time.Millisecond}), AccessLog: w.log})
+	w.Plane = New(Options{Engine: engine.NewLoop(engine.Config{Sweep: 20 * time.Millisecond}), AccessLog: w.log})
 	w.client = &http.Client{Transport: &http.Transport{DisableCompression: true}, Timeout: 10 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	t.Cleanup(func() {

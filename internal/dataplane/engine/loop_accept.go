@@ -1,0 +1,116 @@
+package engine
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A loopDoor is a door at which one loop waits.
+type loopDoor struct {
+	loopWire
+	*door
+	pause moment // of the wait after an accept that failed
+}
+
+// acceptAtOnce is how many connections a loop takes before it looks at those it has, and
+// other loops at the door.
+const acceptAtOnce = 8
+
+// open has every loop wait at d. Each connection is told to one of those that wait.
+func (e *Loop) open(d *door) (closed <-chan struct{}, err error) {
+	end := make(chan struct{})
+	err = d.socket.attend(func(fd int) {
+		for _, l := range e.loops {
+			unwatch(l.ep, int32(fd))
+		}
+		close(end)
+	})
+	if err != nil {
+		return nil, err
+	}
+	faults := make(chan error, len(e.loops))
+	for _, l := range e.loops {
+		if !l.post(func() { faults <- l.openDoor(d) }) {
+			return nil, net.ErrClosed
+		}
+	}
+	for range e.loops {
+		select {
+		case err := <-faults:
+			if err != nil {
+				return nil, err
+			}
+		case <-end:
+			return end, nil
+		}
+	}
+	return end, nil
+}
+
+// openDoor has the loop wait at d.
+func (l *loop) openDoor(d *door) error {
+	s := d.socket
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.fd < 0 {
+		return nil
+	}
+	w := &loopDoor{door: d}
+	w.loopWire.door = w
+	l.enlist(&w.loopWire, int32(s.fd))
+	if e := watch(l.ep, w.fd, w.gen, atDoor); e != 0 {
+		l.remove(&w.loopWire)
+		return fmt.Errorf("wait for listener %q: %w", d.listener.Name, os.NewSyscallError("epoll_ctl", e))
+	}
+	return nil
+}
+
+// accept takes connections in.
+func (l *loop) accept(w *loopDoor) {
+	for range acceptAtOnce {
+		fd, addr, e := w.socket.accept()
+		switch e {
+		case 0:
+			w.pause = 0
+			l.welcome(w.door, fd, addr)
+		case eagain:
+			return
+		case syscall.ECONNABORTED: // the client's affair
+		case syscall.EBADF:
+			l.remove(&w.loopWire) // the door is closed
+			return
+		default:
+			l.shutDoor(w, e)
+			return
+		}
+	}
+}
+
+// shutDoor leaves a door alone for a while. Against a lack of files or memory only time
+// helps, and giving up what is not needed now.
+func (l *loop) shutDoor(w *loopDoor, e syscall.Errno) {
+	g := l.engine.side
+	if w.pause == 0 {
+		g.conf.Logger.Warn("accept failed", "listener", w.listener.Name, "err", e)
+		l.emptyAll()
+	}
+	w.pause = min(max(2*w.pause, moment(leastPause)), moment(mostPause))
+	w.socket.whileOpen(func() { unwatch(l.ep, w.fd) })
+	l.wheel.set(&w.loopWire, now()+w.pause)
+}
+
+// reopen has the loop wait at the door again.
+func (l *loop) reopen(w *loopDoor) {
+	open := w.socket.whileOpen(func() { watch(l.ep, w.fd, w.gen, atDoor) })
+	if !open {
+		l.remove(&w.loopWire)
+	}
+}
+
+// atDoor is for listening sockets: as long as somebody waits there, one of the loops is
+// told.
+const atDoor = uint32(unix.EPOLLIN | unix.EPOLLEXCLUSIVE)

@@ -1,0 +1,395 @@
+package engine
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/http1"
+)
+
+// A loopClient is the connection of one client. While it is idle it has no tray.
+type loopClient struct {
+	loopWire
+	door   *door
+	addr   netip.AddrPort
+	id     uint64
+	began  moment
+	tray   *tray
+	phase  phase
+	why    dataplane.Closing // it ends, once that is known
+	inside bool              // Admit said yes
+	served bool              // a request has come
+	asked  bool              // Match was called and End was not
+	keep   bool              // the connection will be used for another request
+	eaten  int               // bytes read while lingering
+}
+
+// A phase is what a client's connection is at.
+type phase uint8
+
+const (
+	phaseIdle   phase = iota // no request yet, or not all of its head
+	phaseAsk                 // the handler said Wait
+	phaseDial                // a connection to the server is being made
+	phaseSend                // the server has not taken all of the request
+	phaseAwait               // the server has not sent all of its answer's head
+	phaseRelay               // the answer's body is on its way
+	phaseAnswer              // the client has not taken all of an answer made here
+	phaseDrain               // the body of a request that was answered here is read away
+	phaseRefuse              // likewise, of what never became a request
+	phaseLinger              // our half is closed
+)
+
+// welcome admits a connection, or closes it.
+func (l *loop) welcome(d *door, fd int32, addr netip.AddrPort) {
+	c := l.newClient()
+	c.fd, c.door, c.addr, c.id, c.began = fd, d, addr, l.engine.side.ids.Add(1), now()
+	l.engine.entered()
+	l.busy = c // a panic of Admit is this connection's
+	if !l.cutOff && d.handler.Admit(d.listener, addr) {
+		c.inside = true
+		l.takeIn(c, fd)
+	} else {
+		l.closeClient(c)
+	}
+	l.busy = nil
+}
+
+// takeIn lets the loop wait for what a client has to say.
+func (l *loop) takeIn(c *loopClient, fd int32) {
+	if e := l.add(&c.loopWire, fd); e != 0 {
+		l.closeClient(c)
+		return
+	}
+	l.rest(c)
+}
+
+// rest begins the wait for a request.
+func (l *loop) rest(c *loopClient) {
+	c.phase = phaseIdle
+	lim := &c.door.listener.Limits
+	switch {
+	case l.engine.side.draining.Load():
+		l.wheel.set(&c.loopWire, now()+moment(l.engine.side.conf.IdleGrace))
+	case !c.served && lim.HeaderTime > 0:
+		l.wheel.set(&c.loopWire, c.began+moment(lim.HeaderTime))
+	case c.served && lim.Idle > 0:
+		l.wheel.set(&c.loopWire, now()+moment(lim.Idle))
+	default:
+		l.wheel.set(&c.loopWire, 0)
+	}
+}
+
+// clientEvent is for what happens on a client's connection. What may be read is read only
+// when a request may come: the rest waits in the kernel.
+func (l *loop) clientEvent(c *loopClient, what readiness) {
+	switch c.phase {
+	case phaseIdle:
+		l.hear(c)
+	case phaseLinger:
+		l.swallow(c)
+	case phaseAsk:
+	case phaseDrain:
+		l.drainBody(c)
+	default:
+		t := c.tray
+		if t.owed() && what&(canWrite|broken) != 0 {
+			l.flushClient(c)
+		}
+		switch {
+		case c.tray != t || t.owed():
+		case t.up.on:
+			if c.ready && c.phase != phaseDial && c.phase != phaseSend {
+				l.upload(c)
+			}
+		case c.ended:
+			l.parting(c)
+		}
+	}
+}
+
+// clientDue is for a client's time that is up: its own, or that of the server it waits for.
+func (l *loop) clientDue(c *loopClient, t moment) {
+	switch c.phase {
+	case phaseIdle:
+		l.idleDue(c)
+	case phaseLinger:
+		l.closeClient(c)
+	case phaseAsk:
+	case phaseDrain:
+		l.drainSlow(c, t)
+	case phaseAnswer, phaseRefuse:
+		l.clientSlow(c, t)
+	default:
+		l.serverSlow(c, t)
+	}
+}
+
+// idleDue ends a connection that has not sent a request in time.
+func (l *loop) idleDue(c *loopClient) {
+	switch {
+	case c.tray != nil: // a part of a head
+		l.refuse(c, errHeadTime)
+	case l.engine.side.draining.Load():
+		// A request may have come in the meantime. It has its answer.
+		c.ready = true
+		if l.hear(c); c.fd >= 0 && c.phase == phaseIdle && c.tray == nil {
+			c.why = closing(errDrainNow)
+			l.linger(c)
+		}
+	case !c.served:
+		l.refuse(c, errHeadTime)
+	default:
+		c.why = closing(errIdle)
+		l.linger(c)
+	}
+}
+
+// hear reads what an idle client has to say, and begins an exchange when that is a
+// request. One call is one request at most: who sends many waits for others in between.
+func (l *loop) hear(c *loopClient) {
+	for c.phase == phaseIdle {
+		if t := c.tray; (t == nil || t.partial) && (!c.ready || !l.listen(c)) {
+			return
+		}
+		if !l.parse(c) {
+			return
+		}
+	}
+}
+
+// listen reads once. It returns false if there is nothing more, or no connection.
+func (l *loop) listen(c *loopClient) bool {
+	t := c.tray
+	b := l.in
+	if t != nil {
+		t.grow(c.door.listener.Limits.HeaderBytes)
+		b = t.in[t.have:]
+	}
+	n, e := readFD(uintptr(c.fd), b)
+	switch {
+	case e == eagain:
+		c.ready = false
+		return false
+	case e != 0 || n == 0 && t == nil:
+		c.why = closing(nil)
+		l.closeClient(c)
+		return false
+	case n == 0:
+		l.refuse(c, errHeadEnd)
+		return false
+	}
+	c.ready = c.ended || n == len(b)
+	if t == nil {
+		t = l.newTray(n)
+		copy(t.in, b[:n])
+		c.tray = t
+	}
+	t.have += n
+	return true
+}
+
+// parse looks at what has been read. It returns true if more of the head is needed.
+func (l *loop) parse(c *loopClient) (more bool) {
+	t := c.tray
+	x := &t.x
+	d := c.door.listener
+	lim := http1.Limits{HeaderBytes: d.Limits.HeaderBytes, URIBytes: d.Limits.URIBytes, Fields: d.Limits.Fields}
+	if t.partial {
+		if !t.scan.Ready(t.in[:t.have], lim) {
+			return true
+		}
+		x.Request.Reset()
+	} else {
+		x.Listener, x.Client, x.TLS, x.ConnID = d, c.addr, nil, c.id
+		x.Times.Start = time.Now()
+	}
+	n, err := http1.ParseRequest(t.in[:t.have], &x.Request, lim)
+	switch {
+	case err != nil:
+		l.refuse(c, err)
+		return false
+	case n > 0:
+		x.Times.Head = x.Times.Start
+		if t.partial {
+			x.Times.Head = time.Now()
+			t.partial = false
+		}
+		t.head, c.served = n, true
+		l.begin(c)
+		return false
+	case !t.partial:
+		t.partial = true
+		t.scan = http1.Scanner{}
+		t.scan.Ready(t.in[:t.have], lim) // it was parsed, in vain
+		l.headDue(c)
+	}
+	return true
+}
+
+// headDue sets when the head must be complete.
+func (l *loop) headDue(c *loopClient) {
+	h := c.door.listener.Limits.HeaderTime
+	switch {
+	case h <= 0:
+		l.wheel.set(&c.loopWire, 0)
+	case c.served:
+		l.wheel.set(&c.loopWire, momentOf(c.tray.x.Times.Start)+moment(h))
+	default:
+		l.wheel.set(&c.loopWire, c.began+moment(h))
+	}
+}
+
+// refuse answers bytes that never became a request, if there is an answer to them.
+func (l *loop) refuse(c *loopClient, err error) {
+	c.why = closing(err)
+	var m *dataplane.Malformed
+	if !errors.As(err, &m) {
+		l.closeClient(c)
+		return
+	}
+	if c.tray != nil && c.tray.have > 0 {
+		c.door.handler.Refused(c.door.listener, c.addr, err)
+	}
+	if m == errHeadEnd {
+		l.closeClient(c)
+		return
+	}
+	if c.tray == nil {
+		c.tray = l.newTray(0)
+	}
+	r := dataplane.Response{Status: m.Status, Minor: 1}
+	l.out = http1.AppendResponse(l.out[:0], &r, http1.ResponseOptions{Minor: 1, Date: l.date()})
+	c.phase = phaseRefuse
+	l.flushed(c, l.tell(c, l.out, nil))
+}
+
+// date is the value of the Date field.
+func (l *loop) date() []byte {
+	g := l.engine.side
+	return g.date.at(g.conf.Now())
+}
+
+// linger ends our side of the connection and reads what the client still sends, for a
+// while, as the goroutine engine does.
+func (l *loop) linger(c *loopClient) {
+	if closeHalf(c.fd) != 0 {
+		l.closeClient(c)
+		return
+	}
+	l.dropTray(c)
+	c.phase, c.eaten, c.ready = phaseLinger, 0, true
+	l.wheel.set(&c.loopWire, now()+moment(l.engine.side.conf.Linger))
+	l.swallow(c)
+}
+
+// swallow reads and drops what there is.
+func (l *loop) swallow(c *loopClient) {
+	for c.ready {
+		n, e := readFD(uintptr(c.fd), l.in)
+		if e == eagain {
+			c.ready = false
+			return
+		}
+		if c.eaten += n; e != 0 || n == 0 || c.eaten >= maxLinger {
+			l.closeClient(c)
+			return
+		}
+		c.ready = c.ended || n == len(l.in)
+	}
+}
+
+// closeClient ends the connection.
+func (l *loop) closeClient(c *loopClient) {
+	l.letGo(c)
+	if c.inside {
+		c.inside = false
+		l.leave(c)
+	}
+	l.forget(c)
+}
+
+// leave tells the handler. Its panic is counted, and leaves nothing undone.
+func (l *loop) leave(c *loopClient) {
+	defer l.caught()
+	c.door.handler.Leave(c.door.listener, c.addr, c.why)
+}
+
+// caught counts a panic.
+func (l *loop) caught() {
+	if p := recover(); p != nil {
+		l.engine.side.conf.Panic(p)
+	}
+}
+
+// letGo closes c's descriptor and gives back what it holds.
+func (l *loop) letGo(c *loopClient) {
+	fd := c.fd
+	if fd < 0 {
+		return
+	}
+	l.dropTray(c)
+	if int(fd) < len(l.table) && l.table[fd] == &c.loopWire {
+		l.remove(&c.loopWire)
+	}
+	c.fd = -1
+	closeFD(fd)
+}
+
+// forget makes c ready to be another connection.
+func (l *loop) forget(c *loopClient) {
+	gen := c.gen
+	*c = loopClient{}
+	c.fd, c.gen, c.loopWire.client = -1, gen, c
+	l.clients = append(l.clients, c)
+	l.engine.left()
+}
+
+// dropTray gives c's tray back, with what was on it.
+func (l *loop) dropTray(c *loopClient) {
+	if t := c.tray; t != nil {
+		c.tray = nil
+		t.x.Reset()
+		l.putTray(t)
+	}
+}
+
+// abandon ends the exchange in which the handler panicked, and the connection. What the
+// panic left behind is not used again.
+func (l *loop) abandon(c *loopClient) {
+	t := c.tray
+	c.tray, c.why = nil, dataplane.ClosedError
+	if t != nil {
+		if u := t.server; u != nil {
+			t.server = nil
+			l.closeServer(u)
+		}
+		t.up.halt()
+		t.pipe, t.piped = givePipe(t.pipe, t.piped), 0
+		if c.asked {
+			c.asked = false
+			l.mourn(c, t)
+		}
+	}
+	l.closeClient(c)
+}
+
+// mourn ends an exchange after a panic.
+func (l *loop) mourn(c *loopClient, t *tray) {
+	defer l.caught()
+	c.door.handler.End(&t.x, errPanic)
+}
+
+func (l *loop) newClient() *loopClient {
+	if n := len(l.clients); n > 0 {
+		c := l.clients[n-1]
+		l.clients = l.clients[:n-1]
+		return c
+	}
+	c := &loopClient{}
+	c.loopWire.client = c
+	c.fd = -1
+	return c
+}

@@ -1,0 +1,44 @@
+package engine
+
+import (
+	"proxyd/internal/dataplane"
+)
+
+// dismiss lets idle clients go after the grace, and closes what is kept with servers.
+func (l *loop) dismiss() {
+	due := now() + moment(l.engine.side.conf.IdleGrace)
+	for _, w := range l.table {
+		if w == nil || w.client == nil {
+			continue
+		}
+		if c := w.client; c.phase == phaseIdle && c.tray == nil {
+			l.wheel.set(w, due)
+		}
+	}
+	l.emptyAll()
+}
+
+// cut ends all connections now. An exchange for which the handler has asked to wait ends
+// when it is resumed.
+func (l *loop) cut() {
+	l.cutOff = true
+	for _, w := range l.table {
+		if w == nil || w.client == nil {
+			continue
+		}
+		c := w.client
+		l.busy = c
+		switch c.phase {
+		case phaseIdle, phaseLinger, phaseRefuse:
+			c.why = closing(dataplane.ErrDrained)
+			l.closeClient(c)
+		case phaseAsk:
+		case phaseAnswer, phaseDrain:
+			c.keep = false
+			l.finish(c, dataplane.ErrDrained)
+		default:
+			l.fail(c, dataplane.ErrDrained)
+		}
+		l.busy = nil
+	}
+}

@@ -1,0 +1,152 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"proxyd/internal/dataplane"
+)
+
+// A loan is a connection that a loop has handed over to the goroutine engine.
+type loan struct {
+	loop    *loop
+	door    *door
+	said    bool // Begin was asked, and said verdict
+	verdict dataplane.Verdict
+	over    bool // the connection is with the loop again
+}
+
+// lendTime is how long a connection stays with the goroutine engine after an exchange on
+// a Heavy route, where the next is likely to be one too.
+const lendTime = time.Second
+
+var errLent = errors.New("idle, and wanted by its loop")
+
+// handOver gives the connection to the goroutine engine, which goes on with its exchange
+// after Match, or after what Begin has said if that is so.
+func (l *loop) handOver(c *loopClient, said bool, verdict dataplane.Verdict) {
+	t := c.tray
+	c.tray = nil
+	fd := c.fd
+	unwatch(l.ep, fd)
+	l.remove(&c.loopWire)
+	d := desks.Get().(*desk)
+	d.x = t.x // with what it refers to in t.in: the tray is not used again
+	if t.have > len(d.in) {
+		d.in = make([]byte, t.have+bufferBytes)
+	}
+	copy(d.in, t.in[:t.have])
+	if t.ticket != nil {
+		t.ticket.void = true
+	}
+	h := &clientConn{
+		engine: l.engine.side, handler: c.door.handler, listener: c.door.listener, client: c.addr, id: c.id, began: c.began,
+		desk: d, have: t.have, head: t.head, served: true, asked: true,
+		loan: &loan{loop: l, door: c.door, said: said, verdict: verdict},
+	}
+	c.inside = false
+	go func() { // ends with the connection, or when it is given back
+		err := h.adopt(int(fd))
+		l.engine.side.conns.add(h)
+		l.forgetLater(c)
+		if err != nil {
+			h.lose(err)
+			return
+		}
+		h.serveLoan()
+	}()
+}
+
+// forgetLater forgets c in its loop, since it is counted elsewhere now.
+func (l *loop) forgetLater(c *loopClient) {
+	if !l.post(func() { l.forget(c) }) {
+		l.engine.left()
+	}
+}
+
+// adopt makes fd the connection.
+func (c *clientConn) adopt(fd int) error {
+	f := os.NewFile(uintptr(fd), "client")
+	conn, err := net.FileConn(f)
+	f.Close()
+	if err != nil {
+		return err
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		conn.Close()
+		return fmt.Errorf("a %T is no TCP connection", conn)
+	}
+	c.idleStep = c.readIdle
+	return c.open(tcp)
+}
+
+// lose ends an exchange whose connection could not be taken over.
+func (c *clientConn) lose(err error) {
+	defer c.engine.conns.remove(c)
+	c.handler.End(&c.desk.x, err)
+	c.handler.Leave(c.listener, c.client, dataplane.ClosedError)
+}
+
+// serveLoan has the exchange at hand, and more while they are Heavy.
+func (c *clientConn) serveLoan() {
+	defer c.end()
+	for c.exchange() {
+		if !c.heavy && c.giveBack() || !c.request() {
+			return
+		}
+	}
+}
+
+// giveBack returns an idle connection to its loop, with what was read of the next
+// request.
+func (c *clientConn) giveBack() bool {
+	g := c.engine
+	if g.draining.Load() {
+		return false
+	}
+	fd, err := dupOf(c.tcp)
+	if err != nil {
+		return false
+	}
+	var read []byte
+	if c.have > 0 {
+		read = append(read, c.desk.in[:c.have]...)
+	}
+	l := c.loan.loop
+	l.engine.entered()
+	c.close()
+	c.loan.over = l.post(func() { l.welcomeBack(c, int32(fd), read) })
+	if !c.loan.over {
+		unix.Close(fd)
+		l.engine.left()
+	}
+	return true
+}
+
+// welcomeBack takes in a connection that was lent.
+func (l *loop) welcomeBack(from *clientConn, fd int32, read []byte) {
+	c := l.newClient()
+	c.fd, c.door, c.addr, c.id, c.began = fd, from.loan.door, from.client, from.id, from.began
+	c.inside, c.served = true, true
+	if len(read) > 0 {
+		t := l.newTray(len(read))
+		if len(read) > len(t.in) {
+			t.in = make([]byte, len(read))
+		}
+		t.have = copy(t.in, read)
+		c.tray = t
+	}
+	if l.cutOff {
+		l.closeClient(c)
+		return
+	}
+	if l.takeIn(c, fd); c.tray != nil {
+		l.later(&c.loopWire)
+	}
+}

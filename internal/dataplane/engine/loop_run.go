@@ -1,0 +1,342 @@
+package engine
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"proxyd/internal/dataplane"
+)
+
+// A loop owns its connections: one goroutine does all that is done with them. It has an
+// epoll for them, and the epoll itself is with Go's poller, so that a loop with nothing
+// to do is a parked goroutine like any other: no thread is held, and collector and
+// scheduler go on as usual. Nothing in a loop blocks.
+type loop struct {
+	engine *Loop
+	index  int
+	ep     int
+	file   *os.File // of ep, for Go's poller
+	armed  moment   // when file wakes us; 0 is never
+	over   bool     // to end
+
+	table  []*loopWire // by descriptor
+	gen    uint32      // of the last wire
+	wheel  wheel
+	again  []leftover  // for the next turn
+	left   []leftover  // of the last turn
+	busy   *loopClient // whose matter is being seen to
+	at     int         // the next of events
+	rang   bool        // there is mail
+	cutOff bool        // connections are closed by force
+	swept  moment
+
+	events       [256]unix.EpollEvent
+	in, out, rsp []byte // scratch: what is read from a client, written to anyone, read from a server
+	clients      []*loopClient
+	servers      []*loopServer
+	trays        []*tray
+	spare        [][]byte // for rsp
+	homes        map[*dataplane.Server]*home
+
+	bell int // an eventfd, rung when there is post
+	mu   sync.Mutex
+	mail []func() // for the loop, in order
+	rung bool     // the bell was rung for it
+	deaf bool     // nothing is taken any more
+}
+
+// slowBatch is how long a loop may be busy at a stretch. Whoever is behind in the batch
+// waits as long.
+const slowBatch = time.Millisecond
+
+func newLoop(e *Loop, index int) (*loop, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	bell, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(ep)
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	_ = unix.SetNonblock(ep, true) // so that os takes it for something to wait for
+	l := &loop{
+		engine: e, index: index, ep: ep, bell: bell, file: os.NewFile(uintptr(ep), "epoll"),
+		in: make([]byte, bufferBytes), out: make([]byte, 0, 2*bufferBytes), rsp: make([]byte, bufferBytes),
+		homes: map[*dataplane.Server]*home{},
+	}
+	l.wheel.at = tickOf(now())
+	if e := watch(ep, int32(bell), 0, unix.EPOLLIN|unix.EPOLLET); e != 0 {
+		l.close()
+		return nil, os.NewSyscallError("epoll_ctl", e)
+	}
+	return l, nil
+}
+
+func (l *loop) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.deaf = true
+	unix.Close(l.bell)
+	l.file.Close()
+}
+
+// run is the loop's goroutine. It ends when the engine is shut down.
+func (l *loop) run() {
+	defer l.close()
+	raw, err := l.file.SyscallConn()
+	for err == nil && !l.over {
+		// Read calls step when the epoll has become readable, and parks in between.
+		if err = raw.Read(l.step); errors.Is(err, os.ErrDeadlineExceeded) {
+			l.armed = 0
+			err = l.file.SetReadDeadline(time.Time{})
+		}
+	}
+	if err != nil {
+		l.engine.side.conf.Panic(err) // the runtime has no poller: nothing works
+	}
+}
+
+// step works off what there is. It returns false to be called again.
+func (l *loop) step(uintptr) bool {
+	for {
+		n := ready(l.ep, l.events[:])
+		began := now()
+		for l.at = 0; !l.turn(n, began); {
+		}
+		if now()-began > moment(slowBatch) {
+			l.engine.slow.Add(1)
+		}
+		if l.over {
+			return true
+		}
+		if len(l.again) == 0 && n < len(l.events) {
+			l.arm()
+			return false
+		}
+	}
+}
+
+// arm sees to it that Read returns when a wire is due. As the deadlines of a wire, this
+// one is only ever moved nearer.
+func (l *loop) arm() {
+	due := l.wheel.next()
+	if len(l.homes) > 0 {
+		due = first(due, l.swept+moment(l.engine.side.conf.Sweep))
+	}
+	if due != 0 && (l.armed == 0 || due < l.armed) {
+		l.armed = due
+		l.file.SetReadDeadline(due.time())
+	}
+}
+
+// turn sees to n events, to the mail, to whoever is due and to what was left from the
+// last turn. It returns false if there was a panic: then it is called again.
+func (l *loop) turn(n int, t moment) bool {
+	defer l.recovered()
+	for l.at < n {
+		ev := &l.events[l.at]
+		l.at++
+		l.event(ev.Fd, uint32(ev.Pad), readiness(ev.Events))
+	}
+	for l.rang {
+		if do := l.letter(); do != nil {
+			do()
+		}
+	}
+	for w := l.wheel.pop(t); w != nil; w = l.wheel.pop(t) {
+		l.due(w, t)
+	}
+	l.sweep(t)
+	if len(l.left) == 0 {
+		l.left, l.again = l.again, l.left
+	}
+	for len(l.left) > 0 {
+		last := len(l.left) - 1
+		r := l.left[last]
+		l.left = l.left[:last]
+		if r.wire.queued && r.wire.gen == r.gen {
+			r.wire.queued = false
+			l.goOn(r.wire)
+		}
+	}
+	return true
+}
+
+// event gives an event to whom it is for.
+func (l *loop) event(fd int32, gen uint32, what readiness) {
+	if gen == 0 {
+		l.rang = true
+		return
+	}
+	w := l.table[fd]
+	if w == nil || w.gen != gen {
+		return // closed earlier in this batch
+	}
+	if what&(canRead|ended|broken) != 0 {
+		w.ready = true
+	}
+	if what&(ended|broken) != 0 {
+		w.ended = true
+		w.broken = w.broken || what&broken != 0
+	}
+	switch {
+	case w.client != nil:
+		l.busy = w.client
+		l.clientEvent(w.client, what)
+	case w.server != nil:
+		l.busy = w.server.user
+		l.serverEvent(w.server, what)
+	default:
+		l.accept(w.door)
+	}
+	l.busy = nil
+}
+
+// due is for a wire whose time has come.
+func (l *loop) due(w *loopWire, t moment) {
+	switch {
+	case w.client != nil:
+		l.busy = w.client
+		l.clientDue(w.client, t)
+		l.busy = nil
+	case w.server != nil:
+		l.serverDue(w.server)
+	default:
+		l.reopen(w.door)
+	}
+}
+
+// goOn is for a wire that has something left to do though nothing happens to it.
+func (l *loop) goOn(w *loopWire) {
+	c := w.client
+	l.busy = c
+	switch c.phase {
+	case phaseIdle:
+		l.hear(c)
+	case phaseAwait:
+		l.upload(c)
+	case phaseRelay:
+		t := c.tray
+		if t.up.on {
+			l.upload(c)
+		}
+		if c.tray == t && c.phase == phaseRelay && t.server != nil {
+			l.pump(c)
+		}
+	}
+	l.busy = nil
+}
+
+// later has goOn called in the next turn.
+func (l *loop) later(w *loopWire) {
+	if !w.queued {
+		w.queued = true
+		l.again = append(l.again, leftover{w, w.gen})
+	}
+}
+
+// A leftover is a wire with work left, as long as it is that wire.
+type leftover struct {
+	wire *loopWire
+	gen  uint32
+}
+
+// recovered ends the exchange in which the handler panicked, and its connection. The
+// loop goes on.
+func (l *loop) recovered() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	c := l.busy
+	l.busy = nil
+	l.engine.side.conf.Panic(p)
+	if c != nil {
+		l.abandon(c)
+	}
+}
+
+// post has do called by the loop, soon. Anyone may call it. It returns false if the loop
+// has ended.
+func (l *loop) post(do func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.deaf {
+		return false
+	}
+	l.mail = append(l.mail, do)
+	if !l.rung {
+		l.rung = true
+		one := [8]byte{1}
+		writeFD(uintptr(l.bell), one[:])
+	}
+	return true
+}
+
+// letter returns the next of the mail, or nil when that was all.
+func (l *loop) letter() func() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.mail) == 0 {
+		l.rang, l.rung, l.mail = false, false, nil
+		return nil
+	}
+	do := l.mail[0]
+	l.mail[0] = nil
+	l.mail = l.mail[1:]
+	return do
+}
+
+// A loopWire is a socket of a loop: a connection of a client or of a server, or a door.
+type loopWire struct {
+	fd     int32
+	gen    uint32      // tells it from others that had the same descriptor
+	client *loopClient // what it is: one of these is set
+	server *loopServer
+	door   *loopDoor
+
+	ready  bool // there may be something to read
+	ended  bool // the other side has closed its half
+	broken bool // or all
+	queued bool // in again
+
+	inWheel    bool
+	slot       int64  // in the wheel, if it is in
+	due        moment // when it is to be woken; 0 is never
+	prev, next *loopWire
+}
+
+// add makes w a wire of the loop. What happened to it before comes as an event.
+func (l *loop) add(w *loopWire, fd int32) syscall.Errno {
+	l.enlist(w, fd)
+	return watch(l.ep, fd, w.gen, watched)
+}
+
+// enlist gives w its place in the table.
+func (l *loop) enlist(w *loopWire, fd int32) {
+	for int(fd) >= len(l.table) {
+		l.table = append(l.table, make([]*loopWire, len(l.table)+256)...)
+	}
+	if l.gen++; l.gen == 0 {
+		l.gen++
+	}
+	w.fd, w.gen = fd, l.gen
+	w.ready, w.ended, w.broken = false, false, false
+	l.table[fd] = w
+}
+
+// remove forgets w. Its descriptor is the caller's.
+func (l *loop) remove(w *loopWire) {
+	l.wheel.unlink(w)
+	if l.table[w.fd] == w {
+		l.table[w.fd] = nil
+	}
+	w.queued = false
+	w.fd, w.due = -1, 0
+}
