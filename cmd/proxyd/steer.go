@@ -25,11 +25,15 @@ func (n *node) SteerServer(ctx context.Context, w control.ServerWish) (*control.
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	for idle := 0; ; {
 		if r.Active, err = n.plane.Active(name); err != nil {
 			return nil, control.Refuse(err.Error())
 		}
-		if r.Active == 0 {
+		// An exchange that was picked just before may be counted just after.
+		if idle++; r.Active > 0 {
+			idle = 0
+		}
+		if idle == 2 {
 			return r, nil
 		}
 		select {

@@ -187,6 +187,21 @@ func TestBadFileKeepsServing(t *testing.T) {
 	}
 }
 
+func TestReloadsAndDeploysAreNotNoticed(t *testing.T) {
+	r := pair(t)
+	n := r.Holder()
+	from := Now()
+	if err := reloadAgain(t.Context(), r.Stage, n, 50, 100); err != nil {
+		t.Error(err)
+	}
+	if err := deploy(t.Context(), r.Stage, n); err != nil {
+		t.Error(err)
+	}
+	if m := r.Measure("reloads and a deploy", unnoticed(), from, Now()); m.FailedAll() > 0 && m.Before == m.After {
+		t.Errorf("they were noticed: %v", m)
+	}
+}
+
 func TestReleaseTakesTheAddressAway(t *testing.T) {
 	r := pair(t)
 	n := r.Holder()

@@ -44,10 +44,11 @@ func unnoticed() Promise {
 	return Promise{Outage: 100 * time.Millisecond, Failed: 1, Two: AddressLifetime}
 }
 
-// Faults returns every fault that the lab can play, in the order of a drill.
+// Faults returns every fault that the lab can play, in the order of a drill, and after
+// them the changes that nobody may notice.
 func Faults() []Fault {
 	calm := unnoticed()
-	return []Fault{
+	return append([]Fault{
 		{
 			Key: "handover", Name: "planned hand-over", Moves: true, Promise: calm,
 			Strike: func(ctx context.Context, s *Stage, h *Node) error {
@@ -97,7 +98,7 @@ func Faults() []Fault {
 			Back:    "partition healed",
 			Return:  Promise{Outage: 400 * time.Millisecond, Failed: anyFailed, Two: AddressLifetime},
 		},
-	}
+	}, changes()...)
 }
 
 // FaultByKey returns the fault with a key.

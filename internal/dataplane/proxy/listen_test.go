@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -316,6 +317,27 @@ func TestProbeNoticesAListenerThatDoesNotAnswer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := p.Probe(ctx); err == nil || !strings.Contains(err.Error(), `listener "web"`) {
+		t.Errorf("Probe = %v", err)
+	}
+}
+
+// A listener that a reload takes away while it is asked does not make the node unfit:
+// that would give its addresses to another node for nothing.
+func TestProbeForgivesAListenerThatAReloadClosed(t *testing.T) {
+	p := New(Options{Engine: deafEngine{}, AccessLog: io.Discard})
+	defer p.Shutdown(context.Background())
+	if err := p.Apply(listening("127.0.0.1:0")); err != nil {
+		t.Fatal(err)
+	}
+	probed := make(chan error, 1)
+	go func() { probed <- p.Probe(t.Context()) }()
+	for asking := false; !asking; runtime.Gosched() {
+		p.probes.Range(func(any, any) bool { asking = true; return false })
+	}
+	if err := p.Apply(listening("[::1]:0")); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-probed; err != nil {
 		t.Errorf("Probe = %v", err)
 	}
 }

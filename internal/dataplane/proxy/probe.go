@@ -30,11 +30,19 @@ func (p *Plane) Probe(ctx context.Context) error {
 	}
 	p.mu.Unlock()
 	for _, d := range doors {
-		if err := p.ask(ctx, d); err != nil {
+		if err := p.ask(ctx, d); err != nil && p.has(d) {
 			return fmt.Errorf("listener %q on %s: %w", d.listener.Name, d.address, err)
 		}
 	}
 	return nil
+}
+
+// has reports whether a door is one of the plane's now. One that a reload has closed
+// meanwhile need not answer.
+func (p *Plane) has(d *door) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.doors[d.address] == d
 }
 
 // ask sends a request that is answered here, whatever the routes are.
