@@ -130,7 +130,7 @@ func (d *decoder) checkAddrs(pool *Pool, place func(int) path) {
 }
 
 func (d *decoder) checkBalance(p path, pool *Pool) {
-	balances := []string{"round_robin", "least_conn", "hash"}
+	balances := []string{"round_robin", "least_conn", "ewma", "random", "hash", "first"}
 	if q := p.key("balance"); !d.spoilt(q) && !slices.Contains(balances, pool.Balance) {
 		msg := "%q is not one of " + join(balances)
 		if near := nearest(pool.Balance, balances); near != "" {
@@ -142,8 +142,8 @@ func (d *decoder) checkBalance(p path, pool *Pool) {
 		switch {
 		case pool.Balance != "hash" && !d.spoilt(p.key("balance")):
 			d.bad(q, "has no meaning without balance = \"hash\"")
-		case pool.HashKey != "ip":
-			d.bad(q, "%q is not ip", pool.HashKey)
+		case !hashKey(pool.HashKey):
+			d.bad(q, "%q is not ip, uri, header:NAME or cookie:NAME", pool.HashKey)
 		}
 	}
 	if q := p.key("host"); d.given(q) && pool.Host != "client" && pool.Host != "server" {
@@ -151,6 +151,18 @@ func (d *decoder) checkBalance(p path, pool *Pool) {
 			d.bad(q, "%q is neither client, server nor a host name", pool.Host)
 		}
 	}
+}
+
+// hashKey says whether s names something that every request may have.
+func hashKey(s string) bool {
+	kind, name, named := strings.Cut(s, ":")
+	switch kind {
+	case "ip", "uri":
+		return !named
+	case "header", "cookie":
+		return fieldName(name)
+	}
+	return false
 }
 
 func (d *decoder) checkTimeout(p path, v Timeout) {

@@ -99,8 +99,8 @@ type Pool struct {
 	Name      string        `toml:"-"`               // of an anonymous pool (route.to): "route:" and the route's name
 	Servers   []string      `toml:"servers"`         // short form, host:port with equal weights; Parse moves them into Server
 	Server    []Server      `toml:"server"`          // long form: [{ addr, weight, backup }]
-	Balance   string        `toml:"balance"`         // round_robin, least_conn or hash
-	HashKey   string        `toml:"hash_key"`        // of balance = "hash": ip, the client's address
+	Balance   string        `toml:"balance"`         // round_robin, least_conn, ewma, random, hash or first; docs/BALANCING.md says which is for what
+	HashKey   string        `toml:"hash_key"`        // of balance = "hash": ip (the client's address), uri, header:NAME or cookie:NAME; a request without it goes by ip
 	SlowStart time.Duration `tobe:"slow_start"`      // over which a server that is back or new gets its share; "0s": at once
 	MaxConns  int           `tobe:"max_conns"`       // exchanges at once on each server, of this node; 0: no limit
 	Queue     *Queue        `tobe:"queue"`           // where exchanges wait while every server has max_conns; default: they are refused

@@ -68,14 +68,6 @@ func unbuiltValue(p path, raw any) string {
 	}
 	quoted := `"` + s + `" is not built yet`
 	switch p.pattern() {
-	case "pool.*.balance":
-		if s == "ewma" || s == "random" || s == "first" {
-			return quoted + "; use round_robin, least_conn or hash"
-		}
-	case "pool.*.hash_key":
-		if s == "uri" || strings.HasPrefix(s, "header:") || strings.HasPrefix(s, "cookie:") {
-			return quoted + "; use ip"
-		}
 	case "node.trusted_proxies", "pool.*.servers":
 		if strings.HasPrefix(s, "file:") {
 			return quoted + "; write the list itself"

@@ -46,6 +46,7 @@ type Mark struct {
 	Reason    string     // why the answer was made here, for log and metrics
 	Local     bool       // the answer was made here
 	Pick      any        // what the pool wants to know again when the attempt ends; nil between attempts
+	Hash      uint64     // by which a pool with balance = "hash" chooses
 	Answered  bool       // Respond has seen the answer of Pick
 	Begun     bool       // all but the choice of a server is done
 	Tried     [4]*Server // servers that failed, so that none is tried twice

@@ -68,12 +68,6 @@ func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) data
 		return dataplane.Answer
 	}
 
-	server := r.pool.Pick(p.headTime(x), x.Mark.ClientIP)
-	if server == nil {
-		return p.refuse(x, "no_server")
-	}
-	x.Attempt = 1
-	r.send(x, server)
 	s.addForwarded(x, seen)
 	via := via11
 	if q.Minor == 0 {
@@ -83,6 +77,18 @@ func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) data
 	if upgrade {
 		q.Header.Add(dataplane.Connection, nameConnection, valueUpgrade)
 	}
+	return p.pick(x, r)
+}
+
+// pick finds the server for the first attempt.
+func (p *Plane) pick(x *dataplane.Exchange, r *compiledRoute) dataplane.Verdict {
+	x.Mark.Hash = r.pool.Hash(&x.Request, x.Mark.ClientIP)
+	server, err := r.pool.Pick(upstream.Ask{Now: p.headTime(x), Hash: x.Mark.Hash})
+	if err != nil {
+		return p.refuse(x, "no_server")
+	}
+	x.Attempt = 1
+	r.send(x, server)
 	return dataplane.Next
 }
 

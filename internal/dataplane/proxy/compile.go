@@ -51,7 +51,7 @@ func compile(c *config.Config, old *snapshot, o Steering, listeners int, now fun
 		if old != nil {
 			before = old.pools[name]
 		}
-		p, err := upstream.New(o.weighted(conf), before)
+		p, err := upstream.New(o.weighted(conf), before, upstream.Place{Zone: c.Node.Zone})
 		if err != nil {
 			wrong = append(wrong, err)
 			continue

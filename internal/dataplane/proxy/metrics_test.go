@@ -112,7 +112,7 @@ func TestWhatIsCounted(t *testing.T) {
 		`proxyd_http_malformed_total{listener="web",reason="cl_te"}`:                          1,
 		`proxyd_upstream_requests_total{code_class="error",pool="app",server="192.0.2.1:80"}`: 1,
 		`proxyd_upstream_requests_total{code_class="4xx",pool="app",server="192.0.2.2:80"}`:   1,
-		`proxyd_upstream_requests_total{code_class="2xx",pool="app",server="192.0.2.2:80"}`:   1, // its turn: the retry was beside the turns
+		`proxyd_upstream_requests_total{code_class="2xx",pool="app",server="192.0.2.1:80"}`:   1, // its turn again: the other's was the retry
 		`proxyd_upstream_requests_inflight{pool="app",server="192.0.2.1:80"}`:                 0,
 		`proxyd_upstream_connects_total{pool="app",result="failed",reused="false"}`:           1,
 		`proxyd_upstream_connects_total{pool="app",result="ok",reused="false"}`:               1,

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"io"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -72,7 +74,7 @@ func TestABadReloadChangesNothing(t *testing.T) {
 	p, _ := start(t, base())
 	before := p.current.Load()
 	for name, change := range map[string]func(*config.Config){
-		"pool":     func(c *config.Config) { c.Pool["app"].Balance = "ewma" },
+		"pool":     func(c *config.Config) { c.Pool["app"].Balance = "fair" },
 		"route":    func(c *config.Config) { c.Route[0].Path = "no-slash" },
 		"regex":    func(c *config.Config) { c.Route[0].Path = "~(" },
 		"redirect": func(c *config.Config) { c.Route[0].Redirect = &config.Redirect{To: "//evil"} },
@@ -98,11 +100,16 @@ func TestABadReloadChangesNothing(t *testing.T) {
 // detector is the judge, and the books balance at the end.
 func TestReloadUnderLoad(t *testing.T) {
 	p, _ := start(t, base())
+	p.opt.AccessLog = io.Discard // what is logged here would fill the memory of a busy machine
+	if err := p.Apply(base()); err != nil {
+		t.Fatal(err)
+	}
 	stop := make(chan struct{})
 	var all sync.WaitGroup
 	for worker := range 4 {
 		all.Go(func() {
 			for i := 0; ; i++ {
+				runtime.Gosched() // for those that Apply waits for
 				select {
 				case <-stop:
 					return

@@ -84,8 +84,8 @@ func (p *Plane) elsewhere(x *dataplane.Exchange, r *compiledRoute, now time.Time
 		return false
 	}
 	x.Mark.Tried[x.Attempt-1] = x.Server // compile bounds attempts by its length
-	other, _ := r.pool.PickOther(now, x.Mark.ClientIP, x.Mark.Tried[:x.Attempt])
-	if other == nil {
+	other, err := r.pool.PickOther(upstream.Ask{Now: now, Hash: x.Mark.Hash, Tried: x.Mark.Tried[:x.Attempt]})
+	if err != nil {
 		return false
 	}
 	p.release(x, r)

@@ -51,14 +51,14 @@ func TestAHalfOpenBreakerLetsOneThrough(t *testing.T) {
 	}
 	p, s := open()
 	for second := range 10 {
-		if got := p.Pick(at(second), client); got != nil {
+		if got := pick(p, at(second), client); got != nil {
 			t.Fatalf("asked %d s after it opened", second)
 		}
 	}
 	if got := stateAt(s, at(10)); got != "half-open" {
 		t.Errorf("%s after 10 s", got)
 	}
-	if p.Pick(at(10), client) == nil || p.Pick(at(10), client) != nil {
+	if pick(p, at(10), client) == nil || pick(p, at(10), client) != nil {
 		t.Error("half open: want one exchange let through")
 	}
 	p.Answered(s, at(11), 200, 5*time.Second, true, quiet)
@@ -75,7 +75,7 @@ func TestAHalfOpenBreakerLetsOneThrough(t *testing.T) {
 	}
 
 	p, s = open()
-	p.Pick(at(10), client)
+	pick(p, at(10), client)
 	outcome(p, s, at(12), "-")
 	if stateAt(s, at(21)) != "open" || stateAt(s, at(22)) != "half-open" {
 		t.Error("after a failed trial: want open for another 10 s")
@@ -85,8 +85,8 @@ func TestAHalfOpenBreakerLetsOneThrough(t *testing.T) {
 	}
 
 	p, s = open()
-	p.Pick(at(10), client)
-	if p.Pick(at(19), client) != nil || p.Pick(at(20), client) == nil {
+	pick(p, at(10), client)
+	if pick(p, at(19), client) != nil || pick(p, at(20), client) == nil {
 		t.Error("a trial whose end is never heard of: want another after 10 s")
 	}
 }

@@ -18,7 +18,7 @@ func ejecting(t testing.TB, eject *config.Eject, breaker *config.Breaker, n int)
 	for i := range n {
 		c.Server = append(c.Server, config.Server{Addr: fmt.Sprintf("10.0.0.1:%d", 'a'+i), Weight: 1})
 	}
-	p, err := New(c, nil)
+	p, err := New(c, nil, Place{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,12 +147,12 @@ func TestAnOutlierIsLeftOutLongerEachTime(t *testing.T) {
 	if got := lasts(0); got != 30 {
 		t.Fatalf("left out for %d s, want fail_timeout", got)
 	}
-	s.take(at(30))
+	s.claim(at(30), false)
 	outcome(p, s, at(31), "-")
 	if got := lasts(31); got != 60 {
 		t.Errorf("after a failed trial left out for %d s, want 60", got)
 	}
-	s.take(at(91))
+	s.claim(at(91), false)
 	p.Answered(s, at(91), 200, 0, true, quiet)
 	if !s.fit(at(91)) {
 		t.Fatal("not back after a good trial")
@@ -161,7 +161,7 @@ func TestAnOutlierIsLeftOutLongerEachTime(t *testing.T) {
 	if got := lasts(92); got != 90 {
 		t.Errorf("the third time in a row left out for %d s, want 90", got)
 	}
-	s.take(at(182))
+	s.claim(at(182), false)
 	p.Answered(s, at(182), 200, 0, true, quiet)
 	outcome(p, s, at(182+65), "-----") // two fail_timeouts went well
 	if got := lasts(182 + 65); got != 60 {

@@ -194,8 +194,8 @@ func TestBudgetTakesAnOlderReading(t *testing.T) {
 	b.request(at(5))
 	b.request(at(4))
 	b.request(at(100))
-	b.request(at(7))
-	if got := b.slot(at(100)).requests; got != 2 {
+	b.request(at(84))
+	if got := b.slot(at(100)).requests.Load(); got != 2 {
 		t.Errorf("the slot in use has %d requests, want 2", got)
 	}
 }

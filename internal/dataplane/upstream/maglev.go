@@ -1,7 +1,5 @@
 package upstream
 
-import "net/netip"
-
 // maglev maps hashes to slots so that each slot gets its weight's share and few hashes
 // move when one comes or goes (Eisenbud and others, NSDI 2016, 3.4). It depends on
 // names and weights only, so every node builds the same.
@@ -10,25 +8,23 @@ type maglev []uint16
 // sizes are primes; a table has at least a hundred places for each slot.
 var sizes = [...]int{1021, 8191, 65537, 655373}
 
-func newMaglev(slots []slot) maglev {
-	if len(slots) == 0 {
-		return nil
-	}
+// newMaglev builds the table of names, of which each has a weight of at least 1.
+func newMaglev(names []string, weights []int) maglev {
 	total := 0
-	for i := range slots {
-		total += slots[i].weight
+	for _, w := range weights {
+		total += w
 	}
 	size := sizes[len(sizes)-1]
 	for _, n := range sizes {
-		if n >= 100*max(total, len(slots)) {
+		if n >= 100*total {
 			size = n
 			break
 		}
 	}
 	type walk struct{ at, skip int }
-	walks := make([]walk, len(slots))
-	for i := range slots {
-		h := hashText(slots[i].Name)
+	walks := make([]walk, len(names))
+	for i, name := range names {
+		h := hashText(name)
 		walks[i] = walk{int(h % uint64(size)), int(mix(h)%uint64(size-1)) + 1}
 	}
 	const free = ^uint16(0)
@@ -37,8 +33,8 @@ func newMaglev(slots []slot) maglev {
 		table[i] = free
 	}
 	for filled := 0; ; {
-		for i := range slots {
-			for range slots[i].weight {
+		for i := range walks {
+			for range weights[i] {
 				w := &walks[i]
 				for table[w.at] != free {
 					w.at = (w.at + w.skip) % size
@@ -60,22 +56,15 @@ func (m maglev) at(hash uint64, try int) int {
 	return int(m[hash%uint64(len(m))])
 }
 
-// hashAddr is the same on every node and in every release.
-func hashAddr(a netip.Addr) uint64 {
-	b := a.Unmap().As16()
-	h := uint64(fnvOffset)
-	for _, c := range b {
-		h = (h ^ uint64(c)) * fnvPrime
-	}
-	return mix(h)
-}
+// hashText is the same on every node and in every release.
+func hashText[T string | []byte](s T) uint64 { return mix(fold(fnvOffset, s)) }
 
-func hashText(s string) uint64 {
-	h := uint64(fnvOffset)
+// fold goes on with a hash that mix ends.
+func fold[T string | []byte](h uint64, s T) uint64 {
 	for i := range len(s) {
 		h = (h ^ uint64(s[i])) * fnvPrime
 	}
-	return mix(h)
+	return h
 }
 
 // FNV-1a of 64 bits.

@@ -63,6 +63,9 @@ func (p *Pool) Answered(s *Server, now time.Time, status int, took time.Duration
 		p.Reused.Add(1)
 	}
 	s.Response.Observe(took)
+	if p.ewma {
+		s.latency.learn(now, took)
+	}
 	if class := status / 100; class >= 1 && class <= 5 {
 		s.Requests[class].Add(1)
 	} else {
@@ -126,12 +129,12 @@ func (p *Pool) Panicking(now time.Time) bool {
 	return len(p.servers) > 0
 }
 
-// Release gives back a server that Pick returned.
-func (p *Pool) Release(s *Server) { s.Active.Add(-1) }
-
 // fail counts a failure and sees to what it leads to.
 func (p *Pool) fail(s *Server, now time.Time, cause string, attempts int32, log *slog.Logger) {
 	s.Failures.Add(1)
+	if p.ewma {
+		s.latency.learn(now, p.Config.Timeout.Connect) // one that fails at once is not quick
+	}
 	var f Failure
 	s.change(func(h *Health) { f = h.Fail(now, p.Config, cause, attempts) })
 	if f == Excess || f == InARow || f == Frequent {

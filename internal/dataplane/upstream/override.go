@@ -39,7 +39,11 @@ func (s *Server) Steer(m Mode) {
 	s.judge()
 }
 
-// judge notes whether anything stands against the server. s.mu is held.
+// judge notes whether anything stands against the server, and has its pool line up again
+// where that may make a difference. s.mu is held.
 func (s *Server) judge() {
-	s.unfit.Store(!s.Addr().IsValid() || !s.health.Clean() || s.mode != Serve)
+	unfit := !s.Addr().IsValid() || !s.health.Clean() || s.mode != Serve
+	if was := s.unfit.Swap(unfit); was || unfit {
+		s.changes.Add(1)
+	}
 }

@@ -3,15 +3,16 @@ package upstream
 import (
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
 func TestWithheldServerIsGivenNothing(t *testing.T) {
-	for _, balance := range []string{"round_robin", "least_conn", "hash"} {
+	for _, balance := range []string{"round_robin", "least_conn", "ewma", "random", "hash"} {
 		for _, mode := range []Mode{Drain, Disable} {
 			p := poolOf(t, balance, "a", "b", "c")
 			running := p.servers[1]
-			running.take(at(0))
+			running.Active.Add(1)
 			p.servers[1].Steer(mode)
 			if got := picks(p, at(0), 12); strings.Contains(got, "b") || strings.Contains(got, "-") {
 				t.Errorf("%s: picks while b is in %s = %s", balance, mode, got)
@@ -23,7 +24,7 @@ func TestWithheldServerIsGivenNothing(t *testing.T) {
 			p.servers[1].Steer(Serve)
 			seen := ""
 			for i := range 200 {
-				s := p.Pick(at(0), netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
+				s := pick(p, at(0), netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
 				seen += short(s)
 				p.Release(s)
 			}
@@ -51,7 +52,7 @@ func TestModeStandsAboveHealthAndOutlivesAReload(t *testing.T) {
 	old := poolOf(t, "round_robin", "a", "b")
 	old.servers[1].Steer(Disable)
 	down(old, "b")
-	p, err := New(confOf("least_conn", "a", "b"), old)
+	p, err := New(confOf("least_conn", "a", "b"), old, Place{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +70,7 @@ func TestModeStandsAboveHealthAndOutlivesAReload(t *testing.T) {
 }
 
 func TestANameThatResolvesDoesNotUndoADrain(t *testing.T) {
-	s, err := newServer("app", "app.example.com:80")
+	s, err := newServer("app", "app.example.com:80", new(atomic.Uint64))
 	if err != nil {
 		t.Fatal(err)
 	}

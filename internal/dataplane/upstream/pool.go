@@ -4,10 +4,9 @@
 package upstream
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,14 +25,16 @@ type Pool struct {
 	again    lessons   // what is tried once more: retry.on
 	counts   bool      // every attempt is counted, for eject or breaker
 	question *question // of the active checks; nil: there are none
-	least    bool      // balance = "least_conn"
-	byHash   bool      // balance = "hash"
 	servers  []*Server
-
-	mu       sync.Mutex // guards what follows
-	primary  group
-	backup   group
+	slots    []slot // of servers, in the same order
+	places   map[*Server]*slot
+	tiers    [2]tier // servers, backups
+	hash     hashKey
+	ewma     bool // balance = "ewma": answers are timed
 	attempts budget
+
+	lineup atomic.Pointer[lineup]
+	mu     sync.Mutex // held by the one who lines up
 }
 
 // Counters are of a pool as a whole and outlive reloads with its name.
@@ -44,6 +45,8 @@ type Counters struct {
 	Panics   atomic.Uint64    // exchanges given to any server, since none was up
 
 	outliers outliers
+
+	changes atomic.Uint64 // grows when a server comes up, goes down or is to weigh something else
 }
 
 // Results of a connect, the index of Counters.Connects.
@@ -60,40 +63,34 @@ const (
 	RetryOverBudget
 )
 
-// A slot is a server's place in one pool.
-type slot struct {
-	*Server
-	weight  int
-	current int // of the smooth weighted round robin
+// Why there is no server.
+var (
+	ErrNone   = errors.New("no server") // that could be dialled, or none that was not tried
+	ErrBudget = errors.New("the retry budget is used up")
+)
+
+// An Ask is what a pool goes by when it chooses a server for a request.
+type Ask struct {
+	Now   time.Time
+	Hash  uint64              // what Pool.Hash says of the request
+	Tried []*dataplane.Server // servers that failed: none is asked again
+
+	anyone bool // no server is up: any will do
 }
 
-// A group is the servers of one tier.
-type group struct {
-	slots []slot
-	table maglev // of balance = "hash"
+// A Place is what a pool must know of the node it is in.
+type Place struct {
+	Zone string // node.zone
 }
 
 // New makes a pool. Servers of old with the same names are adopted, unchanged until
 // Start; old may be nil.
-func New(c *config.Pool, old *Pool) (*Pool, error) {
-	p := &Pool{Name: c.Name, Config: c, learn: newLessons(c.Passive.On), again: newLessons(c.Retry.On), counts: c.Eject != nil || c.Breaker != nil}
-	switch c.Balance {
-	case "", "round_robin":
-	case "least_conn":
-		p.least = true
-	case "hash":
-		if c.HashKey != "" && c.HashKey != "ip" {
-			return nil, fmt.Errorf("pool %q: hash_key %q is not built yet", c.Name, c.HashKey)
-		}
-		p.byHash = true
-	default:
-		return nil, fmt.Errorf("pool %q: balance %q is not built yet", c.Name, c.Balance)
-	}
+func New(c *config.Pool, old *Pool, _ Place) (*Pool, error) {
+	p := &Pool{Name: c.Name, Config: c, Counters: &Counters{}, learn: newLessons(c.Passive.On), again: newLessons(c.Retry.On), counts: c.Eject != nil || c.Breaker != nil, ewma: c.Balance == "ewma"}
 	var err error
 	if p.question, err = newQuestion(c.Check); err != nil {
 		return nil, fmt.Errorf("pool %q: %w", c.Name, err)
 	}
-	p.Counters = &Counters{}
 	known := map[string]*Server{}
 	if old != nil {
 		p.Counters = old.Counters
@@ -109,176 +106,114 @@ func New(c *config.Pool, old *Pool) (*Pool, error) {
 		seen[conf.Addr] = true
 		s := known[conf.Addr]
 		if s == nil {
-			if s, err = newServer(c.Name, conf.Addr); err != nil {
+			if s, err = newServer(c.Name, conf.Addr, &p.changes); err != nil {
 				return nil, fmt.Errorf("pool %q: %w", c.Name, err)
 			}
 		}
 		p.servers = append(p.servers, s)
-		g := &p.primary
-		if conf.Backup {
-			g = &p.backup
-		}
-		g.slots = append(g.slots, slot{Server: s, weight: max(conf.Weight, 1)})
 	}
-	if p.byHash {
-		for _, g := range []*group{&p.primary, &p.backup} {
-			slices.SortFunc(g.slots, func(a, b slot) int { return cmp.Compare(a.Name, b.Name) })
-			g.table = newMaglev(g.slots)
+	p.slots = make([]slot, len(p.servers))
+	p.places = make(map[*Server]*slot, len(p.servers))
+	for i, conf := range c.Server {
+		s := &p.slots[i]
+		s.Server, s.given, s.backup = p.servers[i], int32(max(conf.Weight, 1))*unit, conf.Backup
+		p.places[s.Server] = s
+	}
+	if p.hash, err = newHashKey(c); err != nil {
+		return nil, fmt.Errorf("pool %q: %w", c.Name, err)
+	}
+	for i := range p.slots {
+		t := &p.tiers[0]
+		if p.slots[i].backup {
+			t = &p.tiers[1]
+		}
+		t.slots = append(t.slots, &p.slots[i])
+	}
+	for i := range p.tiers {
+		t := &p.tiers[i]
+		if len(t.slots) == 0 {
+			continue
+		}
+		if t.rule, err = newRule(c.Balance, t.slots, rand.Uint64); err != nil {
+			return nil, fmt.Errorf("pool %q: %w", c.Name, err)
 		}
 	}
+	p.sit(func(s *Server) bool { return known[s.Name] == nil })
 	return p, nil
+}
+
+// sit has those of the servers that which says tell this pool of their exchanges, as far
+// as its rule wants to know.
+func (p *Pool) sit(which func(*Server) bool) {
+	for i := range p.tiers {
+		rule, _ := p.tiers[i].rule.(*leastConn)
+		for at, s := range p.tiers[i].slots {
+			switch {
+			case !which(s.Server):
+			case rule == nil:
+				s.seat.Store(nil)
+			default:
+				s.seat.Store(&seat{rule, at})
+			}
+		}
+	}
 }
 
 // Servers returns the pool's servers in the order of the configuration. The caller
 // must not change the slice.
 func (p *Pool) Servers() []*Server { return p.servers }
 
-// Weight returns the weight of a server in this pool and whether it is a backup.
+// Weight returns the configured weight of a server in this pool and whether it is a
+// backup.
 func (p *Pool) Weight(s *Server) (weight int, backup bool) {
-	for i := range p.primary.slots {
-		if p.primary.slots[i].Server == s {
-			return p.primary.slots[i].weight, false
-		}
-	}
-	for i := range p.backup.slots {
-		if p.backup.slots[i].Server == s {
-			return p.backup.slots[i].weight, true
-		}
+	if at := p.places[s]; at != nil {
+		return int(at.given / unit), at.backup
 	}
 	return 0, false
 }
 
-// Pick returns the server for a request's first attempt, or nil if there is none that
-// could be dialled. It never waits. Every Server that Pick or PickOther returns is
-// given back by one call of Answered or Failed and one of Release.
-func (p *Pool) Pick(now time.Time, client netip.Addr) *Server {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.attempts.request(now)
-	return p.pick(now, client, nil)
+// Pick returns the server for a request's first attempt, or ErrNone. It never waits.
+// Every Server that Pick or PickOther returns is given back by one call of Answered or
+// Failed and one of Release.
+func (p *Pool) Pick(a Ask) (*Server, error) {
+	p.attempts.request(a.Now)
+	l := p.line(a.Now)
+	a.anyone = l.anyone
+	if s := p.tiers[l.first].choose(a); s != nil {
+		p.note(l)
+		return s.Server, nil
+	}
+	return nil, ErrNone
 }
 
-// PickOther returns a server for one more attempt, none of those tried. over says that
-// the retry budget is used up; then, or when no other server is up, s is nil.
-func (p *Pool) PickOther(now time.Time, client netip.Addr, tried []*dataplane.Server) (s *Server, over bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.attempts.allows(now, p.Config.Retry.Budget) {
+// PickOther returns a server for one more attempt, none of those tried. It goes on to
+// the backups when the others have been tried. The error is ErrNone or ErrBudget.
+func (p *Pool) PickOther(a Ask) (*Server, error) {
+	if !p.attempts.allows(a.Now, p.Config.Retry.Budget) {
 		p.Retries[RetryOverBudget].Add(1)
-		return nil, true
+		return nil, ErrBudget
 	}
-	if s = p.pick(now, client, tried); s != nil {
-		p.attempts.retry(now)
+	l := p.line(a.Now)
+	a.anyone = l.anyone
+	for i := l.first; i < len(p.tiers); i++ {
+		if s := p.tiers[i].choose(a); s != nil {
+			p.attempts.retry(a.Now)
+			p.note(l)
+			return s.Server, nil
+		}
 	}
-	return s, false
+	return nil, ErrNone
 }
 
-// pick goes through the tiers: servers that are up, backups that are up. When no server
-// of the pool is up at all it takes any: it is better to try than to refuse all. Only an
-// open breaker is never overruled.
-func (p *Pool) pick(now time.Time, client netip.Addr, tried []*dataplane.Server) *Server {
-	for _, g := range [...]*group{&p.primary, &p.backup} {
-		if s := p.choose(g, now, client, tried, false); s != nil {
-			s.take(now)
-			return s.Server
-		}
+// note counts an exchange that was given to any server since none was up.
+func (p *Pool) note(l *lineup) {
+	if l.anyone {
+		p.Panics.Add(1)
 	}
-	for _, s := range p.servers {
-		if s.fit(now) {
-			return nil // it has been tried
-		}
-	}
-	for _, g := range [...]*group{&p.primary, &p.backup} {
-		if s := p.choose(g, now, client, tried, true); s != nil {
-			p.Panics.Add(1)
-			s.take(now)
-			return s.Server
-		}
-	}
-	return nil
 }
 
-// choose applies the pool's rule to one tier; anyone lets servers in that are not up.
-func (p *Pool) choose(g *group, now time.Time, client netip.Addr, tried []*dataplane.Server, anyone bool) *slot {
-	if len(g.slots) == 0 {
-		return nil
-	}
-	if p.byHash {
-		return g.hashed(now, hashAddr(client), tried, anyone)
-	}
-	return g.turn(now, tried, anyone, p.least)
-}
-
-// turn is nginx's smooth weighted round robin. With least it is among the servers that
-// have the fewest exchanges for their weight.
-func (g *group) turn(now time.Time, tried []*dataplane.Server, anyone, least bool) *slot {
-	var fewest *slot
-	var active int64
-	if least {
-		for i := range g.slots {
-			s := &g.slots[i]
-			if !s.eligible(now, tried, anyone) {
-				continue
-			}
-			// Compare a/w with b/v without dividing.
-			n := s.Active.Load()
-			if fewest == nil || n*int64(fewest.weight) < active*int64(s.weight) {
-				fewest, active = s, n
-			}
-		}
-		if fewest == nil {
-			return nil
-		}
-	}
-	var best *slot
-	total := 0
-	for i := range g.slots {
-		s := &g.slots[i]
-		if !s.eligible(now, tried, anyone) {
-			continue
-		}
-		if least && s != fewest && s.Active.Load()*int64(fewest.weight) > active*int64(s.weight) {
-			continue
-		}
-		s.current += s.weight
-		total += s.weight
-		if best == nil || s.current > best.current {
-			best = s
-		}
-	}
-	if best != nil {
-		best.current -= total
-	}
-	return best
-}
-
-// hashed follows the client's hash to a server that will do. Only the clients of a
-// server that will not go elsewhere, and they spread over all others.
-func (g *group) hashed(now time.Time, hash uint64, tried []*dataplane.Server, anyone bool) *slot {
-	const tries = 16
-	last := 0
-	for try := range tries {
-		last = g.table.at(hash, try)
-		if s := &g.slots[last]; s.eligible(now, tried, anyone) {
-			return s
-		}
-	}
-	for i := range g.slots {
-		if s := &g.slots[(last+i)%len(g.slots)]; s.eligible(now, tried, anyone) {
-			return s
-		}
-	}
-	return nil
-}
-
-func (s *slot) eligible(now time.Time, tried []*dataplane.Server, anyone bool) bool {
-	for _, t := range tried {
-		if t == &s.Server.Server {
-			return false
-		}
-	}
-	if anyone {
-		return !s.barred(now)
-	}
-	return s.fit(now)
+// Release gives back a server that Pick or PickOther returned.
+func (p *Pool) Release(s *Server) {
+	s.Active.Add(-1)
+	s.tell()
 }

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,7 +25,7 @@ var (
 // poolOf makes a pool of servers written "name", "name*weight" or "name/backup".
 func poolOf(t testing.TB, balance string, servers ...string) *Pool {
 	t.Helper()
-	p, err := New(confOf(balance, servers...), nil)
+	p, err := New(confOf(balance, servers...), nil, Place{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,11 +53,23 @@ func short(s *Server) string {
 	return string(rune(s.port))
 }
 
+// pick returns the server for a request of a client; nil if there is none.
+func pick(p *Pool, now time.Time, client netip.Addr) *Server {
+	s, _ := p.Pick(Ask{Now: now, Hash: p.Hash(nil, client)})
+	return s
+}
+
+// other returns the server for one more attempt of client's request.
+func other(p *Pool, now time.Time, tried []*dataplane.Server) (s *Server, over bool) {
+	s, err := p.PickOther(Ask{Now: now, Hash: p.Hash(nil, client), Tried: tried})
+	return s, err == ErrBudget
+}
+
 // picks returns the letters of n exchanges, each ended before the next begins.
 func picks(p *Pool, now time.Time, n int) string {
 	var b strings.Builder
 	for range n {
-		s := p.Pick(now, client)
+		s := pick(p, now, client)
 		b.WriteString(short(s))
 		if s != nil {
 			p.Release(s)
@@ -108,7 +122,7 @@ func TestOneExchangeTriesAServerThatWasOut(t *testing.T) {
 	now := at(30)
 	var trial *Server
 	for range 10 {
-		if s := p.Pick(now, client); short(s) == "b" {
+		if s := pick(p, now, client); short(s) == "b" {
 			if trial != nil {
 				t.Fatal("a second trial before the first has ended")
 			}
@@ -128,7 +142,7 @@ func TestLeastConnPicksTheLeastForItsWeight(t *testing.T) {
 	p := poolOf(t, "least_conn", "a*3", "b*1")
 	counts := map[string]int{}
 	for range 400 { // nothing ends
-		counts[short(p.Pick(at(0), client))]++
+		counts[short(pick(p, at(0), client))]++
 	}
 	if counts["a"] != 300 || counts["b"] != 100 {
 		t.Errorf("400 open exchanges = %v, want 3 to 1", counts)
@@ -137,7 +151,7 @@ func TestLeastConnPicksTheLeastForItsWeight(t *testing.T) {
 	if got := picks(p, at(0), 6); got != "abcabc" {
 		t.Errorf("idle servers take turns %s, want abcabc", got)
 	}
-	held := p.Pick(at(0), client)
+	held := pick(p, at(0), client)
 	if got := picks(p, at(0), 6); strings.Contains(got, short(held)) {
 		t.Errorf("picks = %s, though %s is busy and others idle", got, short(held))
 	}
@@ -156,7 +170,7 @@ func TestHashGivesEachWeightItsShare(t *testing.T) {
 	counts := map[string]int{}
 	const n = 20000
 	for _, a := range addrs(n) {
-		s := p.Pick(at(0), a)
+		s := pick(p, at(0), a)
 		counts[short(s)]++
 		p.Release(s)
 	}
@@ -171,14 +185,14 @@ func TestHashMovesOnlyClientsOfALostServer(t *testing.T) {
 	p := poolOf(t, "hash", "a", "b", "c", "d")
 	before := map[netip.Addr]string{}
 	for _, a := range addrs(5000) {
-		s := p.Pick(at(0), a)
+		s := pick(p, at(0), a)
 		before[a] = short(s)
 		p.Release(s)
 	}
 	down(p, "b")
 	to := map[string]int{}
 	for a, was := range before {
-		s := p.Pick(at(1), a)
+		s := pick(p, at(1), a)
 		p.Release(s)
 		switch {
 		case was == "b":
@@ -193,13 +207,13 @@ func TestHashMovesOnlyClientsOfALostServer(t *testing.T) {
 		}
 	}
 	// A fifth server takes about a fifth, and hardly anyone moves otherwise.
-	five, err := New(confOf("hash", "a", "b", "c", "d", "e"), nil)
+	five, err := New(confOf("hash", "a", "b", "c", "d", "e"), nil, Place{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	moved := 0
 	for a, was := range before {
-		if s := five.Pick(at(0), a); short(s) != was && short(s) != "e" {
+		if s := pick(five, at(0), a); short(s) != was && short(s) != "e" {
 			moved++
 		}
 	}
@@ -213,14 +227,14 @@ func TestHashDependsOnNamesAlone(t *testing.T) {
 	p := poolOf(t, "hash", "a", "b", "c")
 	c := confOf("hash", "a", "b", "c")
 	c.Server[0], c.Server[2] = c.Server[2], c.Server[0]
-	q, err := New(c, nil)
+	q, err := New(c, nil, Place{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := ""
 	for _, a := range addrs(40) {
-		s := p.Pick(at(0), a)
-		if o := q.Pick(at(0), a); o.Name != s.Name {
+		s := pick(p, at(0), a)
+		if o := pick(q, at(0), a); o.Name != s.Name {
 			t.Fatalf("%s goes to %s or %s by the order of the file", a, s.Name, o.Name)
 		}
 		got += short(s)
@@ -232,20 +246,20 @@ func TestHashDependsOnNamesAlone(t *testing.T) {
 }
 
 func TestPickOtherNeverRepeatsAServer(t *testing.T) {
-	for _, balance := range []string{"round_robin", "least_conn", "hash"} {
+	for _, balance := range []string{"round_robin", "least_conn", "ewma", "random", "hash", "first"} {
 		p := poolOf(t, balance, "a", "b", "c/backup")
 		for range 20 {
-			first := p.Pick(at(0), client)
+			first := pick(p, at(0), client)
 			tried := []*dataplane.Server{&first.Server}
-			second, over := p.PickOther(at(0), client, tried)
+			second, over := other(p, at(0), tried)
 			if over || second == nil || second == first {
 				t.Fatalf("%s: second attempt %v, over %v", balance, second, over)
 			}
-			third, _ := p.PickOther(at(0), client, append(tried, &second.Server))
+			third, _ := other(p, at(0), append(tried, &second.Server))
 			if third == nil || third == second || third == first {
 				t.Fatalf("%s: third attempt %s after %s and %s", balance, short(third), short(first), short(second))
 			}
-			if none, _ := p.PickOther(at(0), client, append(tried, &second.Server, &third.Server)); none != nil {
+			if none, _ := other(p, at(0), append(tried, &second.Server, &third.Server)); none != nil {
 				t.Fatalf("%s: a fourth of three servers", balance)
 			}
 		}
@@ -255,8 +269,8 @@ func TestPickOtherNeverRepeatsAServer(t *testing.T) {
 func TestPickOtherLeavesAloneWhatIsOut(t *testing.T) {
 	p := poolOf(t, "round_robin", "a", "b")
 	down(p, "b")
-	first := p.Pick(at(1), client)
-	if s, _ := p.PickOther(at(1), client, []*dataplane.Server{&first.Server}); s != nil {
+	first := pick(p, at(1), client)
+	if s, _ := other(p, at(1), []*dataplane.Server{&first.Server}); s != nil {
 		t.Errorf("retried on %s, which is out, though %s is up", short(s), short(first))
 	}
 }
@@ -264,7 +278,7 @@ func TestPickOtherLeavesAloneWhatIsOut(t *testing.T) {
 func TestUnresolvedServersAreNotPicked(t *testing.T) {
 	c := confOf("round_robin", "a")
 	c.Server = append(c.Server, config.Server{Addr: "app.example:80", Weight: 1})
-	p, err := New(c, nil)
+	p, err := New(c, nil, Place{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,10 +286,10 @@ func TestUnresolvedServersAreNotPicked(t *testing.T) {
 		t.Errorf("picks = %s", got)
 	}
 	c.Server = c.Server[1:]
-	if p, err = New(c, nil); err != nil {
+	if p, err = New(c, nil, Place{}); err != nil {
 		t.Fatal(err)
 	}
-	if s := p.Pick(at(0), client); s != nil {
+	if s := pick(p, at(0), client); s != nil {
 		t.Errorf("Pick = %s, which has no address", s.Name)
 	}
 }
@@ -283,9 +297,9 @@ func TestUnresolvedServersAreNotPicked(t *testing.T) {
 func TestAReloadAdoptsServersWithHealthAndCounters(t *testing.T) {
 	old := poolOf(t, "round_robin", "a", "b")
 	down(old, "b")
-	old.Pick(at(0), client)
+	pick(old, at(0), client)
 	conf := confOf("least_conn", "a", "b*7", "c")
-	p, err := New(conf, old)
+	p, err := New(conf, old, Place{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +315,7 @@ func TestAReloadAdoptsServersWithHealthAndCounters(t *testing.T) {
 	if w, _ := p.Weight(p.servers[1]); w != 7 {
 		t.Errorf("the new pool's weight is %d, want 7", w)
 	}
-	next, err := New(confOf("round_robin", "a"), p)
+	next, err := New(confOf("round_robin", "a"), p, Place{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,11 +356,11 @@ func TestWhatCountsAgainstAServer(t *testing.T) {
 		for _, word := range []string{"connect", "timeout", "502", "404", "503"} {
 			conf := confOf("round_robin", "a")
 			conf.Passive.On = []string{word}
-			p, err := New(conf, nil)
+			p, err := New(conf, nil, Place{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := p.Pick(at(0), client)
+			s := pick(p, at(0), client)
 			if c.err != nil {
 				p.Failed(s, at(0), c.err, true, quiet)
 			} else {
@@ -361,21 +375,21 @@ func TestWhatCountsAgainstAServer(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	for name, c := range map[string]*config.Pool{
-		"balance": {Name: "p", Balance: "ewma"},
-		"key":     {Name: "p", Balance: "hash", HashKey: "uri"},
+		"balance": {Name: "p", Balance: "fair", Server: []config.Server{{Addr: "a:1"}}},
+		"key":     {Name: "p", Balance: "hash", HashKey: "path"},
 		"twice":   {Name: "p", Server: []config.Server{{Addr: "a:1"}, {Addr: "a:1"}}},
 		"no port": {Name: "p", Server: []config.Server{{Addr: "a"}}},
 		"port 0":  {Name: "p", Server: []config.Server{{Addr: "a:0"}}},
 		"no host": {Name: "p", Server: []config.Server{{Addr: ":80"}}},
 	} {
-		if _, err := New(c, nil); err == nil {
+		if _, err := New(c, nil, Place{}); err == nil {
 			t.Errorf("%s: New took it", name)
 		}
 	}
 }
 
 func TestSeveralAddressesRotate(t *testing.T) {
-	s, err := newServer("app", "app.example:80")
+	s, err := newServer("app", "app.example:80", new(atomic.Uint64))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -407,30 +421,36 @@ func TestSeveralAddressesRotate(t *testing.T) {
 }
 
 func TestPickAllocatesNothing(t *testing.T) {
-	for _, balance := range []string{"round_robin", "least_conn", "hash"} {
+	for _, balance := range []string{"round_robin", "least_conn", "ewma", "random", "hash", "first"} {
 		p := poolOf(t, balance, "a", "b", "c")
-		if n := testing.AllocsPerRun(100, func() { p.Release(p.Pick(at(0), client)) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { p.Release(pick(p, at(0), client)) }); n != 0 {
 			t.Errorf("%s: Pick allocates %v times", balance, n)
 		}
 	}
 }
 
 func BenchmarkPick(b *testing.B) {
-	for _, balance := range []string{"round_robin", "least_conn", "hash"} {
-		for _, n := range []int{3, 100} {
+	for _, balance := range []string{"round_robin", "least_conn", "ewma", "random", "hash", "first"} {
+		for _, n := range []int{2, 100, 5000} {
 			c := &config.Pool{Name: "app", Balance: balance, Passive: passive}
 			for i := range n {
-				c.Server = append(c.Server, config.Server{Addr: fmt.Sprintf("10.0.0.%d:80", i+1), Weight: 1})
+				c.Server = append(c.Server, config.Server{Addr: fmt.Sprintf("10.0.%d.%d:80", i/250, i%250+1), Weight: 1 + i%3})
 			}
-			p, err := New(c, nil)
+			p, err := New(c, nil, Place{})
 			if err != nil {
 				b.Fatal(err)
+			}
+			for _, s := range p.servers {
+				s.latency.learn(start, time.Millisecond)
 			}
 			b.Run(fmt.Sprintf("%s/%d", balance, n), func(b *testing.B) {
 				b.ReportAllocs()
 				b.RunParallel(func(pb *testing.PB) {
+					hash := rand.Uint64()
 					for pb.Next() {
-						p.Release(p.Pick(start, client))
+						hash = mix(hash + 1)
+						s, _ := p.Pick(Ask{Now: start, Hash: hash})
+						p.Release(s)
 					}
 				})
 			})

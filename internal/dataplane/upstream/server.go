@@ -31,7 +31,10 @@ type Server struct {
 	host string // to resolve; "" if the name is an address
 	port uint16
 
-	unfit atomic.Bool // has no address, is withheld, or !health.Clean(): the hot path reads this alone
+	unfit   atomic.Bool          // has no address, is withheld, or !health.Clean(): the hot path reads this alone
+	changes *atomic.Uint64       // of its pool: counted up when who may be chosen has changed
+	seat    atomic.Pointer[seat] // where the number of its exchanges is kept in order; nil: nowhere
+	latency peak                 // of its answers, learnt while balance = "ewma"
 
 	mu     sync.Mutex // guards what follows
 	health Health
@@ -45,7 +48,8 @@ const (
 	CheckPassed
 )
 
-func newServer(pool, name string) (*Server, error) {
+// newServer makes a server that counts in changes when who may be chosen has changed.
+func newServer(pool, name string, changes *atomic.Uint64) (*Server, error) {
 	host, port, err := net.SplitHostPort(name)
 	if err != nil {
 		return nil, fmt.Errorf("server %q: want host:port", name)
@@ -54,7 +58,7 @@ func newServer(pool, name string) (*Server, error) {
 	if err != nil || n == 0 || host == "" {
 		return nil, fmt.Errorf("server %q: want host:port", name)
 	}
-	s := &Server{port: uint16(n)}
+	s := &Server{port: uint16(n), changes: changes}
 	s.Pool, s.Name = pool, name
 	if a, err := netip.ParseAddr(host); err == nil {
 		s.SetAddr(netip.AddrPortFrom(a.Unmap(), s.port))
@@ -67,12 +71,25 @@ func newServer(pool, name string) (*Server, error) {
 
 // fit reports whether the server may be given an exchange now.
 func (s *Server) fit(now time.Time) bool {
+	ok, _ := s.standing(now)
+	return ok
+}
+
+// standing reports whether the server may be given an exchange now, and if not, when
+// that may change by itself; the zero time is never.
+func (s *Server) standing(now time.Time) (fit bool, next time.Time) {
 	if !s.unfit.Load() {
-		return true
+		return true, time.Time{}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.Addr().IsValid() && s.mode == Serve && s.health.Fit(now)
+	switch {
+	case !s.Addr().IsValid() || s.mode != Serve:
+		return false, time.Time{}
+	case s.health.Fit(now):
+		return true, time.Time{}
+	}
+	return false, s.health.Due()
 }
 
 // barred reports whether the server may not be given an exchange even when no server is
@@ -80,15 +97,25 @@ func (s *Server) fit(now time.Time) bool {
 func (s *Server) barred(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.bars(now)
+}
+
+// bars is barred for who holds mu.
+func (s *Server) bars(now time.Time) bool {
 	return !s.Addr().IsValid() || s.mode != Serve || s.health.Barred(now)
 }
 
-// take notes that the server is given an exchange.
-func (s *Server) take(now time.Time) {
-	s.Active.Add(1)
-	if s.unfit.Load() {
-		s.change(func(h *Health) { h.Take(now) })
+// claim asks for leave to give an unfit server an exchange: after its time out it gets
+// one, as a trial. anyone is for when no server is up.
+func (s *Server) claim(now time.Time, anyone bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bars(now) || !anyone && !s.health.Fit(now) {
+		return false
 	}
+	s.health.Take(now)
+	s.judge()
+	return true
 }
 
 // change lets do alter the server's health.

@@ -58,7 +58,7 @@ func checked(t *testing.T, s *site, change ...func(*config.Check)) (*Pool, *Watc
 	for _, f := range change {
 		f(c.Check)
 	}
-	p, err := New(c, nil)
+	p, err := New(c, nil, Place{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestAReloadNeitherHastensNorPutsOffChecks(t *testing.T) {
 		defer w.Close()
 		time.Sleep(time.Second)
 		for range 1000 { // 100 s of ten reloads a second
-			next, err := New(p.Config, p)
+			next, err := New(p.Config, p, Place{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -165,7 +165,7 @@ func TestACheckUnderWaySurvivesAReload(t *testing.T) {
 		p, w := checked(t, s)
 		defer w.Close()
 		time.Sleep(time.Second)
-		next, err := New(p.Config, p)
+		next, err := New(p.Config, p, Place{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +190,7 @@ func TestWhatAnOldQuestionFoundIsDropped(t *testing.T) {
 		check := *c.Check
 		check.Path = "/other"
 		c.Check = &check
-		next, err := New(&c, p)
+		next, err := New(&c, p, Place{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -217,7 +217,7 @@ func TestAServerWithoutChecksIsNotAskedAndNotDown(t *testing.T) {
 		}
 		c := *p.Config
 		c.Check = nil
-		next, err := New(&c, p)
+		next, err := New(&c, p, Place{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -238,7 +238,7 @@ func many(t testing.TB, n int, interval time.Duration) *Pool {
 	for i := range n {
 		c.Server = append(c.Server, config.Server{Addr: fmt.Sprintf("10.0.%d.%d:80", i>>8, i&255), Weight: 1})
 	}
-	p, err := New(c, nil)
+	p, err := New(c, nil, Place{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +332,7 @@ func TestNamesAreFollowedAndTheLastGoodAnswerIsKept(t *testing.T) {
 			}
 			return []netip.Addr{netip.MustParseAddr(*answer.Load())}, nil
 		}}
-		p, err := New(&config.Pool{Name: "app", Server: []config.Server{{Addr: "app.example:80"}}}, nil)
+		p, err := New(&config.Pool{Name: "app", Server: []config.Server{{Addr: "app.example:80"}}}, nil, Place{})
 		if err != nil {
 			t.Fatal(err)
 		}
