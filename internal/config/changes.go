@@ -92,7 +92,7 @@ func tableSettings(thing, prefix string, v reflect.Value) []setting {
 // whole says whether a struct is one value in the file.
 func whole(v reflect.Value) bool {
 	switch v.Interface().(type) {
-	case netip.Prefix, netip.AddrPort, Timing, Preempt, Access, time.Time:
+	case netip.Prefix, netip.AddrPort, Timing, Preempt, Access, Compress, time.Time:
 		return true
 	}
 	return false

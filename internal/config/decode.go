@@ -127,6 +127,8 @@ func (d *decoder) value(p path, raw any, dst reflect.Value) {
 		d.access(p, raw, v)
 	case *Redirect:
 		d.redirect(p, raw, v)
+	case *Compress:
+		d.compress(p, raw, v)
 	default:
 		d.kind(p, raw, dst)
 	}
@@ -319,6 +321,17 @@ func (d *decoder) access(p path, raw any, a *Access) {
 		d.table(p, v, reflect.ValueOf(a).Elem())
 	default:
 		d.unreadable(p, `needs false or { format = "json", output = "stdout" }, not %s`, kindOf(raw))
+	}
+}
+
+func (d *decoder) compress(p path, raw any, c *Compress) {
+	switch v := raw.(type) {
+	case bool:
+		c.Off = !v
+	case map[string]any:
+		d.table(p, v, reflect.ValueOf(c).Elem())
+	default:
+		d.unreadable(p, `needs true, false or { types = ["text/*"], min = "1KiB", with = ["zstd", "br", "gzip"] }, not %s`, kindOf(raw))
 	}
 }
 

@@ -200,6 +200,8 @@ func valueKind(t reflect.Type) string {
 		return "false or duration"
 	case reflect.TypeFor[Access]():
 		return "false or table"
+	case reflect.TypeFor[*Compress]():
+		return "true, false or table"
 	case reflect.TypeFor[*Redirect]():
 		return "text or table"
 	case reflect.TypeFor[[]string]():

@@ -123,6 +123,10 @@ func valueText(f reflect.Value) string {
 		if v.Off {
 			return "false"
 		}
+	case Compress:
+		if v.Off {
+			return "false"
+		}
 	}
 	switch f.Kind() {
 	case reflect.Bool, reflect.Int:

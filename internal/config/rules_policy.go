@@ -1,6 +1,9 @@
 package config
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 func (d *decoder) checkPolicies(c *Config) {
 	used := map[string]bool{}
@@ -14,6 +17,9 @@ func (d *decoder) checkPolicies(c *Config) {
 		d.checkHeaders(p.key("headers"), &policy.Headers)
 		if policy.Expires != nil {
 			d.checkExpires(p.key("expires"), policy.Expires)
+		}
+		if policy.Compress != nil {
+			d.checkCompress(p.key("compress"), policy.Compress)
 		}
 		if !used[name] && !d.spoilt(p) {
 			d.warn(c, p, "is used by no route")
@@ -161,5 +167,35 @@ func (d *decoder) checkExpires(p path, v *Expires) {
 		case strings.EqualFold(name, "max-age"):
 			d.bad(q, "has max-age, which comes from after")
 		}
+	}
+}
+
+func (d *decoder) checkCompress(p path, v *Compress) {
+	within(d, p.key("min"), v.Min, 0, 1<<30)
+	for i, t := range v.Types {
+		kind, sub, ok := strings.Cut(t, "/")
+		if suffix, is := strings.CutPrefix(t, "+"); is {
+			kind, sub, ok = "any", suffix, true
+		}
+		if q := p.key("types").at(i); !d.spoilt(q) && (!ok || !fieldName(kind) || !fieldName(sub) || strings.Contains(kind, "*")) {
+			d.bad(q, "%q is no media type, such as \"text/html\", \"text/*\" or \"+json\"", t)
+		}
+	}
+	if q := p.key("types"); len(v.Types) == 0 && !d.spoilt(q) {
+		d.bad(q, "is empty, so that nothing is compressed; write compress = false")
+	}
+	codings := []string{"zstd", "br", "gzip"}
+	for i, name := range v.With {
+		q := p.key("with").at(i)
+		switch {
+		case d.spoilt(q):
+		case !slices.Contains(codings, name):
+			d.bad(q, "%q is not one of %s", name, join(codings))
+		case slices.Contains(v.With[:i], name):
+			d.bad(q, "%q is there twice", name)
+		}
+	}
+	if q := p.key("with"); len(v.With) == 0 && !d.spoilt(q) {
+		d.bad(q, "is empty, so that nothing is compressed; write compress = false")
 	}
 }

@@ -198,7 +198,7 @@ type Policy struct {
 	Name     string    `toml:"-"`
 	Headers  Headers   `toml:"headers"`  // fields set, added and removed
 	Expires  *Expires  `toml:"expires"`  // for how long good answers may be kept by clients and caches; nil: as the server says
-	Compress *Compress `tobe:"compress"` // answers are compressed as the client accepts it: true, or { types, min }; nil: not
+	Compress *Compress `toml:"compress"` // answers are compressed as the client accepts it: true, false, or { types, min, with }; nil: not
 }
 
 // Headers are fields removed, set (which replaces those of the name) and added, in this
@@ -219,11 +219,12 @@ type Expires struct {
 	CacheControl string        `toml:"cache_control"` // directives behind max-age, such as "public, immutable"; default: none
 }
 
-// Compress says what is compressed.
+// Compress says what is compressed. In the file true, false or { types, min, with }.
 type Compress struct {
-	Types []string `tobe:"types"` // media types, "text/*" for all of a kind
-	Min   Size     `tobe:"min"`   // a shorter answer is left as it is
-	With  []string `tobe:"with"`  // zstd, br, gzip: what is offered, best first
+	Off   bool     `toml:"-"`
+	Types []string `toml:"types"` // media types, "text/*" for all of a kind, "+json" for all that end so
+	Min   Size     `toml:"min"`   // a shorter answer is left as it is, if its length is known
+	With  []string `toml:"with"`  // what is offered, best first: zstd, br, gzip
 }
 
 // Trace is how one exchange is found again in the logs and traces of every hop.

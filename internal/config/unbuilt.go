@@ -30,7 +30,7 @@ func unbuiltKeys(table string) []string {
 	case "pool.*.retry":
 		return []string{"per_try"}
 	case "policy.*":
-		return []string{"compress", "allow", "deny", "conns", "rate", "ban", "waf", "basic", "jwt", "forward",
+		return []string{"allow", "deny", "conns", "rate", "ban", "waf", "basic", "jwt", "forward",
 			"cors", "cache"}
 	case "route":
 		return []string{"split", "mirror", "files", "rewrite", "strip_prefix", "trailers", "buffer", "client_cert"}

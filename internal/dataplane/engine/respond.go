@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"io"
+	"slices"
 
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/http1"
@@ -22,7 +23,7 @@ func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error)
 	early := d.body.sender != nil || !d.body.whole || !d.body.consumed()
 	answer := relay{c: c, u: u}
 	answer.begin(&x.Request, &x.Response)
-	length, filters := x.Response.Length, len(x.Filters)
+	length, filters := x.Response.Length, slices.Clone(x.Filters)
 	closes := x.Response.Close
 	x.Replayable = d.body.atHand
 	switch c.ask(c.handler.Respond) {
@@ -54,7 +55,7 @@ func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error)
 	switch {
 	case err != nil:
 		c.again = false
-		x.Filters = x.Filters[:filters] // those of Respond are of this answer
+		x.Filters = append(x.Filters[:0], filters...) // those of Respond are of this answer
 		c.drop(u)
 	case early || answer.surplus || x.Response.Close:
 		c.drop(u)

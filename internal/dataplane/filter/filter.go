@@ -22,17 +22,23 @@ type Set struct {
 type Env struct {
 	Node, Route string
 	Now         func() time.Time
+	Coders      *Coders // of the process
 }
 
 // New returns the filters of a route that uses the policies, in that order. Whatever that
-// order is, the stages are these: request headers, (a server), expires, response headers.
+// order is, the stages are these: request headers, (a server), expires, response headers,
+// compress.
 func New(policies []*config.Policy, env Env) (Set, error) {
 	var s Set
 	var asked, answered edit
 	var kept *config.Expires
+	var packed *config.Compress
 	for _, p := range policies {
 		if p.Expires != nil {
 			kept = p.Expires
+		}
+		if p.Compress != nil {
+			packed = p.Compress
 		}
 		h := &p.Headers
 		if err := asked.merge(h.RequestRemove, h.RequestSet, h.RequestAdd, config.RequestPieces, env); err != nil {
@@ -53,6 +59,11 @@ func New(policies []*config.Policy, env Env) (Set, error) {
 	if !answered.empty() {
 		s.Response = append(s.Response, responseHeaders{answered})
 		s.Stages = append(s.Stages, "response headers")
+	}
+	if packed != nil && !packed.Off {
+		s.Response = append(s.Response, newCompress(packed, env.Coders))
+		s.Stages = append(s.Stages, "compress")
+		s.Heavy = true
 	}
 	return s, nil
 }

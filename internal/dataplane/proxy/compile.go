@@ -28,7 +28,7 @@ const (
 
 // compile makes a snapshot of c with the weights that o overrides. It opens nothing, starts nothing and changes nothing
 // of old (nil for the first), so whatever goes wrong here leaves no trace.
-func compile(c *config.Config, old *snapshot, o Steering, listeners int, now func() time.Time) (*snapshot, error) {
+func compile(c *config.Config, old *snapshot, o Steering, listeners int, env filter.Env) (*snapshot, error) {
 	s := &snapshot{
 		generation: 1,
 		conf:       c,
@@ -62,7 +62,6 @@ func compile(c *config.Config, old *snapshot, o Steering, listeners int, now fun
 	if s.table, err = route.New(c.Route); err != nil {
 		wrong = append(wrong, err)
 	}
-	env := filter.Env{Node: c.Node.Name, Now: now}
 	for i, conf := range c.Route {
 		r, err := s.compileRoute(conf, i, env)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane/accesslog"
 	"proxyd/internal/dataplane/engine"
+	"proxyd/internal/dataplane/filter"
 	"proxyd/internal/dataplane/upstream"
 )
 
@@ -37,6 +38,7 @@ type Plane struct {
 	current   atomic.Pointer[snapshot]
 	conns     *conns
 	listeners listenerSet
+	coders    filter.Coders
 	access    *accesslog.Log
 	panics    atomic.Uint64
 	draining  atomic.Bool
@@ -135,7 +137,7 @@ func (p *Plane) apply(c *config.Config) error {
 	}
 	doors := wanted(c, &p.listeners)
 	old := p.current.Load()
-	s, err := compile(c, old, p.steering, len(p.listeners.list()), p.opt.Now)
+	s, err := compile(c, old, p.steering, len(p.listeners.list()), filter.Env{Node: c.Node.Name, Now: p.opt.Now, Coders: &p.coders})
 	if err != nil {
 		return err
 	}

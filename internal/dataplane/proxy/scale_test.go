@@ -3,11 +3,11 @@ package proxy
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"proxyd/internal/config"
+	"proxyd/internal/dataplane/filter"
 )
 
 func large(routes, pools int) *config.Config {
@@ -31,7 +31,7 @@ func BenchmarkCompile(b *testing.B) {
 			c := large(n, 100)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := compile(c, nil, Steering{}, 2, time.Now); err != nil {
+				if _, err := compile(c, nil, Steering{}, 2, filter.Env{}); err != nil {
 					b.Fatal(err)
 				}
 			}
