@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -35,16 +37,13 @@ func TestServeOutlivesAcceptErrors(t *testing.T) {
 	}
 }
 
-// BenchmarkSmallGET is a request and its answer over loopback, client and server
-// included: for allocations and for comparing engines, not for comparing proxies.
-func BenchmarkSmallGET(b *testing.B) {
-	const request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
-	const answer = "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 2\r\n\r\nhi"
+// roundTrip returns what has one request answered through engine, over loopback.
+func roundTrip(b testing.TB, engine Engine, request, answer string) func() {
 	server, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer server.Close()
+	b.Cleanup(func() { server.Close() })
 	go func() { // ends with the listener; its connection with the client's
 		for {
 			c, err := server.Accept()
@@ -53,12 +52,12 @@ func BenchmarkSmallGET(b *testing.B) {
 			}
 			go func() {
 				defer c.Close()
-				in := make([]byte, len(request))
+				in, out := make([]byte, len(request)), []byte(answer)
 				for {
 					if _, err := io.ReadFull(c, in); err != nil {
 						return
 					}
-					if _, err := io.WriteString(c, answer); err != nil {
+					if _, err := c.Write(out); err != nil {
 						return
 					}
 				}
@@ -72,24 +71,60 @@ func BenchmarkSmallGET(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	engine := New(Config{})
-	defer engine.Shutdown(b.Context())
+	b.Cleanup(func() { engine.Shutdown(context.Background()) })
 	limits := dataplane.Limits{HeaderBytes: 32 << 10, URIBytes: 8 << 10, Fields: 100, HeaderTime: patience, Idle: patience}
-	go engine.Serve(&dataplane.Listener{Name: "web", Limits: limits}, socket, s)
+	go engine.Serve(&dataplane.Listener{Name: "web", Limits: limits}, waitable(b, socket), s)
 	c, err := net.Dial("tcp", socket.Addr().String())
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer c.Close()
-	in := make([]byte, len(answer))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := io.WriteString(c, request); err != nil {
+	b.Cleanup(func() { c.Close() })
+	in, out := make([]byte, len(answer)), []byte(request)
+	return func() {
+		if _, err := c.Write(out); err != nil {
 			b.Fatal(err)
 		}
 		if _, err := io.ReadFull(c, in); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+const (
+	smallRequest = "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+	smallAnswer  = "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 2\r\n\r\nhi"
+)
+
+// BenchmarkSmallGET is a request and its answer over loopback, client and server
+// included: for allocations and for comparing engines, not for comparing proxies.
+func BenchmarkSmallGET(b *testing.B) {
+	for name, engine := range map[string]Engine{"goroutine": New(Config{}), "loop": NewLoop(Config{})} {
+		b.Run(name, func(b *testing.B) {
+			once := roundTrip(b, engine, smallRequest, smallAnswer)
+			b.ReportAllocs()
+			for b.Loop() {
+				once()
+			}
+		})
+	}
+}
+
+// A request allocates nothing, with a body or without.
+func TestLoopAllocs(t *testing.T) {
+	for name, c := range map[string]struct{ request, answer string }{
+		"small GET":     {smallRequest, smallAnswer},
+		"POST of 4 KB":  {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4096\r\n\r\n" + strings.Repeat("x", 4096), smallAnswer},
+		"100 KB answer": {smallRequest, "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 102400\r\n\r\n" + strings.Repeat("x", 102400)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			once := roundTrip(t, NewLoop(Config{}), c.request, c.answer)
+			for range 200 {
+				once() // buffers grow to their size
+			}
+			if n := testing.AllocsPerRun(1000, once); n > 0 {
+				t.Errorf("%v allocations a request, want 0", n)
+			}
+		})
 	}
 }
 

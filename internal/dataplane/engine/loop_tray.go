@@ -97,7 +97,7 @@ func (p *backlog) clear() {
 // same lines of the processor's cache.
 const (
 	smallIn = 2304
-	largeIn = bufferBytes + 2048
+	largeIn = bufferBytes + 2048 // of which bufferBytes are used
 )
 
 // newTray returns a tray with room for n bytes.
@@ -111,7 +111,7 @@ func (l *loop) newTray(n int) *tray {
 		t = &tray{in: make([]byte, smallIn)}
 	}
 	if n > len(t.in) {
-		t.in = make([]byte, largeIn)
+		t.in = make([]byte, bufferBytes, largeIn)
 	}
 	return t
 }
@@ -120,7 +120,7 @@ func (l *loop) newTray(n int) *tray {
 func (l *loop) putTray(t *tray) {
 	t.have, t.head, t.partial = 0, 0, false
 	t.clear(l)
-	if len(t.in) > largeIn {
+	if len(t.in) > bufferBytes {
 		t.in = make([]byte, smallIn)
 	}
 	l.trays = append(l.trays, t)
@@ -146,18 +146,16 @@ func (t *tray) clear(l *loop) {
 	}
 }
 
-// grow makes room in t.in, which is full or nearly so. The parser refuses what is longer
-// than most.
+// grow makes room in t.in if it is full. The parser refuses what is longer than most.
 func (t *tray) grow(most int) {
 	if t.have < len(t.in) {
 		return
 	}
-	size := largeIn
-	if t.have >= largeIn {
-		size = t.have + max(most-t.have, bufferBytes)
+	b := make([]byte, bufferBytes, largeIn)
+	if t.have >= bufferBytes {
+		b = make([]byte, t.have+max(most-t.have, bufferBytes))
 	}
-	b := make([]byte, size)
-	copy(b, t.in[:t.have])
+	copy(b, t.in)
 	t.in = b
 }
 

@@ -166,7 +166,7 @@ func (t *tray) room(scratch []byte) []byte {
 		if at < bufferBytes {
 			if len(t.in) < bufferBytes {
 				// What the exchange refers to stays where it is.
-				in := make([]byte, largeIn)
+				in := make([]byte, bufferBytes, largeIn)
 				copy(in, t.in[:at])
 				t.in = in
 			}

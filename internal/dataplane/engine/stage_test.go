@@ -111,7 +111,7 @@ func listen(t *testing.T) net.Listener {
 }
 
 // waitable makes l a socket that loops can wait at.
-func waitable(t *testing.T, l net.Listener) net.Listener {
+func waitable(t testing.TB, l net.Listener) net.Listener {
 	t.Helper()
 	s, err := NewSocket(l.(*net.TCPListener))
 	if err != nil {
@@ -143,7 +143,14 @@ func (s *stage) Refused(_ *dataplane.Listener, _ netip.AddrPort, err error) {
 	s.events <- "refused " + word(err)
 }
 
-func (s *stage) Match(x *dataplane.Exchange) { x.Route = &s.route }
+func (s *stage) Match(x *dataplane.Exchange) {
+	x.Route = &s.route
+	if strings.HasPrefix(string(x.Request.Path), "/heavy/") {
+		heavy := s.route
+		heavy.Heavy = true
+		x.Route = &heavy
+	}
+}
 
 func (s *stage) Begin(x *dataplane.Exchange) dataplane.Verdict {
 	http1.StripHop(&x.Request.Header, x.Request.Nominated, x.Request.WebSocket && s.route.WebSocket)

@@ -1,0 +1,260 @@
+package engine
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"proxyd/internal/dataplane"
+)
+
+// A second handle of a socket goes on accepting when the first is closed, with what
+// waits at it.
+func TestSharedSocketLosesNoConnection(t *testing.T) {
+	first, err := NewSocket(listen(t).(*net.TCPListener))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", first.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	second, err := first.Share()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	if err := first.Close(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a second Close = %v, want ErrClosed", err)
+	}
+	if _, err := first.Share(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Share of a closed socket = %v, want ErrClosed", err)
+	}
+	got, err := second.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Close()
+	done := make(chan error)
+	go func() { _, err := second.Accept(); done <- err }()
+	second.Close()
+	if err := <-done; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept of a closed socket = %v, want ErrClosed", err)
+	}
+}
+
+// Serve ends with its socket, and another handle of it serves on.
+func TestLoopServesASharedSocket(t *testing.T) {
+	s := newStage(t, func(c Config) Engine { return NewLoop(c) }, func(s *stage, _ *Config) { s.waited = true })
+	again, err := s.socket.(*Socket).Share()
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error)
+	go func() { served <- s.engine.Serve(s.listener, again, s) }()
+	for range 20 {
+		s.play(`
+			c> "GET /answer HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+			c< "HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 2026 12:00:00 GMT\r\nContent-Length: 10\r\nConnection: close\r\n\r\nmade here\n"
+			c<eof`)
+	}
+	again.Close()
+	if err := <-served; err != nil {
+		t.Errorf("Serve = %v, want nil", err)
+	}
+	s.play(`
+		c> "GET /answer HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+		c< "HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 2026 12:00:00 GMT\r\nContent-Length: 10\r\nConnection: close\r\n\r\nmade here\n"
+		c<eof`)
+}
+
+// Without files the loops neither spin nor end: whoever waited is accepted when there
+// are files again.
+func TestLoopOutlivesALackOfFiles(t *testing.T) {
+	s := newStage(t, func(c Config) Engine { return NewLoop(c) }, func(s *stage, _ *Config) { s.waited = true })
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", s.socket.Addr().String()) // its file is open already
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET /answer HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	in := make([]byte, 15)
+	if _, err := io.ReadFull(c, in); err != nil {
+		t.Fatal(err)
+	}
+	conns := []net.Conn{}
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	// The client's files first, so that only the loops go short.
+	raw, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(raw)
+	full := was
+	full.Cur = 3
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &full); err != nil {
+		t.Skip(err)
+	}
+	to := s.socket.Addr().(*net.TCPAddr).AddrPort()
+	err = unix.Connect(raw, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+	slow := s.engine.(*Loop)
+	for range 3 { // each loop has met the lack of files, and paused
+		ran := make(chan bool)
+		for _, l := range slow.loops {
+			l.post(func() { ran <- true })
+			<-ran
+		}
+	}
+	if e := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); e != nil {
+		t.Fatal(e)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Write(raw, []byte("GET /answer HTTP/1.1\r\nHost: h\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetsockoptTimeval(raw, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(patience / time.Second)}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := unix.Read(raw, in); n == 0 || err != nil {
+		t.Fatalf("read = %d, %v, want an answer", n, err)
+	}
+}
+
+// A loop without an idle connection to a server takes one of another's.
+func TestLoopsShareServerConnections(t *testing.T) {
+	s := newStage(t, func(c Config) Engine {
+		c.Loops = 4
+		return NewLoop(c)
+	}, nil) // connections are given to the loops in turn
+	go (&record{}).serve(s, []plan{{answer: []byte("HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 0\r\n\r\n")}})
+	const answer = "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+	for range 40 {
+		s.play(`
+			c> "GET /0 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+			c< ` + `"` + strings.ReplaceAll(answer, "\r\n", `\r\n`) + `"` + `
+			h "end ok"
+			c<eof`)
+	}
+	n := s.engine.(*Loop).Counts()
+	if n.Dials != 1 || n.Reuses != 39 {
+		t.Errorf("%d dials and %d reuses for 40 requests one after the other, want 1 and 39", n.Dials, n.Reuses)
+	}
+}
+
+// waiter is a handler whose answer waits to be told; it may be told too often and late.
+type waiter struct {
+	stage
+	mu      sync.Mutex
+	resumes []func()
+}
+
+func (w *waiter) Begin(x *dataplane.Exchange) dataplane.Verdict {
+	if x.Attempt == 0 {
+		x.Attempt = 1
+		w.mu.Lock()
+		w.resumes = append(w.resumes, x.Resume)
+		for _, resume := range w.resumes {
+			go resume()
+		}
+		w.mu.Unlock()
+		return dataplane.Wait
+	}
+	return w.answer(x, 200)
+}
+
+// Resume of an exchange that is over does nothing to the one that has its place.
+func TestLoopResumesTheRightExchange(t *testing.T) {
+	w := &waiter{stage: stage{t: t, events: make(chan string, 1000), ended: make(chan error, 1)}}
+	w.listener = &dataplane.Listener{Name: "web", Limits: dataplane.Limits{HeaderBytes: 4096, URIBytes: 1024, Fields: 10}}
+	w.socket = waitable(t, listen(t))
+	w.engine = NewLoop(Config{Now: func() time.Time { return someDay }})
+	go w.engine.Serve(w.listener, w.socket, w)
+	t.Cleanup(func() { w.engine.Shutdown(t.Context()) })
+	for range 50 {
+		w.play(`
+			c> "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+			c< "HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 2026 12:00:00 GMT\r\nContent-Length: 10\r\n\r\nmade here\n"
+			h "end ok"`)
+	}
+	w.client.Close()
+}
+
+// busy keeps its loop for longer than a loop may be kept.
+type busy struct{ stage }
+
+func (b *busy) Match(x *dataplane.Exchange) {
+	b.stage.Match(x)
+	for began := time.Now(); time.Since(began) <= 2*slowBatch; {
+	}
+}
+
+func TestLoopCountsSlowBatches(t *testing.T) {
+	b := &busy{stage{t: t, events: make(chan string, 10), ended: make(chan error, 1)}}
+	b.listener = &dataplane.Listener{Name: "web", Limits: dataplane.Limits{HeaderBytes: 4096, URIBytes: 1024, Fields: 10}}
+	b.socket = waitable(t, listen(t))
+	e := NewLoop(Config{Now: func() time.Time { return someDay }})
+	b.engine = e
+	go e.Serve(b.listener, b.socket, b)
+	b.play(`
+		c> "GET /answer HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+		c< "HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 2026 12:00:00 GMT\r\nContent-Length: 10\r\nConnection: close\r\n\r\nmade here\n"
+		c<eof`)
+	e.Shutdown(t.Context())
+	if n := e.Counts().SlowBatches; n == 0 {
+		t.Error("no slow batch was counted")
+	}
+}
+
+// An address is read as accept says it.
+func TestAddrPortOfAcceptedConnections(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0", ":0"} {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Logf("%s: %v", address, err) // a host without IPv6
+			continue
+		}
+		s, err := NewSocket(l.(*net.TCPListener))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		port := l.Addr().(*net.TCPAddr).Port
+		for _, host := range []string{"127.0.0.1", "::1"} {
+			c, err := net.DialTCP("tcp", nil, &net.TCPAddr{IP: net.ParseIP(host), Port: port})
+			if err != nil {
+				continue
+			}
+			defer c.Close()
+			var fd int32
+			var got netip.AddrPort
+			for e := eagain; e == syscall.EAGAIN; {
+				fd, got, e = s.accept()
+			}
+			closeFD(fd)
+			if want := c.LocalAddr().(*net.TCPAddr).AddrPort(); got != want {
+				t.Errorf("%s: accepted from %v, want %v", address, got, want)
+			}
+		}
+	}
+}
