@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"runtime"
@@ -17,10 +14,8 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"proxyd/internal/config"
-	"proxyd/internal/control"
 	"proxyd/internal/dataplane/engine"
 	"proxyd/internal/dataplane/proxy"
 )
@@ -44,6 +39,7 @@ type node struct {
 	overrides *overrides
 	tried     [32]byte // digest of the texts that were last read
 	watching  *watch   // nil unless node.watch
+	admin     *admin
 }
 
 // maxScrapes is how many pages of metrics are made at once; one more is told to come
@@ -93,7 +89,7 @@ func run(ctx context.Context, file string) error {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer end()
-	if err := n.openControl(life, &parts, c.Admin); err != nil {
+	if err := n.openAdmin(life, &parts, c.Admin); err != nil {
 		return err
 	}
 	if n.cluster, err = startCluster(life, n, c); err != nil {
@@ -156,47 +152,6 @@ func (n *node) end(signals <-chan os.Signal) error {
 		return nil
 	}
 	return err
-}
-
-// openControl opens the admin socket and, if they are wanted, the read-only TCP addresses.
-func (n *node) openControl(ctx context.Context, parts *sync.WaitGroup, a config.Admin) error {
-	pages := control.Pages{
-		Metrics: promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{
-			ErrorHandling:       promhttp.ContinueOnError,
-			EnableOpenMetrics:   true, // exemplars have no place in the older form
-			MaxRequestsInFlight: maxScrapes,
-		}),
-		Ready: n.plane.Ready,
-	}
-	socket, err := control.ListenSocket(a.Socket)
-	if err != nil {
-		return err
-	}
-	serve := func(l net.Listener, h http.Handler) {
-		parts.Go(func() {
-			if err := control.Serve(ctx, l, h); err != nil {
-				n.log.Error("admin", "address", l.Addr(), "error", err)
-			}
-		})
-	}
-	serve(socket, control.SocketHandler(n, pages, n.log))
-	for _, door := range []struct {
-		key, address string
-		handler      http.Handler
-	}{
-		{"admin.listen", a.Listen, control.PublicHandler(n, pages, n.log)},
-		{"admin.metrics", a.Metrics, control.MetricsHandler(pages)},
-	} {
-		if door.address == "" {
-			continue
-		}
-		l, err := net.Listen("tcp", door.address)
-		if err != nil {
-			return fmt.Errorf("%s: %w", door.key, err)
-		}
-		serve(l, door.handler)
-	}
-	return nil
 }
 
 func (n *node) registry() *prometheus.Registry {

@@ -83,11 +83,14 @@ func launch(t *testing.T, text string) *program {
 // write replaces the configuration file at once.
 func (p *program) write(text string) {
 	p.t.Helper()
-	log := "log.access = false\n"
+	above := "log.access = false\n"
 	if strings.Contains(text, "[log.access]") {
-		log = ""
+		above = ""
 	}
-	head := log + fmt.Sprintf("node.name = \"edge-1\"\nnode.state = %q\nadmin.socket = %q\nadmin.listen = \"\"\n", p.dir+"/state", p.dir+"/admin.sock")
+	if !strings.Contains(text, "admin.listen") {
+		above += "admin.listen = \"\"\n"
+	}
+	head := above + fmt.Sprintf("node.name = \"edge-1\"\nnode.state = %q\nadmin.socket = %q\n", p.dir+"/state", p.dir+"/admin.sock")
 	if err := os.WriteFile(p.file+".new", []byte(head+text), 0o644); err != nil {
 		p.t.Fatal(err)
 	}

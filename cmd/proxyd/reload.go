@@ -62,16 +62,24 @@ func (n *node) compare(next *config.Config) (*config.Config, *control.Reload) {
 
 // take puts c in force. On error all is as before. n.mu is held.
 func (n *node) take(c *config.Config) error {
+	settle, err := n.admin.move(c.Admin)
+	if err != nil {
+		n.plane.NoteRejected()
+		return err
+	}
 	if err := n.plane.Apply(c); err != nil {
+		settle(false)
 		return err
 	}
 	if err := n.recluster(c); err != nil {
+		settle(false)
 		// What was asked for is not there (an interface, a capability): all is as before.
 		if back := n.plane.RollBack(n.config); back != nil {
 			n.log.Error("the previous configuration could not be put back", "error", back)
 		}
 		return err
 	}
+	settle(true)
 	n.level.Set(level(c.Log.Level))
 	n.config = c
 	n.restrain()

@@ -195,13 +195,15 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	go func() { done <- s.Serve(l) }() // ends with Shutdown
 	select {
 	case err := <-done:
-		return err
-	case <-ctx.Done():
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		if err := s.Shutdown(grace); err != nil {
-			s.Close()
+		if ctx.Err() == nil {
+			return err
 		}
-		return nil
+	case <-ctx.Done():
 	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := s.Shutdown(grace); err != nil {
+		s.Close()
+	}
+	return nil
 }

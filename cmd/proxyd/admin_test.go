@@ -1,0 +1,110 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"proxyd/internal/config"
+	"proxyd/internal/control"
+)
+
+func TestAdminAddressesMoveWithTheFile(t *testing.T) {
+	address, one, two := port(t), port(t), port(t)
+	conf := func(listen, metrics string) string {
+		return "admin.listen = \"" + listen + "\"\nadmin.metrics = \"" + metrics + "\"\n" + site(address, "one")
+	}
+	p := launch(t, conf(one, ""))
+	answers := func(at string) bool {
+		c, err := net.DialTimeout("tcp", at, time.Second)
+		if err != nil {
+			return false
+		}
+		c.Close()
+		status, _ := get(t, "http://"+at+"/metrics")
+		return status == http.StatusOK
+	}
+	for _, step := range []struct{ listen, metrics string }{
+		{one, ""},
+		{two, ""},
+		{two, one},
+		{one, two}, // each is in the way of the other
+		{"", two},
+		{"", ""},
+	} {
+		p.write(conf(step.listen, step.metrics))
+		if _, err := p.Reload(t.Context()); err != nil {
+			t.Fatalf("%+v: %v", step, err)
+		}
+		for _, at := range []string{one, two} {
+			if want := at == step.listen || at == step.metrics; answers(at) != want {
+				t.Errorf("%+v: %s answers: %v, want %v", step, at, !want, want)
+			}
+		}
+	}
+	p.write(conf(one, ""))
+	if _, err := p.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.write(conf(address, "")) // taken by a listener
+	if _, err := p.Reload(t.Context()); !errors.Is(err, control.ErrInvalid) || !strings.Contains(err.Error(), "admin.listen") {
+		t.Errorf("Reload to an address that is taken = %v, want it refused by its key", err)
+	}
+	if !answers(one) {
+		t.Error("a refused reload closed the admin address")
+	}
+}
+
+// Whatever a reload changes of the cluster must start its part anew, or nothing happens.
+func TestEveryKeyOfTheClusterCounts(t *testing.T) {
+	fresh := func() *config.Config {
+		return &config.Config{VIP: map[string]*config.VIP{"public": {Name: "public"}}}
+	}
+	for name, table := range map[string]func(*config.Config) any{
+		"cluster": func(c *config.Config) any { return &c.Cluster },
+		"vip":     func(c *config.Config) any { return c.VIP["public"] },
+	} {
+		typ := reflect.TypeOf(table(fresh())).Elem()
+		for i := range typ.NumField() {
+			key := typ.Field(i).Tag.Get("toml")
+			if key == "" || key == "-" || name == "cluster" && (key == "name" || key == "bind") { // these two stay until a restart
+				continue
+			}
+			changed := fresh()
+			other(t, reflect.ValueOf(table(changed)).Elem().Field(i))
+			if (&cluster{config: fresh()}).same(changed) {
+				t.Errorf("a change of %s.%s is ignored by a reload", name, key)
+			}
+		}
+	}
+}
+
+// other gives v another value than it has.
+func other(t *testing.T, v reflect.Value) {
+	t.Helper()
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString("other")
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	case reflect.Int, reflect.Int64:
+		v.SetInt(v.Int() + 1)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+	case reflect.Struct:
+		if p, ok := v.Addr().Interface().(interface{ UnmarshalText([]byte) error }); ok {
+			for _, text := range []string{"192.0.2.1/24", "192.0.2.1:80"} {
+				if p.UnmarshalText([]byte(text)) == nil {
+					return
+				}
+			}
+		}
+		other(t, v.Field(0))
+	default:
+		t.Fatalf("no other value for a %s", v.Type())
+	}
+}
