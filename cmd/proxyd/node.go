@@ -55,11 +55,12 @@ const leaveTime = 5 * time.Second
 // run is the life of a node: everything is open before it says that it is ready, and
 // SIGTERM gives the addresses away before anything closes.
 func run(ctx context.Context, file string) error {
+	tried := digest(config.Texts{Main: file})
 	c, err := load(config.Texts{Main: file})
 	if err != nil {
 		return err
 	}
-	n := &node{file: file, level: new(slog.LevelVar), started: time.Now(), config: c, taken: newTakeovers()}
+	n := &node{file: file, level: new(slog.LevelVar), started: time.Now(), config: c, tried: tried, taken: newTakeovers()}
 	n.level.Set(level(c.Log.Level))
 	n.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: n.level}))
 
@@ -100,7 +101,6 @@ func run(ctx context.Context, file string) error {
 	parts.Go(func() { n.watchdog(life) })
 	parts.Go(func() { n.followOverrides(life) })
 	n.mu.Lock()
-	n.tried = digest(n.texts())
 	n.watch()
 	n.mu.Unlock()
 

@@ -85,44 +85,57 @@ func openWatch(dirs []string) (*watch, error) {
 }
 
 // followFiles reads the configuration again after each change of its files, until w is
-// closed.
+// closed. It looks before it waits: what changed before w was opened is no event of it.
 func (n *node) followFiles(w *watch) {
+	for {
+		n.lookAgain()
+		if !w.wait() {
+			return
+		}
+	}
+}
+
+// wait returns after something has happened in the directories, and then nothing for a
+// while; false if w is closed.
+func (w *watch) wait() bool {
 	// The kernel merges what is not read; which file it was does not matter.
 	events := make([]byte, 4096)
-	for {
-		if err := w.events.SetReadDeadline(time.Time{}); err != nil {
-			return
-		}
-		if _, err := w.events.Read(events); err != nil {
-			return
-		}
-		last := time.Now().Add(restless)
-		for {
-			quiet := time.Now().Add(quietTime)
-			if quiet.After(last) {
-				quiet = last
-			}
-			if err := w.events.SetReadDeadline(quiet); err != nil {
-				return
-			}
-			if _, err := w.events.Read(events); errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			} else if err != nil {
-				return
-			}
-		}
-		n.mu.Lock()
-		same := n.tried == digest(n.texts())
-		n.mu.Unlock()
-		if same {
-			continue // another file, or what was read already
-		}
-		r, err := n.reload()
-		n.tell("watch", r, err)
-		n.mu.Lock()
-		n.watch() // a bad file may include from elsewhere, where it will be mended
-		n.mu.Unlock()
+	if w.events.SetReadDeadline(time.Time{}) != nil {
+		return false
 	}
+	if _, err := w.events.Read(events); err != nil {
+		return false
+	}
+	last := time.Now().Add(restless)
+	for {
+		quiet := time.Now().Add(quietTime)
+		if quiet.After(last) {
+			quiet = last
+		}
+		if w.events.SetReadDeadline(quiet) != nil {
+			return false
+		}
+		if _, err := w.events.Read(events); errors.Is(err, os.ErrDeadlineExceeded) {
+			return true
+		} else if err != nil {
+			return false
+		}
+	}
+}
+
+// lookAgain is a reload if the files say something else than when they were last read.
+func (n *node) lookAgain() {
+	n.mu.Lock()
+	same := n.tried == digest(n.texts())
+	n.mu.Unlock()
+	if same {
+		return // another file, or what was read already
+	}
+	r, err := n.reload()
+	n.tell("watch", r, err)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.watch() // a bad file may include from elsewhere, where it will be mended
 }
 
 // digest is of all texts that t names, or of why one cannot be read.
