@@ -10,7 +10,7 @@ build: ## bin/proxyd and bin/hactl
 	CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/proxyd ./cmd/hactl
 
 .PHONY: test
-test: check units unit ## everything CI runs
+test: check units alerts unit ## everything CI runs
 
 .PHONY: check
 check:
@@ -22,6 +22,10 @@ check:
 units: build ## the systemd unit, where systemd is there to judge it
 	@mkdir -p build && sed 's,/usr/local/s*bin/,$(CURDIR)/bin/,' deploy/systemd/proxyd.service > build/proxyd.service
 	@if command -v systemd-analyze >/dev/null; then systemd-analyze verify --man=no build/proxyd.service; else echo 'no systemd-analyze here: the unit is not verified'; fi
+
+.PHONY: alerts
+alerts: ## the alert rules, played by promtool, which is fetched if it is not there
+	@promtool=$$(deploy/prometheus/promtool.sh) && $$promtool check rules deploy/prometheus/alerts.yml && $$promtool test rules deploy/prometheus/alerts_test.yml
 
 .PHONY: unit
 unit:

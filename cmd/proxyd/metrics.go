@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"proxyd/internal/dataplane/engine"
 	"proxyd/internal/ha"
@@ -53,6 +54,11 @@ func newSlowBatches(e *engine.Loop) prometheus.CounterFunc {
 		Name: "proxyd_loop_slow_batches_total",
 		Help: "Times that an event loop was busy for longer than a millisecond at a stretch.",
 	}, func() float64 { return float64(e.Counts().SlowBatches) })
+}
+
+// goCollector shows the runtime, with the latencies of its scheduler.
+func goCollector() prometheus.Collector {
+	return collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsGC, collectors.MetricsScheduler))
 }
 
 // Describe implements prometheus.Collector.

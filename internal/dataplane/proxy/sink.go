@@ -38,6 +38,13 @@ type histogram struct {
 	counts *upstream.Histogram
 }
 
+// What every page says again.
+var (
+	classicBounds         = upstream.Bounds()
+	nativeSchema    int32 = upstream.NativeSchema
+	nativeThreshold       = float64(upstream.NativeZeroThreshold)
+)
+
 // Desc implements prometheus.Metric.
 func (h *histogram) Desc() *prometheus.Desc { return h.desc }
 
@@ -45,17 +52,18 @@ func (h *histogram) Desc() *prometheus.Desc { return h.desc }
 func (h *histogram) Write(m *dto.Metric) error {
 	r := h.counts.Read()
 	out := &dto.Histogram{
-		SampleCount:   proto.Uint64(r.Count),
-		SampleSum:     proto.Float64(r.Seconds),
+		SampleCount:   &r.Count,
+		SampleSum:     &r.Seconds,
 		Bucket:        make([]*dto.Bucket, 0, len(r.Classic)+1),
-		Schema:        proto.Int32(upstream.NativeSchema),
-		ZeroThreshold: proto.Float64(upstream.NativeZeroThreshold),
-		ZeroCount:     proto.Uint64(r.Zero),
+		Schema:        &nativeSchema,
+		ZeroThreshold: &nativeThreshold,
+		ZeroCount:     &r.Zero,
 	}
-	for i, bound := range upstream.Bounds() {
-		out.Bucket = append(out.Bucket, &dto.Bucket{
-			UpperBound: proto.Float64(bound), CumulativeCount: proto.Uint64(r.Classic[i]), Exemplar: exemplar(r.Exemplars[i]),
-		})
+	buckets := make([]dto.Bucket, len(r.Classic)) // at once: a page has thousands
+	for i := range buckets {
+		b := &buckets[i]
+		b.UpperBound, b.CumulativeCount, b.Exemplar = &classicBounds[i], &r.Classic[i], exemplar(r.Exemplars[i])
+		out.Bucket = append(out.Bucket, b)
 	}
 	if e := exemplar(r.Exemplars[len(r.Classic)]); e != nil {
 		out.Bucket = append(out.Bucket, &dto.Bucket{UpperBound: proto.Float64(math.Inf(1)), CumulativeCount: proto.Uint64(r.Count), Exemplar: e})
