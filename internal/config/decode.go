@@ -129,6 +129,11 @@ func (d *decoder) value(p path, raw any, dst reflect.Value) {
 		d.redirect(p, raw, v)
 	case *Compress:
 		d.compress(p, raw, v)
+	case *Unknown:
+		*v = Unknown(fmt.Sprint(raw))
+		if *v != "404" && *v != "421" && *v != "close" {
+			d.unreadable(p, `needs 404, 421 or "close", not %s`, kindOf(raw))
+		}
 	default:
 		d.kind(p, raw, dst)
 	}

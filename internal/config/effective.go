@@ -110,6 +110,11 @@ func valueText(f reflect.Value) string {
 		return quote(fmt.Sprint(v))
 	case string:
 		return quote(v)
+	case Unknown:
+		if v != "close" {
+			return string(v)
+		}
+		return quote(string(v))
 	case Timing:
 		if v.Preset != "" {
 			return quote(v.Preset)

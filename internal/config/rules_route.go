@@ -48,7 +48,7 @@ func (d *decoder) checkAction(c *Config, p path, r *Route) {
 		}
 	}
 	if len(given) == 0 {
-		d.bad(p, "has no action: exactly one of pool, to, respond and redirect is needed")
+		d.bad(p, "has no action: exactly one of pool, to, split, respond and redirect is needed")
 	}
 	if len(given) > 1 {
 		d.bad(p.key(given[1]), "is a second action beside %s: exactly one is needed", given[0])
@@ -72,6 +72,8 @@ func (d *decoder) checkAction(c *Config, p path, r *Route) {
 			}
 		}
 	}
+	d.checkSplit(c, p.key("split"), r)
+	d.checkRewrite(p, r)
 	if r.Respond != nil {
 		d.checkRespond(p.key("respond"), r.Respond)
 	}

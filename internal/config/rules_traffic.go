@@ -57,6 +57,9 @@ func (d *decoder) checkPools(c *Config) {
 	used := map[string]bool{}
 	for _, r := range c.Route {
 		used[r.Pool] = true
+		for name := range r.Split {
+			used[name] = true
+		}
 	}
 	for _, name := range sortedKeys(c.Pool) {
 		if strings.HasPrefix(name, anonymous) {

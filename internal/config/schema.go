@@ -78,8 +78,11 @@ type Preempt struct {
 type Listener struct {
 	Name    string   `toml:"-"`
 	Address []string `toml:"address"` // one or a list; ":80" is both families; required
-	Unknown string   `tobe:"unknown"` // what a request that no route matches gets: 404, 421 or close
+	Unknown Unknown  `toml:"unknown"` // what a request for a host that no route names gets, if none takes it: 404, 421, or close (no answer)
 }
+
+// Unknown is 404, 421 or close; in the file a number or a text.
+type Unknown string
 
 // Limits protect this node from its clients. Every default is on.
 type Limits struct {
@@ -252,11 +255,11 @@ type Route struct {
 	To          []string          `toml:"to"`           // action: servers of a pool without a name
 	Respond     *Respond          `toml:"respond"`      // action: answer without a server
 	Redirect    *Redirect         `toml:"redirect"`     // action: "https", an absolute URL, or { to, status }
-	Split       map[string]int    `tobe:"split"`        // action: pools and their shares, sticky by client: { api = 95, api-v2 = 5 }
+	Split       map[string]int    `toml:"split"`        // action: pools and the shares of clients that each gets, a client always the same: { api = 95, api-v2 = 5 }
 	Files       *Files            `tobe:"files"`        // action: files of a directory
 	Mirror      *Mirror           `tobe:"mirror"`       // a copy of some requests goes to another pool, whose answers are dropped
-	StripPrefix string            `tobe:"strip_prefix"` // taken off the path before it goes to a server
-	Rewrite     *Rewrite          `tobe:"rewrite"`      // of the path, after strip_prefix
+	StripPrefix string            `toml:"strip_prefix"` // taken off the path before it goes on; the server is told it in X-Forwarded-Prefix
+	Rewrite     *Rewrite          `toml:"rewrite"`      // of the path, after strip_prefix: { from, to }
 	ErrorPages  map[string]string `toml:"error_pages"`  // statuses, "502,503" or "5xx", and the file that is the body of such an answer made here: "file:/path"
 	Trailers    []string          `tobe:"trailers"`     // request and HTTP/1 trailers that are let through; default: none
 	Buffer      Size              `tobe:"buffer"`       // a request body up to this is read whole before a server is asked; "0B": streamed
@@ -293,8 +296,8 @@ type Mirror struct {
 
 // Rewrite changes the path.
 type Rewrite struct {
-	From string `tobe:"from"` // "~" and a regular expression that the path must match; required
-	To   string `tobe:"to"`   // what it becomes, with $1 for groups; may have a query
+	From string `toml:"from"` // "~" and a regular expression; a path that it does not match stays as it is; required
+	To   string `toml:"to"`   // what the whole path becomes, with $1 or ${name} for groups; may have a query, behind which the client's goes unless to ends with "?"; required
 }
 
 // Respond answers without a server.

@@ -19,7 +19,7 @@ func unbuiltKeys(table string) []string {
 	case "vip.*":
 		return []string{"spread"}
 	case "listener.*":
-		return []string{"redirect", "http2", "h2c", "tls", "http3", "proxy_protocol", "unknown", "client_ca"}
+		return []string{"redirect", "http2", "h2c", "tls", "http3", "proxy_protocol", "client_ca"}
 	case "pool.*":
 		return []string{"slow_start", "max_conns", "queue", "sticky", "request_framing",
 			"tls", "discover", "protocol", "zone"}
@@ -33,7 +33,7 @@ func unbuiltKeys(table string) []string {
 		return []string{"allow", "deny", "conns", "rate", "ban", "waf", "basic", "jwt", "forward",
 			"cors", "cache"}
 	case "route":
-		return []string{"split", "mirror", "files", "rewrite", "strip_prefix", "trailers", "buffer", "client_cert"}
+		return []string{"mirror", "files", "trailers", "buffer", "client_cert"}
 	case "admin":
 		return []string{"tokens"}
 	case "trace":

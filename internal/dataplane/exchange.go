@@ -41,6 +41,8 @@ type Mark struct {
 	ClientIP  netip.Addr // found through trusted proxies
 	Scheme    []byte     // http or https, as the client asked; likewise
 	Authority []byte     // the host and port that the client asked for; likewise. Empty if HTTP/1.0 named none
+	Path      []byte     // as the client asked, where a rewrite changed it; nil: it is the request's
+	Query     []byte     // likewise, with Path
 	RequestID []byte     // by which the exchange is found again in logs; empty if there are none
 	Trace     Trace      // of which distributed trace the exchange is part
 	Reason    string     // why the answer was made here, for log and metrics
@@ -81,6 +83,15 @@ func (x *Exchange) Keep(parts ...[]byte) []byte {
 		x.Text = append(x.Text, p...)
 	}
 	return x.Text[from:len(x.Text):len(x.Text)]
+}
+
+// Asked returns the path and the query that the client asked for, whatever a rewrite made
+// of them.
+func (x *Exchange) Asked() (path, query []byte) {
+	if x.Mark.Path != nil {
+		return x.Mark.Path, x.Mark.Query
+	}
+	return x.Request.Path, x.Request.Query
 }
 
 // Reset makes x ready for the next request of its connection. What belongs to the

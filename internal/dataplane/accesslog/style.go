@@ -46,10 +46,11 @@ func (s *style) exchange(dst []byte, x *dataplane.Exchange, e *Entry) []byte {
 	l.text("proto", protoOf(q.Minor))
 	l.bytes("method", q.MethodText)
 	l.bytes("host", q.Host)
-	l.bytes("path", q.Path)
-	if s.query && q.Query != nil {
+	path, query := x.Asked()
+	l.bytes("path", path)
+	if s.query && query != nil {
 		l.open("query")
-		s.censor.query(q.Query, l.piece)
+		s.censor.query(query, l.piece)
 		l.shut()
 	}
 	l.number("status", int64(e.Status))

@@ -73,6 +73,7 @@ func (v *value) of(x *dataplane.Exchange) (text []byte, ok bool) {
 // appendTo appends what the placeholder stands for.
 func (p *part) appendTo(t []byte, x *dataplane.Exchange) []byte {
 	q := &x.Request
+	path, query := x.Asked()
 	switch p.word {
 	case "client":
 		return x.Mark.ClientIP.WithZone("").AppendTo(t)
@@ -85,9 +86,9 @@ func (p *part) appendTo(t []byte, x *dataplane.Exchange) []byte {
 	case "method":
 		return append(t, q.MethodText...)
 	case "path":
-		return append(t, q.Path...)
+		return append(t, path...)
 	case "query":
-		return append(t, q.Query...)
+		return append(t, query...)
 	case "request_id":
 		return append(t, x.Mark.RequestID...)
 	case "scheme":
@@ -95,9 +96,9 @@ func (p *part) appendTo(t []byte, x *dataplane.Exchange) []byte {
 	case "status":
 		return strconv.AppendInt(t, int64(x.Response.Status), 10)
 	case "uri":
-		t = append(t, q.Path...)
-		if q.Query != nil {
-			t = append(append(t, '?'), q.Query...)
+		t = append(t, path...)
+		if query != nil {
+			t = append(append(t, '?'), query...)
 		}
 	}
 	return t

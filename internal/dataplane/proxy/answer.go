@@ -23,6 +23,8 @@ var causes = [...]cause{
 	{"maintenance", 0, false},
 	{"options", 200, false},
 	{noRoute, 404, false},
+	{unknownHost, 421, false},
+	{"rewrite", 400, false},
 	{"method", 405, false},
 	{"host", 400, false},
 	{"template", 500, false},
@@ -39,7 +41,7 @@ var causes = [...]cause{
 	{"timeout", 504, true},
 }
 
-const noRoute = "no_route"
+const noRoute, unknownHost = "no_route", "unknown_host"
 
 // causeIndex returns the place of a word in causes, or -1.
 func causeIndex(word string) int {

@@ -39,6 +39,10 @@ func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) data
 	http1.StripHop(&q.Header, q.Nominated, upgrade)
 	s.identify(x, seen.trusted)
 
+	if r.silent {
+		x.Response.Status, x.Mark.Local, x.Mark.Reason = statusNoAnswer, true, unknownHost
+		return dataplane.Close
+	}
 	if c := r.closed.Load(); c != nil && !c.lets(x.Mark.ClientIP) {
 		return c.give(x)
 	}
@@ -58,6 +62,9 @@ func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) data
 			return v
 		}
 	}
+	if r.rewrite != nil && x.Mark.Path == nil && !r.rewrite.apply(x) {
+		return p.refuse(x, "rewrite")
+	}
 	switch {
 	case r.answer != nil:
 		return r.answer.give(x)
@@ -69,6 +76,7 @@ func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) data
 	}
 
 	s.addForwarded(x, seen)
+	r.addPrefix(x, seen)
 	via := via11
 	if q.Minor == 0 {
 		via = via10

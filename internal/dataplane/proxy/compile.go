@@ -62,42 +62,90 @@ func compile(c *config.Config, old *snapshot, o Steering, listeners int, env fil
 	if s.table, err = route.New(c.Route); err != nil {
 		wrong = append(wrong, err)
 	}
+	s.routes = make([]*compiledRoute, len(c.Route))
 	for i, conf := range c.Route {
-		r, err := s.compileRoute(conf, i, env)
-		if err != nil {
+		if err := s.compileRoutes(conf, i, env); err != nil {
 			wrong = append(wrong, fmt.Errorf("route %q: %w", conf.Name, err))
-			continue
 		}
-		s.routes = append(s.routes, r)
 	}
-	s.routes = append(s.routes, &compiledRoute{
-		Route:  dataplane.Route{Name: unmatchedName, Index: len(c.Route), Log: true, BodyBytes: int64(c.Limits.Body)},
-		answer: newAnswer(404, noRoute),
-	}, &compiledRoute{
-		Route:    dataplane.Route{Name: "probe", Index: len(c.Route) + 1},
-		answer:   newAnswer(404, noRoute), // never given: a probe is answered before its route is asked
-		counters: &routeCounters{label: "probe"},
-	})
+	s.compileUnmatched()
 	if len(wrong) > 0 {
 		return nil, errors.Join(wrong...)
 	}
-	for _, r := range s.routes[:len(c.Route)+1] {
+	for _, r := range s.routes[:len(s.routes)-1] {
 		r.counters = s.countersFor(r, old, listeners)
 	}
 	s.probe().counters.grow(listeners)
 	return s, nil
 }
 
-func (s *snapshot) compileRoute(conf *config.Route, index int, env filter.Env) (*compiledRoute, error) {
+// compileRoutes makes the route of a place in the file, and behind all others one for each
+// further pool of a split.
+func (s *snapshot) compileRoutes(conf *config.Route, index int, env filter.Env) (err error) {
+	s.bySender = s.bySender || s.table != nil && s.table.BySender() || conf.Split != nil
+	if conf.Split == nil {
+		s.routes[index], err = s.compileRoute(conf, conf.Pool, index, env)
+		return err
+	}
+	var all split
+	for _, pool := range splitPools(conf) {
+		at := index
+		if len(all) > 0 {
+			at = len(s.routes)
+			s.routes = append(s.routes, nil)
+		}
+		if s.routes[at], err = s.compileRoute(conf, pool, at, env); err != nil {
+			return err
+		}
+		all.add(s.routes[at], conf.Split[pool])
+	}
+	if len(all) == 0 {
+		return errors.New("split: no pool has a share")
+	}
+	s.routes[index].split = all
+	return nil
+}
+
+// builtin is how many routes compileUnmatched makes.
+const builtin = 4
+
+// compileUnmatched makes the routes of requests that no other takes, then that of Probe.
+func (s *snapshot) compileUnmatched() {
+	add := func(name string, r *compiledRoute) *compiledRoute {
+		r.Route = dataplane.Route{Name: name, Index: len(s.routes), Log: true, BodyBytes: int64(s.conf.Limits.Body)}
+		s.routes = append(s.routes, r)
+		return r
+	}
+	kinds := map[config.Unknown]*compiledRoute{
+		"421":   add(unmatchedName, &compiledRoute{answer: newAnswer(421, unknownHost)}),
+		"close": add(unmatchedName, &compiledRoute{silent: true}),
+	}
+	s.unknown = make(map[string]*compiledRoute)
+	for name, l := range s.conf.Listener {
+		if r := kinds[l.Unknown]; r != nil {
+			s.unknown[name] = r
+		}
+	}
+	add(unmatchedName, &compiledRoute{answer: newAnswer(404, noRoute)})
+	probe := add("probe", &compiledRoute{counters: &routeCounters{label: "probe"}})
+	probe.answer = newAnswer(404, noRoute) // never given: a probe is answered before its route is asked
+	probe.Log = false
+}
+
+func (s *snapshot) compileRoute(conf *config.Route, pool string, index int, env filter.Env) (*compiledRoute, error) {
 	r := &compiledRoute{Route: dataplane.Route{
 		Name:      conf.Name,
-		Pool:      conf.Pool,
+		Pool:      pool,
 		BodyBytes: int64(s.conf.Limits.Body),
 		Timeout:   dataplane.Timeouts{Total: conf.Timeout.Total},
 		Log:       conf.Log,
 		Index:     index,
 	}, policies: conf.Use, pages: newPages(conf.Pages)}
 	if err := s.usePolicies(r, conf, env); err != nil {
+		return nil, err
+	}
+	var err error
+	if r.rewrite, err = newRewrite(conf); err != nil {
 		return nil, err
 	}
 	switch {
@@ -110,9 +158,9 @@ func (s *snapshot) compileRoute(conf *config.Route, index int, env filter.Env) (
 		}
 		r.redirect = t
 	default:
-		r.pool = s.pools[conf.Pool]
+		r.pool = s.pools[pool]
 		if r.pool == nil {
-			return nil, fmt.Errorf("pool %q is not defined", conf.Pool)
+			return nil, fmt.Errorf("pool %q is not defined", pool)
 		}
 		r.WebSocket = slices.Contains(conf.Upgrade, "websocket")
 		r.followPool()

@@ -12,6 +12,10 @@ import (
 // an answer. It never goes over a wire.
 const statusClientGone = 499
 
+// statusNoAnswer is what is logged and counted for a client whose connection was closed
+// instead of an answer, as nginx does. It never goes over a wire.
+const statusNoAnswer = 444
+
 // End counts x and writes its log line. It is the only place that does either.
 func (p *Plane) End(x *dataplane.Exchange, err error) {
 	_, r := of(x)

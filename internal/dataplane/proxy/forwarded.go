@@ -5,17 +5,19 @@ import (
 	"net/netip"
 
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/http1"
 )
 
 var (
-	nameForwarded      = []byte("Forwarded")
-	nameXForwardedFor  = []byte("X-Forwarded-For")
-	nameXForwardedTo   = []byte("X-Forwarded-Host")
-	nameXForwardedPort = []byte("X-Forwarded-Port")
-	nameXForwardedBy   = []byte("X-Forwarded-Proto")
-	nameXRealIP        = []byte("X-Real-IP")
-	schemeHTTP         = []byte("http")
-	schemeHTTPS        = []byte("https")
+	nameForwarded        = []byte("Forwarded")
+	nameXForwardedFor    = []byte("X-Forwarded-For")
+	nameXForwardedTo     = []byte("X-Forwarded-Host")
+	nameXForwardedPort   = []byte("X-Forwarded-Port")
+	nameXForwardedPrefix = []byte("X-Forwarded-Prefix")
+	nameXForwardedBy     = []byte("X-Forwarded-Proto")
+	nameXRealIP          = []byte("X-Real-IP")
+	schemeHTTP           = []byte("http")
+	schemeHTTPS          = []byte("https")
 )
 
 // maxHops is how many addresses of a chain are looked at. What lies further left is
@@ -28,6 +30,7 @@ type origin struct {
 	scheme []byte
 	host   []byte // as the client asked for it, with its port
 	port   []byte // that the client connected to
+	prefix []byte // that a trusted proxy took off the path
 
 	trusted bool // the peer is, so that what it says is believed
 }
@@ -103,6 +106,9 @@ func (s *snapshot) believe(x *dataplane.Exchange, o *origin) {
 	if port := h.Get(dataplane.XForwardedPort); isPort(port) {
 		o.port = port
 	}
+	if prefix := h.Find(string(nameXForwardedPrefix)); isPrefix(prefix) {
+		o.prefix = prefix
+	}
 }
 
 // tellsOfHops reports whether a field tells of former hops. All of them are removed,
@@ -143,6 +149,18 @@ func (s *snapshot) addForwarded(x *dataplane.Exchange, o origin) {
 	}
 	h.Add(dataplane.XForwardedPort, nameXForwardedPort, o.port)
 	h.Add(dataplane.Forwarded, nameForwarded, forwardedValue(x, whole, o))
+}
+
+// addPrefix tells the server what was taken off the path, by a trusted proxy before us and
+// here.
+func (r *compiledRoute) addPrefix(x *dataplane.Exchange, o origin) {
+	prefix := o.prefix
+	if r.rewrite != nil && len(r.rewrite.prefix) > 0 {
+		prefix = x.Keep(prefix, r.rewrite.prefix)
+	}
+	if len(prefix) > 0 {
+		x.Request.Header.Add(dataplane.XForwarded, nameXForwardedPrefix, prefix)
+	}
 }
 
 // forwardedValue writes the same as RFC 7239, section 4, has it: an element for each
@@ -201,6 +219,15 @@ func isHost(v []byte) bool {
 		}
 	}
 	return len(v) > 0 && len(v) <= 261
+}
+
+// isPrefix reports whether v is a path in its normal form without a slash at its end.
+func isPrefix(v []byte) bool {
+	if len(v) < 2 || v[len(v)-1] == '/' || clean(v) != nil || bytes.ContainsAny(v, "?#") {
+		return false
+	}
+	normal, err := http1.AppendPath(nil, v)
+	return err == nil && bytes.Equal(normal, v)
 }
 
 func isPort(v []byte) bool {

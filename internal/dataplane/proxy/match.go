@@ -8,11 +8,14 @@ import (
 // Match gives x the one snapshot that it will see, and its route.
 func (p *Plane) Match(x *dataplane.Exchange) {
 	s := p.current.Load()
-	r := s.unmatched()
+	var r *compiledRoute
+	from := s.sender(x)
 	if len(x.Request.Path) == 1 && x.Request.Path[0] == '*' && p.isProbe(x) {
 		r = s.probe()
-	} else if i := s.table.Find(x.Listener.Name, &x.Request, s.sender(x)); i != route.None {
-		r = s.routes[i]
+	} else if i := s.table.Find(x.Listener.Name, &x.Request, from); i == route.None {
+		r = s.unmatched(x)
+	} else if r = s.routes[i]; r.split != nil {
+		r = r.split.choose(from.Client)
 	}
 	x.Snapshot, x.Config, x.Route = s, s.generation, &r.Route
 	r.counters.inflight.Add(1)
@@ -20,7 +23,7 @@ func (p *Plane) Match(x *dataplane.Exchange) {
 
 // sender finds out who sent x, if any route asks.
 func (s *snapshot) sender(x *dataplane.Exchange) route.From {
-	if !s.table.BySender() {
+	if !s.bySender {
 		return route.From{}
 	}
 	s.origin(x)

@@ -20,7 +20,9 @@ type snapshot struct {
 	generation uint64
 	conf       *config.Config
 	table      *route.Table
-	routes     []*compiledRoute // in the order of the file; then for what no route matches; then for Probe
+	routes     []*compiledRoute          // in the order of the file; then further pools of splits; then for what no route matches; then for Probe
+	unknown    map[string]*compiledRoute // by listener: for hosts that no route names, where that is another
+	bySender   bool                      // choosing a route takes to know who sent the request
 	pools      map[string]*upstream.Pool
 	counters   map[string]*routeCounters // by label
 	trusted    *bart.Lite                // node.trusted_proxies; nil if there are none
@@ -28,7 +30,7 @@ type snapshot struct {
 }
 
 // A compiledRoute is a route with all that is needed to follow it. Exactly one of
-// pool, answer and redirect is set.
+// pool, answer, redirect and silent is set.
 type compiledRoute struct {
 	dataplane.Route
 	counters *routeCounters
@@ -45,6 +47,10 @@ type compiledRoute struct {
 
 	answer   *answer
 	redirect *template
+	silent   bool // the connection is closed without an answer
+
+	split   split    // the routes to each of its pools, this one among them; nil if it has one
+	rewrite *rewrite // of the path before it goes on; nil: none
 }
 
 // hostRule says which Host a server is sent.
@@ -62,8 +68,13 @@ func of(x *dataplane.Exchange) (*snapshot, *compiledRoute) {
 	return s, s.routes[x.Route.Index]
 }
 
-// unmatched is the route of requests that no other takes.
-func (s *snapshot) unmatched() *compiledRoute { return s.routes[len(s.routes)-2] }
+// unmatched is the route of a request that no other takes.
+func (s *snapshot) unmatched(x *dataplane.Exchange) *compiledRoute {
+	if r := s.unknown[x.Listener.Name]; r != nil && !s.table.Knows(x.Listener.Name, x.Request.Host) {
+		return r
+	}
+	return s.routes[len(s.routes)-2]
+}
 
 // probe is the route of requests that this node sends itself.
 func (s *snapshot) probe() *compiledRoute { return s.routes[len(s.routes)-1] }
