@@ -235,9 +235,7 @@ func (j *joiner) readChanges(t Texts) error {
 
 // config decodes, completes and checks what was joined.
 func (j *joiner) config() (*Config, error) {
-	if _, there := j.tree["include"]; there {
-		delete(j.tree, "include") // it has been followed, or was refused
-	}
+	delete(j.tree, "include") // it has been followed, or was refused
 	d := &decoder{host: j.host, sources: j.sources, places: j.places, problems: j.problems, refused: map[path]bool{}, gone: map[path]bool{},
 		withLength: map[path]bool{}, labels: routeLabels(j.tree), overlap: overlap{effort: maxEffort}}
 	c := defaultConfig()
