@@ -30,9 +30,10 @@ var allowed = map[string]string{
 	"dataplane/route":     "config dataplane",
 	"dataplane/filter":    "config dataplane dataplane/http1",
 	"dataplane/upstream":  "clock config dataplane dataplane/http1",
+	"dataplane/overload":  "",
 	"dataplane/engine":    "dataplane dataplane/http1",
 	"dataplane/accesslog": "config dataplane",
-	"dataplane/proxy":     "clock config dataplane dataplane/accesslog dataplane/engine dataplane/filter dataplane/http1 dataplane/route dataplane/upstream",
+	"dataplane/proxy":     "clock config dataplane dataplane/accesslog dataplane/engine dataplane/filter dataplane/http1 dataplane/overload dataplane/route dataplane/upstream",
 }
 
 // forbidden names what may not be imported, with the reason that a reader is owed.
@@ -41,6 +42,7 @@ var forbidden = []struct{ pkg, imports, why string }{
 	{"ha/detect", "net os log/slog", "detection is a value"},
 	{"ha/state", "net os log/slog", "merging is a value"},
 	{"dataplane/http1", "net os net/http log/slog", "the parser works on bytes alone"},
+	{"dataplane/overload", "net os time/tick log/slog", "the gate works on numbers it is told"},
 	{"dataplane/route", "net os net/http log/slog", "finding a route never blocks"},
 	{"dataplane/filter", "net net/http log/slog", "a filter decides about heads and bodies, and reaches a server by a Fetcher alone"},
 	{"config", "net os/exec net/http log/slog", "a file is judged without touching the host"},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -40,6 +41,9 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 			p, err := plan(proxyd, timing)
 			if err != nil {
 				return err
+			}
+			if slices.Equal(only, []string{"overload"}) {
+				return lab.Overload{Plan: p, Out: cmd.OutOrStdout()}.Run(cmd.Context())
 			}
 			d := lab.Drill{Plan: p, Faults: lab.Faults(), Rounds: rounds, Keep: keep, Out: cmd.ErrOrStderr()}
 			if short {
@@ -87,7 +91,7 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 	f := cmd.Flags()
 	f.StringVar(&proxyd, "proxyd", "", "the program to drill; default: the one beside this")
 	f.StringVar(&timing, "timing", "", "timing preset of the cluster; default: its own")
-	f.StringSliceVar(&only, "only", nil, "play these faults alone")
+	f.StringSliceVar(&only, "only", nil, "play these faults alone; overload is a drill of its own, of one capped node")
 	f.IntVarP(&rounds, "rounds", "n", 5, "times that each fault is played")
 	f.BoolVar(&short, "short", false, "the few faults of a CI run, once")
 	f.BoolVar(&asJSON, "json", false, "print JSON")

@@ -33,6 +33,10 @@ type Exchange struct {
 	Text []byte // scratch for values that Begin and Respond write; grows, emptied after End
 	Mark Mark   // what the handler keeps about the exchange between its calls
 
+	// Lag returns how long the request's last bytes lay unread with the kernel, or a
+	// negative number if that is not known. It may cost a system call. nil: unknown.
+	Lag func() time.Duration
+
 	Resume func() // after Wait: goes on with the exchange; may be called from any goroutine
 }
 
@@ -50,6 +54,8 @@ type Mark struct {
 	Pick      any        // what the pool wants to know again when the attempt ends; nil between attempts
 	Hash      uint64     // by which a pool with balance = "hash" chooses
 	Answered  bool       // Respond has seen the answer of Pick
+	Entered   bool       // it counts as under way
+	Shed      bool       // it was not let in: the node does not keep up
 	Begun     bool       // all but the choice of a server is done
 	Tried     [4]*Server // servers that failed, so that none is tried twice
 }
@@ -100,7 +106,7 @@ func (x *Exchange) Reset() {
 	x.Config, x.Snapshot, x.Route, x.Server = 0, nil, nil, nil
 	x.Attempt, x.Replayable, x.Sent, x.Gathered, x.Body = 0, false, false, false, nil
 	x.Times, x.Bytes, x.Mark = Times{}, Bytes{}, Mark{}
-	x.Text, x.Resume = x.Text[:0], nil
+	x.Text, x.Resume, x.Lag = x.Text[:0], nil, nil
 	clear(x.Filters)
 	x.Filters = x.Filters[:0]
 	x.Request.Reset()

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"sync"
+	"time"
 
 	"proxyd/internal/dataplane"
 )
@@ -19,6 +20,8 @@ type desk struct {
 	pace      pace          // of what is being sent to the client
 	resumed   chan struct{} // Resume was called
 	resume    func()
+	fd        uintptr // of the client
+	lag       func() time.Duration
 }
 
 const (
@@ -42,6 +45,7 @@ var desks = sync.Pool{New: func() any {
 		default:
 		}
 	}
+	d.lag = func() time.Duration { return unread(d.fd) }
 	return d
 }}
 

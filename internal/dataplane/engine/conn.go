@@ -117,7 +117,8 @@ func (c *clientConn) recovered(p any) {
 
 // request waits for a request head. It returns false when the connection is over.
 func (c *clientConn) request() bool {
-	if c.have == 0 && !c.wait() {
+	fresh := c.have == 0 // else it was sent behind another request, and had to wait for that
+	if fresh && !c.wait() {
 		return false
 	}
 	d := c.desk
@@ -136,6 +137,9 @@ func (c *clientConn) request() bool {
 		return false
 	}
 	c.head, c.served = n, true
+	if d.fd = c.fd; fresh {
+		x.Lag = d.lag
+	}
 	return true
 }
 

@@ -151,9 +151,11 @@ func (l *loop) idleDue(c *loopClient) {
 // request. One call is one request at most: who sends many waits for others in between.
 func (l *loop) hear(c *loopClient) {
 	for c.phase == phaseIdle {
-		if t := c.tray; (t == nil || t.partial) && (!c.ready || !l.listen(c)) {
+		read := c.tray == nil || c.tray.partial // else it was sent behind another request, and had to wait for that
+		if read && (!c.ready || !l.listen(c)) {
 			return
 		}
+		c.tray.read = read
 		if !l.parse(c) {
 			return
 		}

@@ -27,7 +27,18 @@ func (l *loop) begin(c *loopClient) {
 		l.handOver(c, false, 0)
 		return
 	}
+	if t.read {
+		x.Lag = t.lagger()
+	}
 	l.ask(c, askBegin)
+}
+
+// lagger returns what Lag calls while the client is on the tray.
+func (t *tray) lagger() func() time.Duration {
+	if t.lag == nil {
+		t.lag = func() time.Duration { return unread(uintptr(t.client.fd)) }
+	}
+	return t.lag
 }
 
 // A ticket is what Resume of one exchange, or of several that never waited, refers to.

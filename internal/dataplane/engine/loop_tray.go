@@ -2,6 +2,7 @@ package engine
 
 import (
 	"syscall"
+	"time"
 
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/http1"
@@ -17,6 +18,7 @@ type tray struct {
 	have    int    // bytes in it
 	head    int    // of them the request's head
 	partial bool   // the head is not complete
+	read    bool   // the head was read when it came
 	scan    http1.Scanner
 	body    requestBody
 
@@ -44,6 +46,7 @@ type tray struct {
 	resume func()      // of x
 	ticket *ticket     // of resume
 	waited bool        // so resume may be called late
+	lag    func() time.Duration
 }
 
 // A question is one of the handler's methods.

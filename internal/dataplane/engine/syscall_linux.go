@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"encoding/binary"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -67,4 +69,18 @@ func hungUp(fd uintptr) bool {
 	set := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 	n, err := unix.Poll(set[:], 0)
 	return err == nil && n > 0 && set[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
+}
+
+// unread returns how long ago the last bytes came that the other side has sent, to about
+// a millisecond; negative if the kernel does not say.
+func unread(fd uintptr) time.Duration {
+	const lastDataRecv = 52 // in struct tcp_info
+	var info [lastDataRecv + 4]byte
+	size := uint32(len(info))
+	_, _, e := syscall.RawSyscall6(syscall.SYS_GETSOCKOPT, fd, unix.IPPROTO_TCP, unix.TCP_INFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	if e != 0 || int(size) < len(info) {
+		return -1
+	}
+	return time.Duration(binary.NativeEndian.Uint32(info[lastDataRecv:])) * time.Millisecond
 }

@@ -34,6 +34,7 @@ var causes = [...]cause{
 	{"client_slow", 408, false},
 	{"drain", 503, false},
 	{"held_full", 503, false},
+	{"shed", 503, true},
 	{"no_server", 503, true},
 	{"connect", 502, true},
 	{"broken", 502, true},
@@ -65,6 +66,7 @@ var (
 	nameContentType = []byte("Content-Type")
 	nameLocation    = []byte("Location")
 	nameAllow       = []byte("Allow")
+	retryAfterShed  = []byte("1")
 	plainText       = []byte("text/plain; charset=utf-8")
 	allowed         = []byte("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH")
 )
@@ -123,8 +125,11 @@ func (p *Plane) refuse(x *dataplane.Exchange, word string) dataplane.Verdict {
 		// A client that asked for a tunnel may send what belongs into it.
 		x.Response.Close = x.Request.Method == dataplane.CONNECT
 	}
-	if word == "method" || word == "options" {
+	switch word {
+	case "method", "options":
 		x.Response.Header.Add(dataplane.Other, nameAllow, allowed)
+	case "shed":
+		x.Response.Header.Add(dataplane.Other, nameRetryAfter, retryAfterShed)
 	}
 	return dataplane.Answer
 }

@@ -33,6 +33,9 @@ func (p *Plane) Begin(x *dataplane.Exchange) dataplane.Verdict {
 }
 
 func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) dataplane.Verdict {
+	if x.Mark.Shed { // and has waited
+		return p.refuse(x, "shed")
+	}
 	q := &x.Request
 	seen := s.origin(x)
 	upgrade := r.WebSocket && q.WebSocket // S11: nothing else is upgraded to
@@ -53,6 +56,11 @@ func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) data
 		return p.refuse(x, "options")
 	case q.Length > r.BodyBytes:
 		return p.refuse(x, "too_large")
+	}
+	if r.pool != nil {
+		if v := p.enter(x); v != dataplane.Next {
+			return v
+		}
 	}
 	for _, f := range r.filters.Request {
 		if v := f.Request(x); v != dataplane.Next {

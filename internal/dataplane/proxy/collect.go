@@ -28,7 +28,7 @@ func processDescs() []*prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (p *Plane) Describe(out chan<- *prometheus.Desc) {
-	for _, descs := range [][]*prometheus.Desc{processDescs(), listenerDescs(), routeDescs(), poolDescs(), compressDescs()} {
+	for _, descs := range [][]*prometheus.Desc{processDescs(), listenerDescs(), routeDescs(), poolDescs(), compressDescs(), shedDescs()} {
 		for _, d := range descs {
 			out <- d
 		}
@@ -50,6 +50,7 @@ func (p *Plane) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	collectCompress(m, &p.coders)
+	p.collectShed(m)
 	m.gauge(descReloadOK, bit(p.reloads.ok.Load()))
 	m.gauge(descReloadTime, float64(p.reloads.at.Load())/1e9)
 	m.counter(descReloads, p.reloads.taken.Load(), "ok")

@@ -30,6 +30,7 @@ func (p *Plane) End(x *dataplane.Exchange, err error) {
 		}
 		p.release(x, r)
 	}
+	p.leave(x)
 	status := x.Response.Status
 	if !x.Mark.Answered && !x.Mark.Local {
 		status = unanswered(err)

@@ -16,6 +16,7 @@ import (
 	"proxyd/internal/dataplane/accesslog"
 	"proxyd/internal/dataplane/engine"
 	"proxyd/internal/dataplane/filter"
+	"proxyd/internal/dataplane/overload"
 	"proxyd/internal/dataplane/upstream"
 )
 
@@ -37,6 +38,7 @@ type Plane struct {
 	answers   map[string]*answer
 	current   atomic.Pointer[snapshot]
 	conns     *conns
+	gate      overload.Gate
 	listeners listenerSet
 	coders    filter.Coders
 	access    *accesslog.Log

@@ -12,6 +12,7 @@ func (p *Plane) Respond(x *dataplane.Exchange) dataplane.Verdict {
 	s, r := of(x)
 	if server, held := x.Mark.Pick.(*upstream.Server); held && !x.Mark.Answered {
 		x.Mark.Answered = true
+		p.leave(x)
 		when := x.Times.FirstByte
 		if when.IsZero() {
 			when = p.opt.Now()

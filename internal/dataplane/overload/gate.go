@@ -1,0 +1,210 @@
+// Package overload decides which new exchanges a saturated node takes on. It works on
+// numbers alone: how long requests lay unread, and how many exchanges are under way.
+package overload
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// window is over how long delays are judged, by their median: a runtime that works
+	// off a queue out of order lets some through at once, however long it is.
+	window = 100 * time.Millisecond
+
+	// alarm is the delay of alarmWindows in a row that shuts the gate. It is long, so
+	// that a node which is merely busy to the last is left alone: many clients that each
+	// wait for their answer before they ask again make a queue, but no overload.
+	alarm        = 150 * time.Millisecond
+	alarmWindows = 5
+
+	// target is the delay to which a shut gate works the queue down. A processor that is
+	// shared out by the tenth of a second makes nearly as much without any queue.
+	target = 20 * time.Millisecond
+
+	// most measurements of a window are kept.
+	most = 64
+
+	// fewest measurements of a window say anything.
+	fewest = 4
+
+	// calmWindows without a refusal or a delay open the gate again.
+	calmWindows = 10
+
+	leastLimit = 4
+
+	// A refusal costs a part of what an exchange does, and whoever is refused at once
+	// asks again at once. So refusals wait, long enough that there is one to refusalShare
+	// exchanges at most; they hold their connection and nothing else.
+	refusalShare = 5
+	leastHold    = 250 * time.Millisecond
+	mostHold     = 5 * time.Second
+	mostHeld     = 4096
+)
+
+// A Gate counts the exchanges under way and, while the node does not keep up with what
+// comes, bounds them. It judges the queue of unread requests as CoDel judges one: not by
+// how long it gets at times, but by whether it stays long. The bound follows the delay:
+// what is beyond it would only lengthen the queue. The zero Gate is open.
+//
+// All methods may be called at once. An open gate costs two atomic counts an exchange,
+// and a measurement now and then.
+type Gate struct {
+	inflight atomic.Int64
+	limit    atomic.Int64 // 0: open
+	seen     atomic.Uint64
+	refused  atomic.Uint64
+	held     atomic.Int64
+	hold     atomic.Int64 // nanoseconds for which a refusal waits
+
+	mu   sync.Mutex // guards what follows
+	rule controller
+}
+
+// Measured says how often the delay is asked for: of one in so many exchanges.
+const (
+	measuredOpen = 16
+	measuredShut = 4
+)
+
+// Enter reports whether an exchange may go on, and counts it if so: Leave follows. lag
+// returns how long its request lay unread, or a negative number if that is not known; it
+// may be nil.
+func (g *Gate) Enter(now time.Time, lag func() time.Duration) bool {
+	limit := g.limit.Load()
+	every := uint64(measuredOpen)
+	if limit > 0 {
+		every = measuredShut
+	}
+	if g.seen.Add(1)%every == 0 && lag != nil {
+		if d := lag(); d >= 0 {
+			limit = g.learn(now, d)
+		}
+	}
+	if n := g.inflight.Add(1); limit > 0 && n > limit {
+		g.inflight.Add(-1)
+		g.refused.Add(1)
+		return false
+	}
+	return true
+}
+
+// Hold returns how long the answer to an exchange that was not let in is to wait: then
+// Release follows. With too many that wait, it is to be sent at once, and ok is false.
+func (g *Gate) Hold() (d time.Duration, ok bool) {
+	if g.held.Add(1) > mostHeld {
+		g.held.Add(-1)
+		return 0, false
+	}
+	d = max(time.Duration(g.hold.Load()), leastHold)
+	return d*3/4 + d/64*time.Duration(g.refused.Load()%32), true // so that they do not all come back together
+}
+
+// Release ends what Hold began.
+func (g *Gate) Release() { g.held.Add(-1) }
+
+// Inflight returns how many exchanges were let in and have not left.
+func (g *Gate) Inflight() int64 { return g.inflight.Load() }
+
+// Held returns how many refusals wait.
+func (g *Gate) Held() int64 { return g.held.Load() }
+
+// Leave ends what Enter let in.
+func (g *Gate) Leave() { g.inflight.Add(-1) }
+
+// Shut reports whether exchanges are bounded now.
+func (g *Gate) Shut() bool { return g.limit.Load() > 0 }
+
+// learn notes a measurement and returns the bound that holds from now on.
+func (g *Gate) learn(now time.Time, lag time.Duration) int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.rule.observe(now, lag, counts{g.inflight.Load(), g.held.Load(), g.seen.Load(), g.refused.Load()})
+	g.limit.Store(g.rule.limit)
+	g.hold.Store(int64(g.rule.hold))
+	return g.rule.limit
+}
+
+// counts are what a Gate has counted: what there is now, and totals.
+type counts struct {
+	inflight, held int64
+	seen, refused  uint64
+}
+
+// A controller turns delays into a bound. It is a value without clock or lock.
+type controller struct {
+	limit  int64         // 0: none
+	hold   time.Duration // for which a refusal waits
+	ends   time.Time
+	now    sample  // of the window at hand
+	before sample  // of the one before
+	from   counts  // when the window began
+	pace   float64 // exchanges a window that were let in, averaged over about ten
+	late   int     // windows in a row with an alarming delay
+	calm   int     // windows in a row without a refusal or a delay
+}
+
+// A sample is the measurements of a window.
+type sample struct {
+	count  int
+	delays [most]time.Duration
+}
+
+// add keeps a measurement; with too many, in place of an older one.
+func (s *sample) add(d time.Duration) {
+	s.delays[s.count%most] = d
+	s.count++
+}
+
+// median returns the middle of what is kept; 0 if that is too little to say.
+func (s *sample) median() time.Duration {
+	n := min(s.count, most)
+	if n < fewest {
+		return 0
+	}
+	all := s.delays
+	slices.Sort(all[:n])
+	return all[n/2]
+}
+
+// observe notes a delay, and what was counted until now.
+func (c *controller) observe(now time.Time, lag time.Duration, n counts) {
+	switch late := now.Sub(c.ends); {
+	case late > calmWindows*window: // nothing came for so long, or this is the first
+		*c = controller{ends: now.Add(window), from: n}
+	case late >= 0:
+		c.step(n, float64(window+late)/float64(window))
+		c.before, c.now = c.now, sample{}
+		c.ends, c.from = now.Add(window), n
+	}
+	c.now.add(lag)
+}
+
+// step judges what was in the given number of windows that have passed.
+func (c *controller) step(n counts, windows float64) {
+	refused := n.refused - c.from.refused
+	c.pace += (float64(n.seen-c.from.seen-refused)/windows - c.pace) / 10
+	c.hold = min(max(time.Duration(float64(n.held)*refusalShare/max(c.pace, 1)*float64(window)), leastHold), mostHold)
+	// Two windows, so that one pause does not fill both.
+	delay := min(c.now.median(), c.before.median())
+	switch {
+	case c.limit == 0 && delay > alarm:
+		if c.late++; c.late >= alarmWindows {
+			c.limit, c.late, c.calm = max(n.inflight, leastLimit), 0, 0
+		}
+	case c.limit == 0:
+		c.late = 0
+	case delay > 3*target:
+		c.limit, c.calm = max(c.limit*3/4, leastLimit), 0
+	case delay > target:
+		c.limit, c.calm = max(c.limit*19/20, leastLimit), 0
+	case refused > 0:
+		c.limit, c.calm = c.limit+max(c.limit/32, 1), 0
+	default:
+		if c.calm++; c.calm >= calmWindows {
+			c.limit = 0
+		}
+	}
+}

@@ -1,0 +1,233 @@
+package overload
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+// A world is a node in a simulation: one processor, which works off a queue in order and
+// is taken away for two thirds of each tenth of a second, behind clients that send by
+// the clock on a limited number of connections.
+type world struct {
+	gate   *Gate
+	conns  int
+	rate   float64       // requests a second that the clients mean to send
+	cost   time.Duration // of an exchange
+	shed   float64       // of a refusal, as a share of cost
+	wait   time.Duration // for the server, without the processor
+	rand   *rand.Rand
+	events []event // by time
+	refuse int     // refusals under way that did not wait
+}
+
+type event struct {
+	at   time.Duration
+	what int // request, answer, refusal, free
+	from time.Duration
+}
+
+const (
+	request = iota
+	answer
+	refusal
+)
+
+// result is what the second half of a run came to.
+type result struct {
+	served, refused int
+	p99             time.Duration
+}
+
+const (
+	period = 100 * time.Millisecond
+	slice  = 33 * time.Millisecond
+	epoch  = 1_000_000
+)
+
+// run plays the clients for so long.
+func (w *world) run(length time.Duration) result {
+	w.rand = rand.New(rand.NewPCG(1, 2))
+	var r result
+	var times []time.Duration
+	idle := w.conns
+	clock := time.Duration(0) // when the processor is free
+	due := time.Duration(0)   // when the next request is meant to be sent
+	waiting := 0              // meant to be sent, without a connection
+	push := func(e event) {
+		i, _ := slices.BinarySearchFunc(w.events, e, func(a, b event) int {
+			if a.at <= b.at {
+				return -1
+			}
+			return 1
+		})
+		w.events = slices.Insert(w.events, i, e)
+	}
+	release := func(at time.Duration) {
+		if waiting > 0 {
+			waiting--
+			push(event{at, request, at})
+		} else {
+			idle++
+		}
+	}
+	work := func(cost time.Duration) time.Duration {
+		for cost > 0 {
+			if in := clock % period; in >= slice {
+				clock += period - in
+			}
+			part := min(cost, slice-clock%period)
+			clock += part
+			cost -= part
+		}
+		return clock
+	}
+	for clock < length {
+		for len(w.events) == 0 || due <= w.events[0].at {
+			if idle > 0 {
+				idle--
+				push(event{due, request, due})
+			} else if waiting < 10*w.conns {
+				waiting++
+			}
+			due += time.Duration(w.rand.ExpFloat64() / w.rate * float64(time.Second))
+		}
+		e := w.events[0]
+		w.events = w.events[1:]
+		clock = max(clock, e.at)
+		if in := clock % period; in >= slice {
+			clock += period - in
+		}
+		second := clock > length/2
+		switch e.what {
+		case request:
+			lag := clock - e.at
+			if !w.gate.Enter(time.Unix(epoch, 0).Add(clock), func() time.Duration { return lag }) {
+				end := work(time.Duration(w.shed * float64(w.cost) / 2))
+				hold, held := w.gate.Hold()
+				push(event{end + hold, refusal, e.from})
+				if !held {
+					w.refuse++
+				}
+				continue
+			}
+			end := work(w.cost / 2)
+			push(event{end + w.wait, answer, e.from})
+		case answer:
+			end := work(w.cost / 2)
+			w.gate.Leave()
+			if second {
+				r.served++
+				times = append(times, end-e.from)
+			}
+			release(end)
+		case refusal:
+			if w.refuse > 0 {
+				w.refuse--
+			} else {
+				w.gate.Release()
+			}
+			end := work(time.Duration(w.shed * float64(w.cost) / 2))
+			if second {
+				r.refused++
+			}
+			release(end)
+		}
+	}
+	slices.Sort(times)
+	if len(times) > 0 {
+		r.p99 = times[len(times)*99/100]
+	}
+	return r
+}
+
+const cost = 130 * time.Microsecond
+
+// peak is what a third of a processor can do in ten seconds.
+const peak = int(10 * time.Second / cost * slice / period)
+
+func at(load float64, conns int) *world {
+	return &world{gate: &Gate{}, conns: conns, rate: load * float64(peak) / 10, cost: cost, shed: 0.35, wait: time.Millisecond}
+}
+
+func TestANodeThatKeepsUpRefusesNobody(t *testing.T) {
+	for _, load := range []float64{0.1, 0.5, 0.8, 0.9} {
+		if r := at(load, 1000).run(20 * time.Second); r.refused > 0 {
+			t.Errorf("at %v of its capacity it refused %d of %d", load, r.refused, r.served)
+		}
+	}
+}
+
+func TestSlowServersAreNoOverload(t *testing.T) {
+	w := at(0.8, 5000)
+	w.wait = 800 * time.Millisecond
+	if r := w.run(20 * time.Second); r.refused > 0 {
+		t.Errorf("it refused %d of %d, though it only waits for servers", r.refused, r.served)
+	}
+}
+
+func TestGoodputAndDelayHoldAtThreeTimesTheCapacity(t *testing.T) {
+	for _, conns := range []int{64, 256, 1000, 3000} {
+		normal := at(0.8, conns).run(20 * time.Second)
+		w := at(3, conns)
+		r := w.run(20 * time.Second)
+		t.Logf("%d connections: %d served of %d at best, %d refused, p99 %v (normal %v), bound %d", conns, r.served, peak, r.refused, r.p99, normal.p99, w.gate.limit.Load())
+		if r.served < peak*9/10 {
+			t.Errorf("%d connections: %d served, want nine tenths of %d", conns, r.served, peak)
+		}
+		if r.p99 > 2*normal.p99 {
+			t.Errorf("%d connections: p99 %v, want under twice %v", conns, r.p99, normal.p99)
+		}
+	}
+}
+
+func TestTheGateOpensAgain(t *testing.T) {
+	w := at(3, 1000)
+	w.run(20 * time.Second)
+	if !w.gate.Shut() {
+		t.Fatal("not shut at three times the capacity")
+	}
+	now := time.Unix(epoch, 0).Add(30 * time.Second)
+	for range 2000 { // two seconds without a delay
+		if w.gate.Enter(now, func() time.Duration { return 0 }) {
+			w.gate.Leave()
+		}
+		now = now.Add(time.Millisecond)
+	}
+	if w.gate.Shut() {
+		t.Error("still shut after two calm seconds")
+	}
+}
+
+func TestAnOpenGateAllocatesNothing(t *testing.T) {
+	g := &Gate{}
+	now := time.Unix(epoch, 0)
+	lag := func() time.Duration { return time.Millisecond }
+	if n := testing.AllocsPerRun(1000, func() { g.Enter(now, lag); g.Leave() }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestUnknownDelaysChangeNothing(t *testing.T) {
+	g := &Gate{}
+	now := time.Unix(epoch, 0)
+	for range 10000 {
+		now = now.Add(time.Millisecond)
+		if !g.Enter(now, func() time.Duration { return -1 }) {
+			t.Fatal("refused")
+		}
+	}
+}
+
+func BenchmarkOpenGate(b *testing.B) {
+	g := &Gate{}
+	now := time.Unix(epoch, 0)
+	lag := func() time.Duration { return 0 }
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			g.Enter(now, lag)
+			g.Leave()
+		}
+	})
+}

@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"proxyd/internal/dataplane"
+)
+
+var (
+	descShedding = desc("overload_shedding", "1 while the node does not keep up, and takes on no more than it can.")
+	descHeld     = desc("overload_refusals_waiting", "Refused exchanges whose answer waits.")
+)
+
+func shedDescs() []*prometheus.Desc { return []*prometheus.Desc{descShedding, descHeld} }
+
+func (p *Plane) collectShed(m sink) {
+	m.gauge(descShedding, bit(p.gate.Shut()))
+	m.gauge(descHeld, float64(p.gate.Held()))
+}
+
+// enter lets an exchange that wants a server in, or refuses it while the node does not
+// keep up. What is answered here, health of this node among it, is not asked.
+//
+// The answer to a refusal waits a while: whoever is refused at once asks again at once,
+// and refusing costs a good part of what serving does.
+func (p *Plane) enter(x *dataplane.Exchange) dataplane.Verdict {
+	switch {
+	case x.Mark.Entered:
+		return dataplane.Next
+	case p.gate.Enter(p.headTime(x), x.Lag):
+		x.Mark.Entered = true
+		return dataplane.Next
+	}
+	x.Mark.Shed = true
+	wait, ok := p.gate.Hold()
+	if !ok {
+		return p.refuse(x, "shed")
+	}
+	resume := x.Resume
+	time.AfterFunc(wait, func() {
+		p.gate.Release()
+		resume()
+	})
+	return dataplane.Wait
+}
+
+// leave notes that the exchange's server has answered, or that there is none any more.
+// What is left costs the time of others: a long download, a tunnel.
+func (p *Plane) leave(x *dataplane.Exchange) {
+	if x.Mark.Entered {
+		x.Mark.Entered = false
+		p.gate.Leave()
+	}
+}
