@@ -154,7 +154,8 @@ func lists(list []byte, member string) bool {
 // reflects reports whether the request has something that an answer could repeat and
 // that another site can choose: G4 of the threat list.
 func reflects(x *dataplane.Exchange) bool {
-	return len(x.Request.Query) > 0 || x.Request.Length != 0
+	_, query := x.Asked()
+	return len(query) > 0 || x.Request.Length != 0
 }
 
 // weaken makes an entity tag a weak one: the coded answer is not the server's, octet for

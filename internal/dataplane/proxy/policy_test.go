@@ -177,3 +177,24 @@ func TestAnswersMadeHereNameNoServer(t *testing.T) {
 		p.End(x, nil)
 	}
 }
+
+func TestPlaceholdersAreWhatTheClientAskedFor(t *testing.T) {
+	c := use(headers("edge", config.Headers{
+		RequestSet:  map[string]string{"X-Asked": "{path} {query} {uri}"},
+		ResponseSet: map[string]string{"X-Asked": "{path} {query} {uri}"},
+	}))
+	c.Route[0].StripPrefix = "/v1"
+	p, _ := start(t, c)
+	x := get("h", "/v1/a")
+	x.Request.Query = []byte("b=c")
+	begin(p, x)
+	x.Response.Header.Add(dataplane.Location, []byte("Location"), []byte("/login"))
+	respond(p, x, 302)
+	const want = "/v1/a b=c /v1/a?b=c"
+	if q, r := string(x.Request.Header.Find("X-Asked")), string(x.Response.Header.Find("X-Asked")); q != want || r != want || string(x.Request.Path) != "/a" {
+		t.Errorf("%q and %q for %s, want %q", q, r, x.Request.Path, want)
+	}
+	if got := string(x.Response.Header.Get(dataplane.Location)); got != "/v1/login" {
+		t.Errorf("Location %q", got)
+	}
+}
