@@ -33,7 +33,8 @@ var allowed = map[string]string{
 	"dataplane/overload":  "",
 	"dataplane/engine":    "dataplane dataplane/http1",
 	"dataplane/accesslog": "config dataplane",
-	"dataplane/proxy":     "clock config dataplane dataplane/accesslog dataplane/engine dataplane/filter dataplane/http1 dataplane/overload dataplane/route dataplane/upstream",
+	"dataplane/otlp":      "",
+	"dataplane/proxy":     "clock config dataplane dataplane/accesslog dataplane/engine dataplane/filter dataplane/http1 dataplane/otlp dataplane/overload dataplane/route dataplane/upstream",
 }
 
 // forbidden names what may not be imported, with the reason that a reader is owed.

@@ -26,6 +26,9 @@ func (d *decoder) complete(c *Config) {
 	if !d.given(to("log", "access", "query")) {
 		c.Log.Access.Query = c.Log.Access.Format == "combined"
 	}
+	if c.Trace.OTLP != "" && !d.given(to("trace", "context")) {
+		c.Trace.Context = true
+	}
 	for _, p := range c.Pool {
 		d.completePool(p)
 	}

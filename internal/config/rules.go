@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"time"
@@ -216,6 +217,14 @@ func (d *decoder) checkAdminAddress(c *Config, key string, address *string) {
 }
 
 func (d *decoder) checkTrace(t *Trace) {
+	if p := to("trace", "otlp"); t.OTLP != "" && !d.spoilt(p) {
+		u, err := url.Parse(t.OTLP)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.User != nil {
+			d.bad(p, "needs a URL such as \"http://127.0.0.1:4318\", not %q", t.OTLP)
+		} else if d.given(to("trace", "context")) && !t.Context {
+			d.bad(p, "needs context = true: a span is part of a trace")
+		}
+	}
 	if p := to("trace", "request_id"); t.RequestID != "" && !d.spoilt(p) {
 		d.checkFieldName(p, quote(t.RequestID)+" ", t.RequestID, requestFieldOurs)
 	}

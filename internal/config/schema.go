@@ -234,7 +234,7 @@ type Compress struct {
 type Trace struct {
 	RequestID string `toml:"request_id"` // field that holds the exchange's id: a trusted proxy's, or made here; sent to the server and the client, and in the log; "" turns it off
 	Context   bool   `toml:"context"`    // take part in W3C traces: traceparent and tracestate of a trusted proxy are gone on with, otherwise a trace is begun
-	OTLP      string `tobe:"otlp"`       // URL of a collector, OTLP over HTTP; "" turns tracing off
+	OTLP      string `toml:"otlp"`       // URL of a collector to which spans are sent, OTLP over HTTP in JSON; turns context on; default: none are
 	Sample    Share  `toml:"sample"`     // of the traces begun here, those whose spans are wanted
 }
 

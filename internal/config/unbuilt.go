@@ -36,8 +36,6 @@ func unbuiltKeys(table string) []string {
 		return []string{"mirror", "files", "trailers", "buffer", "client_cert"}
 	case "admin":
 		return []string{"tokens"}
-	case "trace":
-		return []string{"otlp"}
 	}
 	return nil
 }

@@ -18,12 +18,13 @@ var (
 	descPanics       = desc("panics_total", "Panics that were caught.")
 	descAccessLines  = desc("access_log_lines_total", "Lines of the access log that were written.")
 	descAccessDrops  = desc("access_log_dropped_total", "Lines of the access log that were not: queue, the output was too slow; output, it refused them.", "reason")
+	descSpans        = desc("trace_spans_total", "Spans by what became of them: sent, failed (the collector did not take them), dropped (no room).", "result")
 	descAccessErrors = desc("access_log_errors_total", "Writes of the access log that failed.")
 )
 
 func processDescs() []*prometheus.Desc {
 	return []*prometheus.Desc{descConfig, descReloadOK, descReloadTime, descReloads, descPanics,
-		descAccessLines, descAccessDrops, descAccessErrors}
+		descAccessLines, descAccessDrops, descAccessErrors, descSpans}
 }
 
 // Describe implements prometheus.Collector.
@@ -61,4 +62,7 @@ func (p *Plane) Collect(out chan<- prometheus.Metric) {
 	m.counter(descAccessDrops, p.access.Dropped.Load(), "queue")
 	m.counter(descAccessDrops, p.access.Lost.Load(), "output")
 	m.counter(descAccessErrors, p.access.Failed.Load())
+	m.counter(descSpans, p.spans.Sent.Load(), "sent")
+	m.counter(descSpans, p.spans.Failed.Load(), "failed")
+	m.counter(descSpans, p.spans.Dropped.Load(), "dropped")
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"encoding/hex"
 	"sync/atomic"
 	"time"
 
@@ -48,7 +49,11 @@ func (c *routeCounters) count(x *dataplane.Exchange, status int, took time.Durat
 	c.inflight.Add(-1)
 	c.in.Add(uint64(x.Bytes.In))
 	c.out.Add(uint64(x.Bytes.Out))
-	c.duration[classOf(status)].Observe(took)
+	if d := &c.duration[classOf(status)]; x.Mark.Trace.Sampled {
+		d.Trace(took, hex.EncodeToString(x.Mark.Trace.ID[:]), x.Times.Start.Add(took))
+	} else {
+		d.Observe(took)
+	}
 	if own, known := overhead(x, took); known {
 		c.overhead.Observe(own)
 	}

@@ -42,6 +42,9 @@ func (p *Plane) End(x *dataplane.Exchange, err error) {
 	l := p.listeners.at(x.Listener.Index)
 	l.in.Add(uint64(x.Bytes.In))
 	l.out.Add(uint64(x.Bytes.Out))
+	if x.Mark.Trace.Sampled && p.spans.On() {
+		p.exportSpans(x, status, err, now)
+	}
 	if r.Log && p.access.On() {
 		p.access.Exchange(x, &accesslog.Entry{Now: now, Status: status, Failed: err != nil, Policies: r.policies})
 	}

@@ -16,6 +16,7 @@ import (
 	"proxyd/internal/dataplane/accesslog"
 	"proxyd/internal/dataplane/engine"
 	"proxyd/internal/dataplane/filter"
+	"proxyd/internal/dataplane/otlp"
 	"proxyd/internal/dataplane/overload"
 	"proxyd/internal/dataplane/upstream"
 )
@@ -42,6 +43,7 @@ type Plane struct {
 	listeners listenerSet
 	coders    filter.Coders
 	access    *accesslog.Log
+	spans     *otlp.Exporter
 	panics    atomic.Uint64
 	draining  atomic.Bool
 	broken    atomic.Pointer[string] // a listener whose engine gave up, and why
@@ -88,6 +90,7 @@ func New(o Options) *Plane {
 		answers: newAnswers(),
 		conns:   newConns(),
 		access:  accesslog.New(accesslog.Options{Logger: o.Logger, Stdout: o.AccessLog}),
+		spans:   otlp.New(o.Logger),
 		doors:   map[string]*door{},
 	}
 	p.opt.Upstream.Log = o.Logger
@@ -156,6 +159,7 @@ func (p *Plane) apply(c *config.Config) error {
 
 	// Nothing fails from here on.
 	p.access.Use(lines)
+	p.spans.Use(c.Trace.OTLP, c.Node.Name, c.Cluster.Name)
 	p.watch.Use(s.pools)
 	p.waiting.CompareAndSwap(0, p.opt.Now().Add(settleTime).UnixNano())
 	s.steer(p.steering)
@@ -254,5 +258,6 @@ func (p *Plane) Shutdown(ctx context.Context) error {
 	err := p.Drain(ctx)
 	p.watch.Close()
 	p.access.Close(ctx)
+	p.spans.Close(ctx)
 	return err
 }
