@@ -20,9 +20,9 @@ func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure proxyd beside nginx, HAProxy and keepalived",
-		Long: `bench runs proxyd, nginx and HAProxy in front of the same server, in turns, and prints what a
-request costs each (user and system time of its processes), throughput, latency, and the
-memory of an idle connection; then failover of a proxyd pair beside keepalived with HAProxy
+		Long: `bench runs proxyd, nginx, HAProxy and Caddy in front of the same server, in turns, and prints what
+a request costs each (user and system time of its processes), throughput, latency, the memory
+of an idle connection, and how all that stands to what is aimed at; then failover of a proxyd pair beside keepalived with HAProxy
 on the same stage. Programs that are absent are installed from Debian; services are not
 started. Configurations: internal/lab/bench.`,
 		Args: cobra.NoArgs,
@@ -35,7 +35,7 @@ started. Configurations: internal/lab/bench.`,
 			if b.Plan, err = plan(proxyd, ""); err != nil {
 				return err
 			}
-			if err := lab.Install(ctx, []string{"nginx", "haproxy", "keepalived", "wrk"}, b.Out); err != nil {
+			if err := lab.Install(ctx, []string{"nginx", "haproxy", "keepalived", "wrk", "caddy"}, b.Out); err != nil {
 				return err
 			}
 			var tables []lab.Table
@@ -43,7 +43,7 @@ started. Configurations: internal/lab/bench.`,
 				r, err := b.Run(ctx)
 				if r != nil {
 					fmt.Fprintf(out, "\n%s\n", r.Machine)
-					tables = append(tables, r.Table(), r.MemoryTable())
+					tables = append(tables, r.Table(), r.MemoryTable(), r.GoalTable())
 				}
 				if err != nil {
 					return errors.Join(printTables(cmd, tables, ""), err)
@@ -64,7 +64,7 @@ started. Configurations: internal/lab/bench.`,
 	f.IntVarP(&b.Rounds, "rounds", "n", 5, "turns of each with each kind of work")
 	f.DurationVar(&b.Turn, "turn", 5*time.Second, "how long a turn lasts")
 	f.IntVar(&b.Idle, "idle", 10000, "idle connections to measure memory with; 0: none")
-	f.StringSliceVar(&b.Only, "only", nil, "proxyd, nginx, HAProxy: forward through these alone")
+	f.StringSliceVar(&b.Only, "only", nil, "names of proxies: forward through these alone")
 	f.BoolVar(&skipForward, "skip-forward", false, "failover alone")
 	f.BoolVar(&skipFailover, "skip-failover", false, "forwarding alone")
 	f.StringVar(&markdown, "markdown", "", "also write the tables to this file")

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,23 +23,59 @@ type Bench struct {
 	Idle   int           // connections that are opened to see what an idle one costs; 0: none
 	Only   []string      // names of contestants; none: all
 	Out    io.Writer     // progress
+
+	dir string // of this run's files
 }
 
-// A workload is what clients do in a benchmark.
+// A workload is what clients do in a benchmark, and what is aimed at.
 type workload struct {
-	name string
-	path string
-	head []string // further fields of the requests
+	name   string
+	path   string
+	head   []string // further fields of the requests
+	post   int      // bytes of a body to POST; 0: GET
+	conns  int
+	rate   int      // requests a second; 0: as many as can be
+	half   bool     // the rate is half of what the slowest of all can do
+	among  []string // contestants; none: all of the ordinary ones
+	goal   float64  // CPU per request, as a ratio to the best of against
+	goal99 float64  // p99 beyond that of the server itself, likewise
+	to     []string // the contestants of the goal's other side; none: nginx and HAProxy
 }
 
 const benchConns = 64
 
+const (
+	fewRoutes  = 10
+	manyRoutes = 100_000
+)
+
 func workloads() []workload {
 	return []workload{
-		{name: "small GET, 64 kept connections", path: "/small"},
-		{name: "100 KB answer, 64 kept connections", path: "/100k"},
-		{name: "small GET, a connection each", path: "/small", head: []string{"Connection: close"}},
+		{name: "small GET, 64 kept connections", path: "/small", conns: benchConns, goal: 0.80},
+		{name: "small GET, 512 kept connections", path: "/small", conns: 512, goal: 0.80},
+		{name: "POST of 4 KB, 64 kept connections", path: "/small", conns: benchConns, post: 4 << 10, goal: 0.85},
+		{name: "100 KB answer, 64 kept connections", path: "/100k", conns: benchConns, goal: 0.85},
+		{name: "small GET, a connection each", path: "/small", conns: benchConns, head: []string{"Connection: close"}, goal: 1.00},
+		{name: "small GET, 5,000 a second", path: "/small", conns: benchConns, rate: 5000, goal: 0.85},
+		{name: "small GET, half load", path: "/small", conns: benchConns, half: true, goal99: 1.00, among: []string{direct, proxydName, "nginx", "HAProxy"}},
+		{name: "small GET, 100,000 routes", path: "/small", conns: benchConns, goal: 1.05, among: []string{fewName, manyName}, to: []string{fewName}},
 	}
+}
+
+// Names of contestants that have a part of their own.
+const (
+	proxydName = "proxyd"
+	direct     = "server" // without a proxy
+	fewName    = "proxyd, 10 routes"
+	manyName   = "proxyd, 100,000 routes"
+)
+
+// has reports whether a contestant does this work.
+func (w *workload) has(name string) bool {
+	if len(w.among) == 0 {
+		return name != direct && name != fewName && name != manyName
+	}
+	return slices.Contains(w.among, name)
 }
 
 // A Turn is what one contestant did with one workload once.
@@ -53,12 +91,13 @@ type BenchResult struct {
 	Names    []string             // of the contestants, the first is what others are compared with
 	Works    []string             // of the workloads
 	Turns    map[[2]string][]Turn // by workload and contestant, in the order of the rounds
-	Idle     map[string]float64   // bytes per idle connection
-	Resident map[string]int64     // bytes before the first request
+	works    []workload
+	Idle     map[string]float64 // bytes per idle connection
+	Resident map[string]int64   // bytes before the first request
 }
 
 // Run plays all rounds. What was measured until an error is returned with it.
-func (b Bench) Run(ctx context.Context) (*BenchResult, error) {
+func (b *Bench) Run(ctx context.Context) (*BenchResult, error) {
 	dir, err := newRunDir()
 	if err != nil {
 		return nil, err
@@ -83,7 +122,8 @@ func (b Bench) Run(ctx context.Context) (*BenchResult, error) {
 		Machine: machine(), Versions: map[string]string{}, Turns: map[[2]string][]Turn{},
 		Idle: map[string]float64{}, Resident: map[string]int64{},
 	}
-	for _, w := range workloads() {
+	r.works = workloads()
+	for _, w := range r.works {
 		r.Works = append(r.Works, w.name)
 	}
 	var players []*contestant
@@ -91,10 +131,18 @@ func (b Bench) Run(ctx context.Context) (*BenchResult, error) {
 		if len(b.Only) > 0 && !containsFold(b.Only, c.Name) {
 			continue
 		}
-		if err := c.start(space, v); err != nil {
-			return r, err
+		if _, err := exec.LookPath(c.version[0]); err != nil && c.optional {
+			fmt.Fprintf(b.Out, "%s is not there and not measured\n", c.Name)
+			continue
 		}
-		defer c.process.Kill()
+		if c.Name == direct {
+			c.process = backend
+		} else {
+			if err := c.start(space, v); err != nil {
+				return r, err
+			}
+			defer c.process.Kill()
+		}
 		players = append(players, c)
 		r.Names = append(r.Names, c.Name)
 		r.Versions[c.Name] = versionOf(c.version)
@@ -103,21 +151,36 @@ func (b Bench) Run(ctx context.Context) (*BenchResult, error) {
 		return r, err
 	}
 	for round := range b.Rounds {
-		for _, w := range workloads() {
-			for _, c := range players {
+		slowest := math.Inf(1) // of the first workload, in this round
+		for i, w := range workloads() {
+			if w.half {
+				w.rate = int(slowest / 2)
+			}
+			// Nobody is always the first, when caches are cold, or the last.
+			for k := range players {
+				c := players[(k+round)%len(players)]
+				if !w.has(c.Name) {
+					continue
+				}
 				t, err := b.turn(ctx, space, w, c)
 				if err != nil {
 					return r, fmt.Errorf("%s, %s: %w", c.Name, w.name, err)
 				}
+				if i == 0 && c.Name != "Caddy" {
+					slowest = min(slowest, t.PerSec)
+				}
 				key := [2]string{w.name, c.Name}
 				r.Turns[key] = append(r.Turns[key], t)
-				fmt.Fprintf(b.Out, "%d/%d  %-36s %-8s %6.1f us CPU a request  %8.0f/s  p99 %v  errors %d\n",
+				fmt.Fprintf(b.Out, "%d/%d  %-36s %-22s %6.1f us CPU a request  %8.0f/s  p99 %v  errors %d\n",
 					round+1, b.Rounds, w.name, c.Name, t.CPU, t.PerSec, t.P99, t.Errors)
 			}
 		}
 	}
 	return r, nil
 }
+
+// postScript tells wrk to POST.
+const postScript = "post.lua"
 
 func containsFold(names []string, name string) bool {
 	for _, n := range names {
@@ -129,7 +192,7 @@ func containsFold(names []string, name string) bool {
 }
 
 // prepare makes the files and settles the limits that every contestant meets.
-func (b Bench) prepare(space *Space, dir *runDir) (benchValues, error) {
+func (b *Bench) prepare(space *Space, dir *runDir) (benchValues, error) {
 	v := benchValues{
 		Cores: runtime.NumCPU(), Conns: b.Idle + 2000, Dir: dir.path, Host: benchHost, Backend: loopback(9000),
 	}
@@ -155,13 +218,18 @@ func (b Bench) prepare(space *Space, dir *runDir) (benchValues, error) {
 	if err := os.WriteFile(dir.file("www", "100k"), body, 0o644); err != nil {
 		return v, err
 	}
+	b.dir = dir.path
+	script := fmt.Sprintf("wrk.method = %q\nwrk.body = string.rep(\"x\", %d)\n", "POST", 4<<10)
+	if err := os.WriteFile(dir.file(postScript), []byte(script), 0o644); err != nil {
+		return v, err
+	}
 	return v, space.Do(func() error {
 		// Thousands of short connections a second from one address.
 		return sysctl("net/ipv4/ip_local_port_range", "1024 65535")
 	})
 }
 
-func (b Bench) startBackend(space *Space, v benchValues) (*Process, error) {
+func (b *Bench) startBackend(space *Space, v benchValues) (*Process, error) {
 	config, err := v.fill("backend.conf", "backend.conf")
 	if err != nil {
 		return nil, err
@@ -176,10 +244,16 @@ func (b Bench) startBackend(space *Space, v benchValues) (*Process, error) {
 }
 
 // turn runs wrk against one contestant and reads what that cost it.
-func (b Bench) turn(ctx context.Context, space *Space, w workload, c *contestant) (Turn, error) {
-	argv := []string{"-t2", "-c" + strconv.Itoa(benchConns), "-d" + strconv.Itoa(max(int(b.Turn.Seconds()), 1)) + "s", "--latency", "-H", "Host: " + benchHost}
+func (b *Bench) turn(ctx context.Context, space *Space, w workload, c *contestant) (Turn, error) {
+	if w.rate > 0 {
+		return b.pacedTurn(ctx, space, w, c)
+	}
+	argv := []string{"-t2", "-c" + strconv.Itoa(w.conns), "-d" + strconv.Itoa(max(int(b.Turn.Seconds()), 1)) + "s", "--latency", "-H", "Host: " + benchHost}
 	for _, h := range w.head {
 		argv = append(argv, "-H", h)
+	}
+	if w.post > 0 {
+		argv = append(argv, "-s", filepath.Join(b.dir, postScript))
 	}
 	argv = append(argv, "http://"+c.listen.String()+w.path)
 	before, err := usage(c.process.PID())
@@ -212,9 +286,12 @@ func (b Bench) turn(ctx context.Context, space *Space, w workload, c *contestant
 
 // idle opens connections, has one request answered on each, and looks at what they cost
 // while nothing happens on them.
-func (b Bench) idle(ctx context.Context, space *Space, v benchValues, players []*contestant, r *BenchResult) error {
+func (b *Bench) idle(ctx context.Context, space *Space, v benchValues, players []*contestant, r *BenchResult) error {
 	n := min(b.Idle, v.Conns-100)
 	for _, c := range players {
+		if c.part {
+			continue
+		}
 		before, err := usage(c.process.PID())
 		if err != nil {
 			return err

@@ -27,17 +27,102 @@ func (r *BenchResult) Table() Table {
 					ratio = append(ratio, turn.CPU/base[i].CPU)
 				}
 			}
-			t.Add(work, name, fmt.Sprintf("%.1f", Median(cpu)), fmt.Sprintf("%.2f", Median(ratio)), fmt.Sprintf("%.0f", Median(perSec)),
+			of := "-"
+			if len(ratio) > 0 {
+				of = fmt.Sprintf("%.2f", Median(ratio))
+			}
+			t.Add(work, name, fmt.Sprintf("%.1f", Median(cpu)), of, fmt.Sprintf("%.0f", Median(perSec)),
 				show(Median(p50)), show(Median(p99)), fmt.Sprint(errors))
 		}
 	}
 	return t
 }
 
+// GoalTable says what was reached of what is aimed at: medians of proxyd, as a ratio to
+// the best of the others.
+func (r *BenchResult) GoalTable() Table {
+	t := Table{Head: []string{"work", "what", "best of the others", "ratio", "goal", ""}}
+	add := func(work, what, best string, ratio, goal float64) {
+		verdict := "reached"
+		if ratio > goal {
+			verdict = "missed"
+		}
+		t.Add(work, what, best, fmt.Sprintf("%.2f", ratio), fmt.Sprintf("%.2f", goal), verdict)
+	}
+	cpu := func(t Turn) float64 { return t.CPU }
+	for _, w := range r.works {
+		own, others := proxydName, w.to
+		if len(others) == 0 {
+			others = []string{"nginx", "HAProxy"}
+		} else {
+			own = manyName
+		}
+		if w.goal > 0 {
+			if name, ratio := r.best(w.name, own, others, cpu); name != "" {
+				add(w.name, "CPU a request", name, ratio, w.goal)
+			}
+			if name, ratio := r.best(w.name, own, []string{"Caddy"}, cpu); name != "" {
+				add(w.name, "CPU a request", name, ratio, goalCaddy)
+			}
+		}
+		if w.goal99 > 0 {
+			alone := r.median(w.name, direct, func(t Turn) float64 { return t.P99.Seconds() })
+			added := func(t Turn) float64 { return t.P99.Seconds() - alone }
+			if name, ratio := r.best(w.name, own, others, added); name != "" {
+				add(w.name, "p99 added", name, ratio, w.goal99)
+			}
+		}
+	}
+	if mine, ok := r.Idle[proxydName]; ok && r.Idle["nginx"] > 0 {
+		add("an idle connection", "memory", "nginx", mine/r.Idle["nginx"], goalIdle)
+	}
+	return t
+}
+
+const (
+	goalCaddy = 0.25
+	goalIdle  = 1.5
+)
+
+// best returns which of others has the lowest median, and the ratio of own's to it; no
+// name if one side was not measured.
+func (r *BenchResult) best(work, own string, others []string, of func(Turn) float64) (name string, ratio float64) {
+	if len(r.Turns[[2]string{work, own}]) == 0 {
+		return "", 0
+	}
+	lowest := 0.0
+	for _, o := range others {
+		if len(r.Turns[[2]string{work, o}]) == 0 {
+			continue
+		}
+		if m := r.median(work, o, of); name == "" || m < lowest {
+			name, lowest = o, m
+		}
+	}
+	if lowest <= 0 {
+		return "", 0
+	}
+	return name, r.median(work, own, of) / lowest
+}
+
+func (r *BenchResult) median(work, name string, of func(Turn) float64) float64 {
+	var all []float64
+	for _, t := range r.Turns[[2]string{work, name}] {
+		all = append(all, of(t))
+	}
+	if len(all) == 0 {
+		return 0
+	}
+	return Median(all)
+}
+
 // MemoryTable says what each contestant has resident, and what an idle connection costs.
 func (r *BenchResult) MemoryTable() Table {
 	t := Table{Head: []string{"proxy", "version", "resident MB", "KB an idle connection"}}
 	for _, name := range r.Names {
+		if _, measured := r.Resident[name]; !measured {
+			continue
+		}
 		idle := "-"
 		if bytes, ok := r.Idle[name]; ok {
 			idle = fmt.Sprintf("%.2f", bytes/1024)

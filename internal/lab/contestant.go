@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"text/template"
 	"time"
@@ -29,6 +30,9 @@ type contestant struct {
 	argv     func(config string) []string
 	version  []string // command that prints the version
 	listen   netip.AddrPort
+	optional bool // it is measured if it is there
+	part     bool // it has a part in one workload alone
+	routes   int  // beside the one that is used
 
 	process *Process
 }
@@ -41,7 +45,7 @@ func loopback(port uint16) netip.AddrPort {
 func contestants(proxyd string) []*contestant {
 	return []*contestant{
 		{
-			Name: "proxyd", template: "proxyd.toml", listen: loopback(8001),
+			Name: proxydName, template: "proxyd.toml", listen: loopback(8001),
 			argv:    func(c string) []string { return []string{proxyd, "run", "-c", c} },
 			version: []string{proxyd, "version"},
 		},
@@ -55,6 +59,22 @@ func contestants(proxyd string) []*contestant {
 			argv:    func(c string) []string { return []string{"haproxy", "-db", "-f", c} },
 			version: []string{"haproxy", "-v"},
 		},
+		{
+			Name: "Caddy", template: "Caddyfile", listen: loopback(8004), optional: true,
+			argv:    func(c string) []string { return []string{"caddy", "run", "--adapter", "caddyfile", "--config", c} },
+			version: []string{"caddy", "version"},
+		},
+		{Name: direct, listen: loopback(9000), version: []string{"nginx", "-v"}, part: true},
+		{
+			Name: fewName, template: "proxyd.toml", listen: loopback(8005), part: true, routes: fewRoutes - 1,
+			argv:    func(c string) []string { return []string{proxyd, "run", "-c", c} },
+			version: []string{proxyd, "version"},
+		},
+		{
+			Name: manyName, template: "proxyd.toml", listen: loopback(8006), part: true, routes: manyRoutes - 1,
+			argv:    func(c string) []string { return []string{proxyd, "run", "-c", c} },
+			version: []string{proxyd, "version"},
+		},
 	}
 }
 
@@ -67,6 +87,8 @@ type benchValues struct {
 	Priority                    int
 	Advert                      string
 	Servers                     []benchServer
+	ID                          string // tells several of one kind apart
+	Routes                      []int
 }
 
 type benchServer struct {
@@ -91,7 +113,11 @@ func (v benchValues) fill(name, file string) (string, error) {
 // start runs the contestant in a namespace and waits until it serves.
 func (c *contestant) start(space *Space, v benchValues) error {
 	v.Listen = c.listen
-	config, err := v.fill(c.template, c.template)
+	v.ID = strconv.Itoa(int(c.listen.Port()))
+	for i := range c.routes {
+		v.Routes = append(v.Routes, i)
+	}
+	config, err := v.fill(c.template, v.ID+"-"+c.template)
 	if err != nil {
 		return fmt.Errorf("configure %s: %w", c.Name, err)
 	}
@@ -104,7 +130,7 @@ func (c *contestant) start(space *Space, v benchValues) error {
 	if err != nil {
 		return err
 	}
-	return within(context.Background(), 10*time.Second, c.Name+" to serve", func() (bool, error) {
+	return within(context.Background(), startTime, c.Name+" to serve", func() (bool, error) {
 		if !c.process.Alive() {
 			return false, fmt.Errorf("it ended: %v; %s", c.process.Err(), tail(log, 8))
 		}
@@ -120,6 +146,9 @@ func (c *contestant) start(space *Space, v benchValues) error {
 		return o == OK, notYet{fmt.Errorf("a request: %v", o)}
 	})
 }
+
+// startTime is how long a contestant may take until it serves: some have many routes.
+const startTime = time.Minute
 
 // versionOf runs a command that prints a version and returns it.
 func versionOf(argv []string) string {

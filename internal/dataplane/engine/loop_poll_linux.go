@@ -30,6 +30,12 @@ func watch(ep int, fd int32, gen uint32, events uint32) syscall.Errno {
 	return e
 }
 
+// rewatch changes what is told of fd, at once if it is so already.
+func rewatch(ep int, fd int32, events uint32) {
+	ev := unix.EpollEvent{Events: events, Fd: fd}
+	syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, uintptr(ep), unix.EPOLL_CTL_MOD, uintptr(fd), uintptr(unsafe.Pointer(&ev)), 0, 0)
+}
+
 // unwatch takes fd out. Closing the only descriptor of a connection does it too.
 func unwatch(ep int, fd int32) {
 	syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, uintptr(ep), unix.EPOLL_CTL_DEL, uintptr(fd), 0, 0, 0)

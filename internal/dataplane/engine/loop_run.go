@@ -16,11 +16,17 @@ import (
 // epoll for them, and the epoll itself is with Go's poller, so that a loop with nothing
 // to do is a parked goroutine like any other: no thread is held, and collector and
 // scheduler go on as usual. Nothing in a loop blocks.
+//
+// Between the two stands a gate, an epoll with the first as its only member. While the
+// loop is busy the gate is shut: else each event would wake a thread that waits in Go's
+// poller, only to find that the loop is running already.
 type loop struct {
 	engine *Loop
 	index  int
 	ep     int
-	file   *os.File // of ep, for Go's poller
+	gate   int
+	shut   bool
+	file   *os.File // of gate, for Go's poller
 	armed  moment   // when file wakes us; 0 is never
 	over   bool     // to end
 
@@ -64,16 +70,23 @@ func newLoop(e *Loop, index int) (*loop, error) {
 		unix.Close(ep)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	_ = unix.SetNonblock(ep, true) // so that os takes it for something to wait for
+	gate, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		unix.Close(ep)
+		unix.Close(bell)
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	_ = unix.SetNonblock(gate, true) // so that os takes it for something to wait for
 	l := &loop{
-		engine: e, index: index, ep: ep, bell: bell, file: os.NewFile(uintptr(ep), "epoll"),
+		engine: e, index: index, ep: ep, gate: gate, bell: bell, file: os.NewFile(uintptr(gate), "epoll"),
 		in: make([]byte, bufferBytes), out: make([]byte, 0, 2*bufferBytes), rsp: make([]byte, bufferBytes),
 		homes: map[*dataplane.Server]*home{},
 	}
 	l.wheel.at = tickOf(now())
-	if e := watch(ep, int32(bell), 0, unix.EPOLLIN|unix.EPOLLET); e != 0 {
+	e1 := watch(ep, int32(bell), 0, unix.EPOLLIN|unix.EPOLLET)
+	if e2 := watch(gate, int32(ep), 0, unix.EPOLLIN); e1 != 0 || e2 != 0 {
 		l.close()
-		return nil, os.NewSyscallError("epoll_ctl", e)
+		return nil, os.NewSyscallError("epoll_ctl", max(e1, e2))
 	}
 	return l, nil
 }
@@ -83,6 +96,7 @@ func (l *loop) close() {
 	defer l.mu.Unlock()
 	l.deaf = true
 	unix.Close(l.bell)
+	unix.Close(l.ep)
 	l.file.Close()
 }
 
@@ -115,11 +129,32 @@ func (l *loop) step(uintptr) bool {
 		if l.over {
 			return true
 		}
-		if len(l.again) == 0 && n < len(l.events) {
+		switch {
+		case len(l.again) > 0 || n == len(l.events):
+		case l.shut && n > 0, n >= busyBatch:
+			l.setGate(true)
+		default:
+			l.setGate(false) // which tells of what came meanwhile
 			l.arm()
 			return false
 		}
 	}
+}
+
+// busyBatch is how many events at once show that more will come while they are seen to.
+const busyBatch = 2
+
+// setGate shuts the gate, or opens it.
+func (l *loop) setGate(shut bool) {
+	if l.shut == shut {
+		return
+	}
+	l.shut = shut
+	events := uint32(unix.EPOLLIN)
+	if shut {
+		events = 0
+	}
+	rewatch(l.gate, int32(l.ep), events)
 }
 
 // arm sees to it that Read returns when a wire is due. As the deadlines of a wire, this
@@ -274,7 +309,7 @@ func (l *loop) post(do func()) bool {
 	if !l.rung {
 		l.rung = true
 		one := [8]byte{1}
-		writeFD(uintptr(l.bell), one[:])
+		_, _ = unix.Write(l.bell, one[:]) // it cannot be full
 	}
 	return true
 }

@@ -13,10 +13,11 @@ import (
 // do without the scheduler's bookkeeping for calls that may block, which costs as much
 // as the short ones of them.
 
-// readFD reads into b, which is not empty.
+// readFD reads from a socket into b, which is not empty. recvfrom(2) does without what
+// read(2) asks for the sake of files.
 func readFD(fd uintptr, b []byte) (int, syscall.Errno) {
 	for {
-		n, _, e := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		n, _, e := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
 		if e == 0 {
 			return int(n), 0
 		}
@@ -29,7 +30,7 @@ func readFD(fd uintptr, b []byte) (int, syscall.Errno) {
 // writeFD writes of b, which is not empty, what the socket takes.
 func writeFD(fd uintptr, b []byte) (int, syscall.Errno) {
 	for {
-		n, _, e := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		n, _, e := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
 		if e == 0 {
 			return int(n), 0
 		}
