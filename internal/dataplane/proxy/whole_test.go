@@ -106,7 +106,7 @@ func TestWholeRetryOnADeadServer(t *testing.T) {
 }
 
 func TestWholeRetryOnAStatus(t *testing.T) {
-	busy := server(t, func(w http.ResponseWriter, r *http.Request) { http.Error(w, "busy", 503) })
+	busy := server(t, func(w http.ResponseWriter, r *http.Request) { http.Error(w, "busy", http.StatusServiceUnavailable) })
 	app := server(t, func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
 		fmt.Fprintf(w, "%s %s", r.Method, b)

@@ -84,7 +84,7 @@ func TestAHalfOpenBreakerLetsOneThrough(t *testing.T) {
 		t.Errorf("counted %d openings, want 2", n)
 	}
 
-	p, s = open()
+	p, _ = open()
 	pick(p, at(10), client)
 	if pick(p, at(19), client) != nil || pick(p, at(20), client) == nil {
 		t.Error("a trial whose end is never heard of: want another after 10 s")
