@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"proxyd/internal/clock"
 	"proxyd/internal/control"
+	"proxyd/internal/dataplane/proxy"
 	"proxyd/internal/ha"
 )
 
@@ -157,6 +159,15 @@ func (n *node) Reload(context.Context) (*control.Reload, error) {
 	r, err := n.reload()
 	n.tell("hactl", r, err)
 	return r, err
+}
+
+// Explain implements control.Operator.
+func (n *node) Explain(_ context.Context, q control.Question) (json.RawMessage, error) {
+	e, err := n.plane.Explain(proxy.Question(q))
+	if err != nil {
+		return nil, control.Invalid(err.Error())
+	}
+	return json.Marshal(e)
 }
 
 // Version implements control.Operator.

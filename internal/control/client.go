@@ -75,6 +75,10 @@ func (c *Client) SteerRoute(ctx context.Context, w RouteWish) (*Steered, error) 
 	return call[*Steered](ctx, c, "POST", "/v1/route", w)
 }
 
+func (c *Client) Explain(ctx context.Context, q Question) (json.RawMessage, error) {
+	return call[json.RawMessage](ctx, c, "POST", "/v1/explain", q)
+}
+
 func (c *Client) Version(ctx context.Context) (*Version, error) {
 	return call[*Version](ctx, c, "GET", "/v1/version", nil)
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -31,6 +32,9 @@ func (n *node) Config(context.Context) (string, error)  { return "[node]\n", n.e
 func (n *node) Reload(context.Context) (*Reload, error) { return &Reload{Config: "abc"}, n.err }
 func (n *node) Diff(_ context.Context, f File) (*Reload, error) {
 	return &Reload{Config: f.Name, Changes: []string{f.Text}}, n.err
+}
+func (n *node) Explain(_ context.Context, q Question) (json.RawMessage, error) {
+	return json.Marshal(q)
 }
 func (n *node) Version(context.Context) (*Version, error) { return &Version{Version: "1"}, n.err }
 func (n *node) Edit(_ context.Context, e Edit) (*Reload, error) {

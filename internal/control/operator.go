@@ -4,6 +4,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"net/netip"
 	"time"
 )
@@ -28,6 +29,8 @@ type Operator interface {
 	// node ("" for the best fit one) and returns when it is held there.
 	Failover(ctx context.Context, f Failover) (*FailoverResult, error)
 	Version(ctx context.Context) (*Version, error)
+	// Explain tells what is done with a request that nobody sends, as the data plane says it.
+	Explain(ctx context.Context, q Question) (json.RawMessage, error)
 	// SteerServer overrides what the configuration says of a server, and returns what is in
 	// force then.
 	SteerServer(ctx context.Context, w ServerWish) (*Steered, error)
@@ -203,6 +206,15 @@ type FailoverResult struct {
 	From string   `json:"from"`
 	To   string   `json:"to"`
 	MS   float64  `json:"ms"`
+}
+
+// Question is a request that nobody sends.
+type Question struct {
+	Method   string   `json:"method"`
+	URL      string   `json:"url"`
+	Header   []string `json:"header,omitempty"` // "Name: value"
+	Client   string   `json:"client,omitempty"` // the peer's address
+	Listener string   `json:"listener,omitempty"`
 }
 
 // Version is the build.

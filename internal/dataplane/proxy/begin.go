@@ -36,6 +36,15 @@ func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) data
 	if x.Mark.Shed { // and has waited
 		return p.refuse(x, "shed")
 	}
+	if v := p.prepare(x, s, r, false); v != dataplane.Next {
+		return v
+	}
+	return p.pick(x, r)
+}
+
+// prepare does all but the choice of a server. With dry it takes no place and counts
+// nothing.
+func (p *Plane) prepare(x *dataplane.Exchange, s *snapshot, r *compiledRoute, dry bool) dataplane.Verdict {
 	q := &x.Request
 	seen := s.origin(x)
 	upgrade := r.WebSocket && q.WebSocket // S11: nothing else is upgraded to
@@ -57,7 +66,7 @@ func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) data
 	case q.Length > r.BodyBytes:
 		return p.refuse(x, "too_large")
 	}
-	if r.pool != nil {
+	if r.pool != nil && !dry {
 		if v := p.enter(x); v != dataplane.Next {
 			return v
 		}
@@ -93,7 +102,7 @@ func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) data
 	if upgrade {
 		q.Header.Add(dataplane.Connection, nameConnection, valueUpgrade)
 	}
-	return p.pick(x, r)
+	return dataplane.Next
 }
 
 // pick finds the server for the first attempt.

@@ -7,7 +7,11 @@ import (
 
 // Match gives x the one snapshot that it will see, and its route.
 func (p *Plane) Match(x *dataplane.Exchange) {
-	s := p.current.Load()
+	p.choose(x, p.current.Load()).counters.inflight.Add(1)
+}
+
+// choose gives x a snapshot and its route there.
+func (p *Plane) choose(x *dataplane.Exchange, s *snapshot) *compiledRoute {
 	var r *compiledRoute
 	from := s.sender(x)
 	if len(x.Request.Path) == 1 && x.Request.Path[0] == '*' && p.isProbe(x) {
@@ -18,7 +22,7 @@ func (p *Plane) Match(x *dataplane.Exchange) {
 		r = r.split.choose(from.Client)
 	}
 	x.Snapshot, x.Config, x.Route = s, s.generation, &r.Route
-	r.counters.inflight.Add(1)
+	return r
 }
 
 // sender finds out who sent x, if any route asks.

@@ -235,12 +235,19 @@ func TestB6TableAgreesWithTheDumbOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 100 {
+		for k := range 100 {
 			p := w.plea()
 			for _, l := range []string{"x", "y"} {
 				r := parsed(t, p.head())
-				if got, want := table.Find(l, r, From{Client: p.client}), dumb(routes, l, p); got != want {
+				got, want := table.Find(l, r, From{Client: p.client}), dumb(routes, l, p)
+				if got != want {
 					t.Fatalf("world %d: Find(%q, %+v) = %d, want %d", n, l, p, got, want)
+				}
+				if k%20 != 0 {
+					continue
+				}
+				if taken, all := table.Explain(l, r, From{Client: p.client}); taken != got || !consistent(taken, all) {
+					t.Fatalf("world %d: Explain(%q, %+v) = %d %+v, want %d first", n, l, p, taken, all, want)
 				}
 			}
 		}
@@ -273,4 +280,15 @@ func FuzzFind(f *testing.F) {
 			t.Errorf("Find(%+v) = %d, want %d", p, got, want)
 		}
 	})
+}
+
+// consistent says whether the route that is taken leads those that match, and each of the
+// others says what it lacks.
+func consistent(taken int, all []Verdict) bool {
+	for i, v := range all {
+		if v.Matches != (v.Index == taken || v.Less != "") || (v.Index == taken) != (i == 0 && taken != None) || v.Matches && taken == None {
+			return false
+		}
+	}
+	return true
 }

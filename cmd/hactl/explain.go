@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"proxyd/internal/config"
+	"proxyd/internal/control"
+	"proxyd/internal/dataplane/proxy"
+)
+
+func explainCommand(o *options) *cobra.Command {
+	var q control.Question
+	var file, format string
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "explain METHOD URL",
+		Short: "Tell what is done with a request, and why",
+		Long: `explain tells which route takes a request and why the others do not, what is done on
+the way, and what a server would be sent. It asks the running proxyd, which counts nothing
+and sends nothing; with -f it needs none and reads a file.`,
+		Example: `  hactl explain GET https://api.example.com/v1/items?id=7 -H 'X-Client: app/2' --client 198.51.100.9
+  hactl explain POST http://example.com/api -f proxyd.toml`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return usageError{errors.New("explain: want METHOD and URL")}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if format != "text" && format != "json" {
+				return usageError{errors.New("explain: -o: want text or json")}
+			}
+			q.Method, q.URL = args[0], args[1]
+			e, err := explain(cmd.Context(), o, file, q)
+			if err != nil {
+				return err
+			}
+			if format == "json" {
+				out := json.NewEncoder(cmd.OutOrStdout())
+				out.SetIndent("", "  ")
+				return out.Encode(e)
+			}
+			showExplanation(cmd.OutOrStdout(), e, all)
+			return nil
+		},
+	}
+	cmd.Flags().StringArrayVarP(&q.Header, "header", "H", nil, "a field of the request, 'Name: value'")
+	cmd.Flags().StringVar(&q.Client, "client", "", "address of the client, or of the proxy before it; default: 192.0.2.1")
+	cmd.Flags().StringVar(&q.Listener, "listener", "", "listener that it comes to; default: one with the URL's port")
+	cmd.Flags().StringVarP(&file, "file", "f", "", "a configuration file instead of the running proxyd")
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
+	cmd.Flags().BoolVar(&all, "all", false, "name the routes of other hosts too")
+	return cmd
+}
+
+func explain(ctx context.Context, o *options, file string, q control.Question) (*proxy.Explanation, error) {
+	if file != "" {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		c, err := config.Parse(file, text)
+		if err != nil {
+			return nil, control.Invalid(err.Error())
+		}
+		e, err := proxy.Explain(c, proxy.Question(q))
+		if err != nil {
+			return nil, control.Invalid(err.Error())
+		}
+		return e, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	raw, err := o.client().Explain(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	e := &proxy.Explanation{}
+	return e, json.Unmarshal(raw, e)
+}
+
+func showExplanation(w io.Writer, e *proxy.Explanation, all bool) {
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "  %-12s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	fmt.Fprintf(w, "%s   from %s   on %s (configuration %s)\n", e.Request, e.Peer, e.Node, e.Config)
+	if e.Refused != "" {
+		row("refused", "%d %s: nothing of it is routed", e.Status, e.Refused)
+		return
+	}
+	query := ""
+	if e.Query != "" {
+		query = "?" + e.Query
+	}
+	row("normalised", "%s %s%s", dash(e.Host), e.Path, query)
+	if e.Client != e.Peer {
+		row("client", "%s, as the trusted proxy %s says", e.Client, e.Peer)
+	}
+	row("listener", "%s", e.Listener)
+	if e.Route == nil {
+		row("route", "none")
+	} else {
+		row("route", "%q   %s   %s:%d", e.Route.Name, e.Route.Why, e.Route.File, e.Route.Line)
+	}
+	more := 0
+	for _, r := range e.Others {
+		if !all && !r.Host {
+			more++
+			continue
+		}
+		row("  not taken", "%q   %s   %s:%d", r.Name, r.Why, r.File, r.Line)
+	}
+	if more > 0 {
+		row("  not taken", "%d of other hosts or listeners (--all names them)", more)
+	}
+	if len(e.Policies) > 0 {
+		row("policies", "%s", strings.Join(e.Policies, ", "))
+	}
+	row("stages", "%s", strings.Join(e.Stages, " -> "))
+	if len(e.Split) > 0 {
+		var shares []string
+		for name, share := range e.Split {
+			shares = append(shares, fmt.Sprintf("%s %d", name, share))
+		}
+		slices.Sort(shares)
+		row("split", "%s -> %s", strings.Join(shares, " / "), e.Pool)
+	}
+	if e.Status != 0 {
+		row("answer", "%d (%s)", e.Status, e.Reason)
+		for _, f := range e.Answer {
+			row("", "%s", f)
+		}
+		return
+	}
+	row("pool", "%s, %s", e.Pool, e.Balance)
+	chosen := false
+	for _, s := range e.Servers {
+		text := fmt.Sprintf("%s   weight %d, %s, %d active", s.Name, s.Weight, s.State, s.Active)
+		if s.Backup {
+			text += ", backup"
+		}
+		if s.Chosen {
+			chosen = true
+			text += "   <- next"
+		}
+		row("  server", "%s", text)
+	}
+	if !chosen && len(e.Servers) > 0 {
+		row("", "which one is by chance, or none is up")
+	}
+	for i, line := range e.Sends {
+		if i == 0 {
+			row("would send", "%s", line)
+		} else {
+			row("", "%s", line)
+		}
+	}
+}

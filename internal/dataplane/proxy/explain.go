@@ -1,0 +1,262 @@
+package proxy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"proxyd/internal/config"
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/filter"
+	"proxyd/internal/dataplane/http1"
+	"proxyd/internal/dataplane/route"
+	"proxyd/internal/dataplane/upstream"
+)
+
+// A Question is a request that nobody sends.
+type Question struct {
+	Method   string
+	URL      string   // "http://example.com/path?query"; the scheme may be left out
+	Header   []string // "Name: value"
+	Client   string   // the peer's address; default 192.0.2.1, of nobody
+	Listener string   // default: one with the URL's port, or the first
+}
+
+// An Explanation is what the data plane does with a request. It is what hactl prints as
+// JSON.
+type Explanation struct {
+	Config   string          `json:"config"` // hash
+	Node     string          `json:"node"`
+	Live     bool            `json:"live"` // servers are as they are now
+	Request  string          `json:"request"`
+	Peer     string          `json:"peer"`
+	Client   string          `json:"client"` // found through trusted proxies
+	Listener string          `json:"listener"`
+	Refused  string          `json:"refused,omitempty"` // why it is no request that is routed
+	Host     string          `json:"host"`
+	Path     string          `json:"path"` // in its normal form
+	Query    string          `json:"query,omitempty"`
+	Route    *RouteVerdict   `json:"route"` // null: none
+	Others   []RouteVerdict  `json:"others"`
+	Policies []string        `json:"policies"`
+	Stages   []string        `json:"stages"` // what is done, in its order
+	Pool     string          `json:"pool,omitempty"`
+	Balance  string          `json:"balance,omitempty"`
+	Split    map[string]int  `json:"split,omitempty"`
+	Servers  []ServerVerdict `json:"servers,omitempty"`
+	Status   int             `json:"status,omitempty"` // of an answer made here; 444: closed without one
+	Reason   string          `json:"reason,omitempty"`
+	Answer   []string        `json:"answer,omitempty"` // its fields
+	Sends    []string        `json:"sends,omitempty"`  // the head that the server gets
+}
+
+// A RouteVerdict is what was thought of one route.
+type RouteVerdict struct {
+	Name    string `json:"name"`
+	File    string `json:"file"`
+	Line    int    `json:"line"`
+	Matches bool   `json:"matches"`
+	Host    bool   `json:"host"` // it is for the request's listener and host
+	Why     string `json:"why"`
+
+	index int
+}
+
+// A ServerVerdict is a server that the request may go to.
+type ServerVerdict struct {
+	Name   string `json:"name"`
+	State  string `json:"state"`
+	Weight int    `json:"weight"`
+	Backup bool   `json:"backup"`
+	Active int64  `json:"active"`
+	Chosen bool   `json:"chosen"`
+}
+
+// Explain tells what a Plane with that configuration would do with a request. It opens
+// nothing and asks no server.
+func Explain(c *config.Config, q Question) (*Explanation, error) {
+	s, err := compile(c, nil, Steering{}, 0, filter.Env{Node: c.Node.Name, Now: time.Now, Coders: new(filter.Coders)})
+	if err != nil {
+		return nil, err
+	}
+	p := &Plane{opt: Options{Now: time.Now}, answers: newAnswers(), conns: newConns()}
+	return p.explain(s, q, false)
+}
+
+// Explain tells what is done with such a request now. It is not counted, and takes no place
+// on a server.
+func (p *Plane) Explain(q Question) (*Explanation, error) {
+	s := p.current.Load()
+	if s == nil {
+		return nil, errors.New("no configuration is in force")
+	}
+	return p.explain(s, q, true)
+}
+
+func (p *Plane) explain(s *snapshot, q Question, live bool) (*Explanation, error) {
+	x, head, err := s.fabricate(q)
+	if err != nil {
+		return nil, err
+	}
+	e := &Explanation{
+		Config: s.conf.Hash, Node: s.conf.Node.Name, Live: live, Request: q.Method + " " + q.URL, Others: []RouteVerdict{},
+		Peer: x.Client.Addr().String(), Client: x.Client.Addr().String(), Listener: x.Listener.Name,
+	}
+	limits := http1.Limits{HeaderBytes: x.Listener.Limits.HeaderBytes, URIBytes: x.Listener.Limits.URIBytes, Fields: x.Listener.Limits.Fields}
+	if n, err := http1.ParseRequest(head, &x.Request, limits); err != nil || n != len(head) {
+		e.Refused = "not a whole request head"
+		var m *dataplane.Malformed
+		if errors.As(err, &m) {
+			e.Status, e.Reason, e.Refused = m.Status, m.Reason, m.Error()
+		}
+		return e, nil
+	}
+	r := &x.Request
+	e.Host, e.Path, e.Query = string(r.Host), string(r.Path), string(r.Query)
+	s.origin(x)
+	from := route.From{Client: x.Mark.ClientIP, Trusted: s.trusts(x.Client.Addr().Unmap())}
+	e.Client = from.Client.String()
+	s.verdicts(e, x, from)
+
+	p.choose(x, s)
+	_, taken := of(x)
+	e.Policies, e.Stages = slices.Clone(taken.policies), taken.stages()
+	if e.Route != nil {
+		e.Split = s.conf.Route[e.Route.index].Split
+	}
+	v := p.prepare(x, s, taken, true)
+	if v != dataplane.Next {
+		if v == dataplane.Answer {
+			p.finish(x, s, taken)
+		}
+		e.Status, e.Reason = x.Response.Status, x.Mark.Reason
+		for _, f := range x.Response.Header {
+			e.Answer = append(e.Answer, string(f.Name)+": "+string(f.Value))
+		}
+		return e, nil
+	}
+	p.explainPool(e, x, taken)
+	e.Sends = strings.Split(strings.TrimRight(string(http1.AppendRequest(nil, r)), "\r\n"), "\r\n")
+	return e, nil
+}
+
+// verdicts tells of each route why it is taken or not.
+func (s *snapshot) verdicts(e *Explanation, x *dataplane.Exchange, from route.From) {
+	taken, all := s.table.Explain(x.Listener.Name, &x.Request, from)
+	for _, v := range all {
+		conf := s.conf.Route[v.Index]
+		rv := RouteVerdict{Name: conf.Name, File: s.conf.Name, Line: conf.Line, Matches: v.Matches, Host: v.Host, Why: cmp.Or(v.Less, v.Why), index: v.Index}
+		if v.Index == taken {
+			e.Route = &rv
+		} else {
+			e.Others = append(e.Others, rv)
+		}
+	}
+}
+
+// explainPool tells which server x goes to, and lets x be as it is sent.
+func (p *Plane) explainPool(e *Explanation, x *dataplane.Exchange, r *compiledRoute) {
+	e.Pool, e.Balance = r.Pool, cmp.Or(r.pool.Config.Balance, "round_robin")
+	chosen := r.pool.Peek(upstream.Ask{Now: p.opt.Now(), Hash: r.pool.Hash(&x.Request, x.Mark.ClientIP)})
+	for _, server := range r.pool.Servers() {
+		v := ServerVerdict{Name: server.Name, Active: server.Active.Load(), Chosen: server == chosen}
+		v.State, _ = server.State()
+		v.Weight, v.Backup = r.pool.Weight(server)
+		e.Servers = append(e.Servers, v)
+	}
+	if chosen == nil && len(r.pool.Servers()) > 0 {
+		chosen = r.pool.Servers()[0] // only for what it would be sent
+	}
+	if chosen != nil {
+		r.send(x, chosen)
+	}
+}
+
+// stages lists what is done with the requests of a route, in the order in which it is done.
+func (r *compiledRoute) stages() []string {
+	stages := []string{"strip hop-by-hop and forwarded fields"}
+	if r.closed.Load() != nil {
+		stages = append(stages, "maintenance")
+	}
+	if n := len(r.filters.Request); n > 0 {
+		stages = append(stages, fmt.Sprintf("request filters (%d)", n))
+	}
+	if r.rewrite != nil {
+		stages = append(stages, "rewrite")
+	}
+	switch {
+	case r.answer != nil, r.silent:
+		return append(stages, "answer")
+	case r.redirect != nil:
+		return append(stages, "redirect")
+	}
+	return append(stages, "add forwarded fields", "pool", "response filters", "log")
+}
+
+// fabricate makes the exchange of a question and the head that the client would send.
+func (s *snapshot) fabricate(q Question) (*dataplane.Exchange, []byte, error) {
+	scheme, rest, ok := strings.Cut(q.URL, "://")
+	if !ok {
+		scheme, rest = "http", q.URL
+	}
+	if scheme != "http" && scheme != "https" {
+		return nil, nil, fmt.Errorf("%q: want an http or https URL", q.URL)
+	}
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	host, target := rest[:end], rest[end:]
+	if target == "" || target[0] != '/' && target[0] != '*' {
+		target = "/" + target
+	}
+	head := q.Method + " " + target + " HTTP/1.1\r\n"
+	if !slices.ContainsFunc(q.Header, func(line string) bool { return strings.HasPrefix(strings.ToLower(line), "host:") }) {
+		head += "Host: " + host + "\r\n"
+	}
+	for _, line := range q.Header {
+		head += line + "\r\n"
+	}
+	if strings.ContainsAny(q.Method+target+host+strings.Join(q.Header, ""), "\r\n") {
+		return nil, nil, errors.New("a line feed in the request")
+	}
+	client, err := netip.ParseAddr(cmp.Or(q.Client, "192.0.2.1"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("client %q: want an address", q.Client)
+	}
+	l, err := s.listenerFor(q.Listener, host, scheme)
+	if err != nil {
+		return nil, nil, err
+	}
+	now := time.Now()
+	return &dataplane.Exchange{Listener: l, Client: netip.AddrPortFrom(client, 40000), Replayable: true, Times: dataplane.Times{Start: now, Head: now}},
+		[]byte(head + "\r\n"), nil
+}
+
+// listenerFor returns the listener of that name, or the one that the URL's port leads to.
+func (s *snapshot) listenerFor(name, host, scheme string) (*dataplane.Listener, error) {
+	all := wanted(s.conf, &listenerSet{})
+	slices.SortFunc(all, func(a, b *door) int {
+		return cmp.Or(strings.Compare(a.listener.Name, b.listener.Name), strings.Compare(a.address, b.address))
+	})
+	port := map[string]string{"http": "80", "https": "443"}[scheme]
+	if _, given, err := net.SplitHostPort(host); err == nil && given != "" {
+		port = given
+	}
+	var names []string
+	for _, d := range all {
+		if d.listener.Name == name || name == "" && strings.HasSuffix(d.address, ":"+port) {
+			return d.listener, nil
+		}
+		names = append(names, d.listener.Name)
+	}
+	if name != "" {
+		return nil, fmt.Errorf("listener %q is not there (there are: %s)", name, strings.Join(names, ", "))
+	}
+	return all[0].listener, nil
+}
