@@ -20,7 +20,8 @@ type loopDoor struct {
 // other loops at the door.
 const acceptAtOnce = 8
 
-// open has every loop wait at d. Each connection is told to one of those that wait.
+// open has every loop wait at d. Those that are not busy look at each connection, and one
+// of them gets it.
 func (e *Loop) open(d *door) (closed <-chan struct{}, err error) {
 	end := make(chan struct{})
 	err = d.socket.attend(func(fd int) {
@@ -111,6 +112,5 @@ func (l *loop) reopen(w *loopDoor) {
 	}
 }
 
-// atDoor is for listening sockets: as long as somebody waits there, one of the loops is
-// told.
+// atDoor is for listening sockets: loops are told as long as somebody waits there.
 const atDoor = uint32(unix.EPOLLIN | unix.EPOLLEXCLUSIVE)

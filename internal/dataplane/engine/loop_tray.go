@@ -126,15 +126,20 @@ func (l *loop) putTray(t *tray) {
 	if len(t.in) > bufferBytes {
 		t.in = make([]byte, smallIn)
 	}
-	l.trays = append(l.trays, t)
+	if len(l.trays) < maxSpare {
+		l.trays = append(l.trays, t)
+	}
 }
+
+// maxSpare is how many trays, or buffers, of a busier time a loop holds on to.
+const maxSpare = 512
 
 // clear makes t ready for the next exchange of its connection.
 func (t *tray) clear(l *loop) {
 	t.client, t.server, t.err, t.fresh, t.interim = nil, nil, nil, false, 0
 	t.body.release()
 	if t.rsp != nil {
-		if len(t.rsp) == bufferBytes {
+		if len(t.rsp) == bufferBytes && len(l.spare) < maxSpare {
 			l.spare = append(l.spare, t.rsp)
 		}
 		t.rsp = nil
