@@ -97,10 +97,14 @@ func (e *Loop) make() {
 	}
 }
 
-// end lets the loops end.
+// end lets the loops end. What came to one of them after Shutdown had seen the last
+// connection go is closed.
 func (e *Loop) end() {
 	for _, l := range e.loops {
-		l.post(func() { l.over = true })
+		l.post(func() {
+			l.over = true
+			l.cut()
+		})
 	}
 }
 

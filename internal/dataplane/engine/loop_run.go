@@ -91,10 +91,13 @@ func newLoop(e *Loop, index int) (*loop, error) {
 	return l, nil
 }
 
+// close takes no more mail, sees to what had come and frees what the loop has.
 func (l *loop) close() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.deaf = true
+	l.deaf, l.rang = true, true
+	l.mu.Unlock()
+	for !l.turn(0, now()) {
+	}
 	unix.Close(l.bell)
 	unix.Close(l.ep)
 	l.file.Close()

@@ -262,3 +262,35 @@ func TestAddrPortOfAcceptedConnections(t *testing.T) {
 		}
 	}
 }
+
+// A connection that another accepted just before the end, and that comes to its loop
+// behind the end, is closed. Nobody waits for it for ever.
+func TestLoopEndsWhatComesToItLast(t *testing.T) {
+	s := newStage(t, func(c Config) Engine { c.Loops = 1; return NewLoop(c) }, nil)
+	e := s.engine.(*Loop)
+	busy := make(chan struct{})
+	e.loops[0].post(func() { <-busy })
+	if err := e.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l := listen(t)
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.bring(&door{listener: s.listener, handler: s}, conn); err != nil {
+		t.Fatal(err)
+	}
+	close(busy)
+	if _, err := client.Read(make([]byte, 1)); err == nil {
+		t.Error("the client got an answer")
+	}
+	if err := e.Shutdown(t.Context()); err != nil {
+		t.Errorf("a second Shutdown = %v, want nil", err)
+	}
+}
