@@ -99,12 +99,12 @@ func (l *loop) clientEvent(c *loopClient, what readiness) {
 			l.flushClient(c)
 		}
 		switch {
-		case c.tray != t || t.owed():
-		case t.up.on:
+		case c.tray != t:
+		case t.up.on: // however much the client is owed: it may send all before it reads
 			if c.ready && c.phase != phaseDial && c.phase != phaseSend {
 				l.upload(c)
 			}
-		case c.ended:
+		case c.ended && !t.owed():
 			l.parting(c)
 		}
 	}

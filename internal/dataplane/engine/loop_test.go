@@ -1,9 +1,12 @@
 package engine
 
 import (
+	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"runtime"
 	"strings"
@@ -292,5 +295,98 @@ func TestLoopEndsWhatComesToItLast(t *testing.T) {
 	}
 	if err := e.Shutdown(t.Context()); err != nil {
 		t.Errorf("a second Shutdown = %v, want nil", err)
+	}
+}
+
+// A client that reads nothing before it has sent all of its body, and a server that
+// answers all the while: neither waits for the other.
+func TestLoopUploadsWhileItOwesTheClient(t *testing.T) {
+	s := newStage(t, func(c Config) Engine { c.Loops = 1; return NewLoop(c) }, func(s *stage, _ *Config) {
+		s.waited = true
+		s.listener.Limits.MinRate = 1
+	})
+	const size = 20 << 20
+	for _, framing := range []string{"Content-Length: 20971520", "Transfer-Encoding: chunked"} {
+		served := make(chan error, 1)
+		go func() {
+			conn, err := s.server.Accept()
+			if err != nil {
+				served <- err
+				return
+			}
+			defer conn.Close()
+			r, err := http.ReadRequest(bufio.NewReader(conn))
+			if err != nil {
+				served <- err
+				return
+			}
+			told := make(chan error, 1)
+			go func() {
+				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", size)
+				_, err := io.CopyN(conn, zeros{}, size-1)
+				told <- err
+			}()
+			n, err := io.Copy(io.Discard, r.Body)
+			if err == nil && n != size {
+				err = fmt.Errorf("%d bytes came", n)
+			}
+			err = errors.Join(err, <-told)
+			conn.Write([]byte{0}) // an answer that ended sooner would end the request too
+			served <- err
+		}()
+		client, err := net.Dial("tcp", s.socket.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		client.SetDeadline(time.Now().Add(patience))
+		fmt.Fprintf(client, "POST / HTTP/1.1\r\nHost: h\r\n%s\r\n\r\n", framing)
+		if strings.HasPrefix(framing, "T") {
+			fmt.Fprintf(client, "%x\r\n", size)
+		}
+		if _, err := io.CopyN(client, zeros{}, size); err != nil {
+			t.Fatalf("%s: send: %v, the handler was told %q", framing, err, s.left())
+		}
+		if strings.HasPrefix(framing, "T") {
+			io.WriteString(client, "\r\n0\r\n\r\n")
+		}
+		if n, err := io.CopyN(io.Discard, client, size); err != nil {
+			t.Fatalf("%s: got %d bytes: %v", framing, n, err)
+		}
+		if err := <-served; err != nil {
+			t.Errorf("%s: the server: %v", framing, err)
+		}
+	}
+}
+
+// What a client sends of a body in chunks may be nothing but framing: then there is
+// nothing to write.
+func TestLoopUploadsNothingOfFraming(t *testing.T) {
+	var l loop
+	c := &loopClient{tray: &tray{server: &loopServer{}}}
+	c.tray.up.on = true
+	l.toServer(c, nil, false)
+	if u := &c.tray.up; !u.on || u.stuck() {
+		t.Errorf("on %t, stuck %t, want it to go on", u.on, u.stuck())
+	}
+}
+
+// zeros is an endless source.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
+
+// Only a client that is waited for can be too slow.
+func TestLoopUploadIsNotDueWhileNobodyWaits(t *testing.T) {
+	var l loop
+	tr := &tray{}
+	tr.up.on = true
+	tr.up.pace = pace{rate: 1, window: time.Second}
+	if due := l.uploadDue(tr); due != 0 {
+		t.Errorf("it is due at %d, want never", due)
+	}
+	tr.up.asked = now()
+	if due := l.uploadDue(tr); due <= tr.up.asked {
+		t.Errorf("it is due at %d, asked at %d", due, tr.up.asked)
 	}
 }

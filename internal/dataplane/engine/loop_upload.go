@@ -57,10 +57,13 @@ func (l *loop) startUpload(c *loopClient) {
 }
 
 // uploadDue returns when the upload is to be looked at: the server or the client has not
-// moved for as long as it may.
+// moved for as long as it may. 0 is never, while neither is waited for.
 func (l *loop) uploadDue(t *tray) moment {
 	if t.up.stuck() {
 		return l.after(t.since, t.x.Route.Timeout.Send)
+	}
+	if t.up.asked == 0 {
+		return 0
 	}
 	return t.up.pace.due(t.up.asked)
 }
@@ -186,9 +189,13 @@ func (t *tray) took(part []byte) {
 	}
 }
 
-// toServer writes a part of the body; last says that it is the last. A server that takes
-// nothing any more may have answered: that is for its answer to tell.
+// toServer writes a part of the body; last says that it is the last. It may be empty: of
+// chunks, a part can be nothing but framing. A server that takes nothing any more may
+// have answered: that is for its answer to tell.
 func (l *loop) toServer(c *loopClient, part []byte, last bool) {
+	if len(part) == 0 {
+		return
+	}
 	t := c.tray
 	p := &t.up
 	t.since = now()

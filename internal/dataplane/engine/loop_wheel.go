@@ -11,7 +11,8 @@ const (
 type wheel struct {
 	slots [wheelTicks]*loopWire // heads of lists
 	used  [wheelTicks / 64]uint64
-	at    int64 // the next tick to come
+	at    int64 // the next tick to come, or the one that pop is at
+	least int64 // the tick at which a wire that is set can be woken at the earliest
 	count int
 }
 
@@ -24,7 +25,7 @@ func (h *wheel) set(w *loopWire, due moment) {
 	if due == 0 {
 		return
 	}
-	tick := max(tickOf(due), h.at)
+	tick := max(tickOf(due), h.at, h.least)
 	if w.inWheel {
 		if w.slot <= tick {
 			return
@@ -68,19 +69,21 @@ func (h *wheel) unlink(w *loopWire) {
 	h.count--
 }
 
-// pop returns a wire that is due at t, or nil if there is none left.
+// pop returns a wire that is due at t, or nil if there is none left. What is set to be
+// due at once meanwhile has its turn in the next tick, so that pop comes to an end.
 func (h *wheel) pop(t moment) *loopWire {
 	for last := int64(t) >> tickBits; h.at <= last; h.at++ {
 		if h.count == 0 {
 			h.at = last + 1
 			break
 		}
+		h.least = h.at + 1
 		for w := h.slots[h.at%wheelTicks]; w != nil; w = h.slots[h.at%wheelTicks] {
 			h.unlink(w)
 			switch {
 			case w.due == 0:
 			case w.due > t:
-				h.link(w, max(tickOf(w.due), h.at+1))
+				h.link(w, max(tickOf(w.due), h.least))
 			default:
 				w.due = 0
 				return w

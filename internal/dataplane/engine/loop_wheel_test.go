@@ -74,3 +74,23 @@ func TestWheelNext(t *testing.T) {
 		t.Errorf("next = %d of an empty wheel, want 0", next)
 	}
 }
+
+// A wire that is set to be due at once, by who sees to it, is woken in the next tick and
+// not in the same call of pop for ever.
+func TestWheelWakesOnceATick(t *testing.T) {
+	const tick = moment(1) << tickBits
+	var h wheel
+	var w loopWire
+	at := 100 * tick
+	h.set(&w, at)
+	for range 10 {
+		if h.pop(at) != &w {
+			t.Fatalf("at %d: nothing was woken", at)
+		}
+		h.set(&w, 1)
+		if h.pop(at) != nil {
+			t.Fatalf("at %d: it was woken twice", at)
+		}
+		at += tick
+	}
+}
