@@ -216,17 +216,24 @@ func poolsCommand(o *options) *cobra.Command {
 				return e.Encode(pools)
 			case "table":
 				t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 3, ' ', 0)
-				fmt.Fprintln(t, "POOL\tBALANCE\tSERVER\tADDRESS\tSTATE\tWEIGHT\tACTIVE\tREQUESTS\tFAILURES\tREASON")
+				fmt.Fprintln(t, "POOL\tBALANCE\tSERVER\tADDRESS\tSTATE\tWEIGHT\tZONE\tACTIVE\tREQUESTS\tFAILURES\tREASON")
 				for _, p := range pools {
 					for _, s := range p.Servers {
 						weight := fmt.Sprint(s.Weight)
 						if s.Weight != s.Wanted {
 							weight += fmt.Sprintf(" (of %d)", s.Wanted)
 						}
+						if s.Share > 0 && s.Share < 100 {
+							weight += fmt.Sprintf(" slow start %d%%", s.Share)
+						}
 						if s.Backup {
 							weight += " backup"
 						}
-						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", p.Name, p.Balance, s.Name, dash(s.Address), s.State, weight, s.Active, s.Requests, s.Failures, dash(s.Reason))
+						active := fmt.Sprint(s.Active)
+						if s.MaxConns > 0 {
+							active += fmt.Sprintf("/%d", s.MaxConns)
+						}
+						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", p.Name, balance(p), s.Name, dash(s.Address), s.State, weight, dash(s.Zone), active, s.Requests, s.Failures, dash(s.Reason))
 					}
 				}
 				return t.Flush()
@@ -236,6 +243,21 @@ func poolsCommand(o *options) *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "table or json")
 	return cmd
+}
+
+// balance is a pool's rule and what goes with it.
+func balance(p control.Pool) string {
+	text := p.Balance
+	if p.HashKey != "" {
+		text += " " + p.HashKey
+	}
+	if p.Sticky != "" {
+		text += ", sticky " + p.Sticky
+	}
+	if p.Queue > 0 {
+		text += fmt.Sprintf(", queue %d/%d", p.Waiting, p.Queue)
+	}
+	return text
 }
 
 func configCommand(o *options) *cobra.Command {

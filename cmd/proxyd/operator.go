@@ -135,10 +135,10 @@ func (k *cluster) vipStatus(v ha.VIPView) control.VIPStatus {
 func (n *node) Pools(context.Context) ([]control.Pool, error) {
 	pools := []control.Pool{}
 	for _, p := range n.plane.Pools() {
-		pool := control.Pool{Name: p.Name, Balance: p.Balance, Servers: []control.Server{}}
+		pool := control.Pool{Name: p.Name, Balance: p.Balance, HashKey: p.HashKey, Sticky: p.Sticky, Queue: p.Queue, Waiting: p.Waiting, Servers: []control.Server{}}
 		for _, s := range p.Servers {
 			pool.Servers = append(pool.Servers, control.Server{
-				Name: s.Name, Address: s.Address, State: s.State, Weight: s.Weight, Wanted: s.Wanted, Backup: s.Backup,
+				Name: s.Name, Address: s.Address, State: s.State, Weight: s.Weight, Wanted: s.Wanted, Backup: s.Backup, Share: s.Share, Zone: s.Zone, MaxConns: s.MaxConns,
 				Active: s.Active, Requests: s.Requests, Failures: s.Failures, Reason: s.Reason,
 			})
 		}

@@ -18,6 +18,7 @@ func (d *decoder) check(c *Config) {
 	d.checkListeners(c)
 	d.checkLimits(&c.Limits)
 	d.checkPools(c)
+	d.warnOfBalance(c)
 	d.checkPolicies(c)
 	d.checkRoutes(c)
 	d.checkOperation(c)
@@ -28,6 +29,11 @@ func (d *decoder) checkNode(c *Config) {
 	if name := to("node", "name"); d.given(name) {
 		if err := checkName(c.Node.Name); err != nil {
 			d.bad(name, "%q %v", c.Node.Name, err)
+		}
+	}
+	if zone := to("node", "zone"); d.given(zone) {
+		if err := checkName(c.Node.Zone); err != nil {
+			d.bad(zone, "%q %v", c.Node.Zone, err)
 		}
 	}
 	for i, p := range c.Node.TrustedProxies {

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"slices"
 	"strings"
 	"time"
 )
@@ -68,6 +67,7 @@ func (d *decoder) checkPools(c *Config) {
 		pool, p := c.Pool[name], to("pool", name)
 		d.checkServers(p, pool)
 		d.checkBalance(p, pool)
+		d.checkHost(p, pool)
 		if q := p.key("location"); !d.spoilt(q) && pool.Location != "rewrite" && pool.Location != "keep" {
 			d.bad(q, "%q is neither rewrite nor keep", pool.Location)
 		}
@@ -103,6 +103,12 @@ func (d *decoder) checkServers(p path, pool *Pool) {
 	for i, s := range pool.Server {
 		if i >= shorts {
 			within(d, long.at(i-shorts).key("weight"), s.Weight, 1, 1000)
+			within(d, long.at(i-shorts).key("max_conns"), s.MaxConns, 0, 1_000_000)
+			if q := long.at(i - shorts).key("zone"); d.given(q) {
+				if err := checkName(s.Zone); err != nil {
+					d.bad(q, "%q %v", s.Zone, err)
+				}
+			}
 		}
 	}
 }
@@ -132,40 +138,12 @@ func (d *decoder) checkAddrs(pool *Pool, place func(int) path) {
 	}
 }
 
-func (d *decoder) checkBalance(p path, pool *Pool) {
-	balances := []string{"round_robin", "least_conn", "ewma", "random", "hash", "first"}
-	if q := p.key("balance"); !d.spoilt(q) && !slices.Contains(balances, pool.Balance) {
-		msg := "%q is not one of " + join(balances)
-		if near := nearest(pool.Balance, balances); near != "" {
-			msg += "; did you mean \"" + near + "\"?"
-		}
-		d.bad(q, msg, pool.Balance)
-	}
-	if q := p.key("hash_key"); d.given(q) {
-		switch {
-		case pool.Balance != "hash" && !d.spoilt(p.key("balance")):
-			d.bad(q, "has no meaning without balance = \"hash\"")
-		case !hashKey(pool.HashKey):
-			d.bad(q, "%q is not ip, uri, header:NAME or cookie:NAME", pool.HashKey)
-		}
-	}
+func (d *decoder) checkHost(p path, pool *Pool) {
 	if q := p.key("host"); d.given(q) && pool.Host != "client" && pool.Host != "server" {
 		if !hostPort(pool.Host) {
 			d.bad(q, "%q is neither client, server nor a host name", pool.Host)
 		}
 	}
-}
-
-// hashKey says whether s names something that every request may have.
-func hashKey(s string) bool {
-	kind, name, named := strings.Cut(s, ":")
-	switch kind {
-	case "ip", "uri":
-		return !named
-	case "header", "cookie":
-		return fieldName(name)
-	}
-	return false
 }
 
 func (d *decoder) checkTimeout(p path, v Timeout) {

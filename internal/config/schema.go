@@ -35,7 +35,7 @@ type Node struct {
 	Name           string         `toml:"name"`            // its name in status, logs and vip.prefer; default: the hostname
 	State          string         `toml:"state"`           // directory for what must outlive a restart
 	Watch          bool           `toml:"watch"`           // the file and what it includes are read again when they change, as by `hactl reload`
-	Zone           string         `tobe:"zone"`            // where the node is, for zone-aware balancing; default: none
+	Zone           string         `toml:"zone"`            // where the node is, for zone-aware balancing; default: none
 	TrustedProxies []netip.Prefix `toml:"trusted_proxies"` // the only peers whose X-Forwarded-* and Forwarded fields are believed; default: nobody
 }
 
@@ -101,13 +101,13 @@ type Limits struct {
 type Pool struct {
 	Name      string        `toml:"-"`               // of an anonymous pool (route.to): "route:" and the route's name
 	Servers   []string      `toml:"servers"`         // short form, host:port with equal weights; Parse moves them into Server
-	Server    []Server      `toml:"server"`          // long form: [{ addr, weight, backup }]
+	Server    []Server      `toml:"server"`          // long form: [{ addr, weight, backup, zone, max_conns }]
 	Balance   string        `toml:"balance"`         // round_robin, least_conn, ewma, random, hash or first; docs/BALANCING.md says which is for what
 	HashKey   string        `toml:"hash_key"`        // of balance = "hash": ip (the client's address), uri, header:NAME or cookie:NAME; a request without it goes by ip
-	SlowStart time.Duration `tobe:"slow_start"`      // over which a server that is back or new gets its share; "0s": at once
-	MaxConns  int           `tobe:"max_conns"`       // exchanges at once on each server, of this node; 0: no limit
-	Queue     *Queue        `tobe:"queue"`           // where exchanges wait while every server has max_conns; default: they are refused
-	Sticky    *Sticky       `tobe:"sticky"`          // a signed cookie keeps a client at its server; nil: none
+	SlowStart time.Duration `toml:"slow_start"`      // over which a server that is back, or new at run time, comes to its weight; "0s": at once
+	MaxConns  int           `toml:"max_conns"`       // exchanges at once on each server, of this node, WebSockets too; 0: no limit
+	Queue     *Queue        `toml:"queue"`           // where exchanges wait while every server has max_conns, { } for the defaults; nil: they are refused
+	Sticky    *Sticky       `toml:"sticky"`          // a signed cookie keeps a client at its server, { } for the defaults; nil: none
 	Eject     *Eject        `toml:"eject"`           // outliers are left out for a while; nil: none
 	Breaker   *Breaker      `toml:"breaker"`         // a server that mostly fails is not asked for a while; nil: none
 	Framing   string        `tobe:"request_framing"` // as-sent, or length: a chunked body is buffered and sent with Content-Length
@@ -124,8 +124,8 @@ type Server struct {
 	Addr     string `toml:"addr"`      // host:port; required
 	Weight   int    `toml:"weight"`    // share of the requests, 1 to 1000
 	Backup   bool   `toml:"backup"`    // used only while no other server is up
-	Zone     string `tobe:"zone"`      // where the server is; a node prefers those of its own zone; default: none
-	MaxConns int    `tobe:"max_conns"` // exchanges at once on it; 0: the pool's max_conns
+	Zone     string `toml:"zone"`      // where the server is; a node prefers those of its own zone; default: none
+	MaxConns int    `toml:"max_conns"` // exchanges at once on it; 0: the pool's max_conns
 }
 
 // Passive is what real exchanges teach about a server.
@@ -171,16 +171,16 @@ type Timeout struct {
 	Idle    time.Duration `toml:"idle"`    // of an unused server connection
 }
 
-// Queue is where exchanges wait for a server that has room.
+// Queue is where exchanges wait for a server that has room, first come first served.
 type Queue struct {
-	Size int           `tobe:"size"` // how many may wait; more get 503
-	Wait time.Duration `tobe:"wait"` // how long one may wait; then 503
+	Size int           `toml:"size"` // how many may wait; more get 503
+	Wait time.Duration `toml:"wait"` // how long one may wait; then 503
 }
 
 // Sticky keeps a client at its server by a signed cookie.
 type Sticky struct {
-	Cookie string        `tobe:"cookie"` // its name
-	TTL    time.Duration `tobe:"ttl"`    // how long the browser keeps it; "0s": until it is closed
+	Cookie string        `toml:"cookie"` // its name
+	TTL    time.Duration `toml:"ttl"`    // how long the browser keeps it; "0s": until it is closed
 }
 
 // Eject leaves servers out that fail much more than the others of their pool, for

@@ -13,7 +13,7 @@ func unbuiltKeys(table string) []string {
 	case "":
 		return []string{"track", "tls", "cert", "acme", "cache", "stream", "discover"}
 	case "node":
-		return []string{"zone", "region"}
+		return []string{"region"}
 	case "cluster":
 		return []string{"witness", "arbiter", "paths", "drain", "notify"}
 	case "vip.*":
@@ -21,10 +21,7 @@ func unbuiltKeys(table string) []string {
 	case "listener.*":
 		return []string{"redirect", "http2", "h2c", "tls", "http3", "proxy_protocol", "client_ca"}
 	case "pool.*":
-		return []string{"slow_start", "max_conns", "queue", "sticky", "request_framing",
-			"tls", "discover", "protocol", "zone"}
-	case "pool.*.server":
-		return []string{"zone", "max_conns"}
+		return []string{"request_framing", "tls", "discover", "protocol", "zone"}
 	case "pool.*.check":
 		return []string{"tls"}
 	case "pool.*.retry":

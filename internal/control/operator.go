@@ -96,6 +96,10 @@ type Change struct {
 type Pool struct {
 	Name    string   `json:"name"`
 	Balance string   `json:"balance"`
+	HashKey string   `json:"hash_key,omitempty"`
+	Sticky  string   `json:"sticky,omitempty"` // the cookie
+	Queue   int      `json:"queue"`            // places; 0 if there is no queue
+	Waiting int64    `json:"waiting"`          // exchanges in it
 	Servers []Server `json:"servers"`
 }
 
@@ -106,6 +110,9 @@ type Server struct {
 	State    string `json:"state"` // up | down | ejected | open | half-open | drain | maint
 	Weight   int    `json:"weight"`
 	Wanted   int    `json:"configured_weight"` // what the configuration says of weight
+	Share    int    `json:"share"`             // percent of weight that count now: 0 if it is not chosen, less than 100 in a slow start
+	Zone     string `json:"zone,omitempty"`
+	MaxConns int    `json:"max_conns"` // 0: no limit
 	Backup   bool   `json:"backup"`
 	Active   int64  `json:"active"`
 	Requests uint64 `json:"requests"`

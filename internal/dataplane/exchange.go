@@ -37,7 +37,7 @@ type Exchange struct {
 	// negative number if that is not known. It may cost a system call. nil: unknown.
 	Lag func() time.Duration
 
-	Resume func() // after Wait: goes on with the exchange; may be called from any goroutine
+	Resume func() // after Wait: goes on with the exchange; may be called from any goroutine, and in vain: too often, or too late
 }
 
 // Mark is the handler's own note on an exchange.
@@ -52,6 +52,7 @@ type Mark struct {
 	Reason    string     // why the answer was made here, for log and metrics
 	Local     bool       // the answer was made here
 	Pick      any        // what the pool wants to know again when the attempt ends; nil between attempts
+	Kept      *Server    // the server that a cookie of the client names, if the cookie need not be given again
 	Hash      uint64     // by which a pool with balance = "hash" chooses
 	Answered  bool       // Respond has seen the answer of Pick
 	Entered   bool       // it counts as under way

@@ -44,6 +44,7 @@ type clientConn struct {
 
 	mu     sync.Mutex  // guards what follows
 	idle   bool        // waiting for a request
+	parked bool        // waiting for the handler
 	server *serverConn // that the exchange is at
 	source io.Closer   // that an answer made here is read from
 
@@ -320,6 +321,9 @@ func (c *clientConn) detachSource() {
 // cut interrupts the exchange wherever it waits. c.mu is held.
 func (c *clientConn) cut(err error) {
 	c.interrupt(err)
+	if c.parked {
+		c.desk.resume()
+	}
 	if c.server != nil {
 		c.server.interrupt(err)
 	}

@@ -42,6 +42,9 @@ func (c *clientConn) begin() (dataplane.Verdict, error) {
 	for {
 		verdict := c.begun()
 		if verdict != dataplane.Gather {
+			if why := c.interrupted(); why != nil && verdict == dataplane.Close {
+				return verdict, why
+			}
 			return verdict, errClosed
 		}
 		if err := c.gather(); err != nil {
@@ -61,15 +64,30 @@ func (c *clientConn) begun() dataplane.Verdict {
 }
 
 // ask calls one of the handler's methods, and again each time after it has said Wait and
-// then called Resume.
+// then called Resume. An exchange that is interrupted while it waits is closed.
 func (c *clientConn) ask(method func(*dataplane.Exchange) dataplane.Verdict) dataplane.Verdict {
 	for {
 		v := method(&c.desk.x)
 		if v != dataplane.Wait {
 			return v
 		}
+		if !c.park(true) {
+			return dataplane.Close
+		}
 		<-c.desk.resumed
+		if !c.park(false) {
+			return dataplane.Close
+		}
 	}
+}
+
+// park notes whether the exchange waits for the handler, so that the sweeper and a forced
+// end wake it. It reports that neither has interrupted it.
+func (c *clientConn) park(waits bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.parked = waits
+	return c.interrupted() == nil
 }
 
 // finish tells the handler that the exchange is over and puts what was sent behind the

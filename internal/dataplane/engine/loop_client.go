@@ -91,6 +91,9 @@ func (l *loop) clientEvent(c *loopClient, what readiness) {
 	case phaseLinger:
 		l.swallow(c)
 	case phaseAsk:
+		if c.ended {
+			l.departing(c)
+		}
 	case phaseDrain:
 		l.drainBody(c)
 	default:
@@ -118,6 +121,9 @@ func (l *loop) clientDue(c *loopClient, t moment) {
 	case phaseLinger:
 		l.closeClient(c)
 	case phaseAsk:
+		if c.ended {
+			l.forsake(c, dataplane.ErrClientGone)
+		}
 	case phaseDrain:
 		l.drainSlow(c, t)
 	case phaseAnswer, phaseRefuse:

@@ -33,6 +33,7 @@ func (l *loop) cut() {
 			c.why = closing(dataplane.ErrDrained)
 			l.closeClient(c)
 		case phaseAsk:
+			l.forsake(c, dataplane.ErrDrained)
 		case phaseAnswer, phaseDrain:
 			c.keep = false
 			l.finish(c, dataplane.ErrDrained)

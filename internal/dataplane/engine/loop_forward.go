@@ -91,6 +91,9 @@ func (l *loop) ask(c *loopClient, q question) {
 		if q == askRespond {
 			l.keepReply(t, t.got)
 		}
+		if c.ended {
+			l.departing(c)
+		}
 		return
 	}
 	switch {
@@ -313,6 +316,25 @@ func (l *loop) parting(c *loopClient) {
 	case c.phase == phaseAwait || c.phase == phaseRelay:
 		l.mind(c)
 	}
+}
+
+// departing is for a client that has closed its half, or all, while its exchange waits for
+// the handler. It has a little time: it may still read.
+func (l *loop) departing(c *loopClient) {
+	if c.broken {
+		l.forsake(c, dataplane.ErrClientGone)
+		return
+	}
+	l.wheel.set(&c.loopWire, now()+moment(l.engine.side.conf.Sweep))
+}
+
+// forsake ends an exchange that waits for the handler.
+func (l *loop) forsake(c *loopClient, err error) {
+	if c.tray.server != nil {
+		l.leaveServer(c.tray)
+	}
+	c.keep = false
+	l.finish(c, err)
 }
 
 // serverSlow judges an exchange that has been waiting, at its due time.

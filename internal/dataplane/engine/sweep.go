@@ -36,7 +36,7 @@ func (g *Goroutine) sweepClients(t moment) {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.server == nil && c.source == nil {
+		if c.server == nil && c.source == nil && !c.parked {
 			return
 		}
 		if c.server != nil && c.server.home.server.Lost() && c.waits.CompareAndSwap(true, false) {

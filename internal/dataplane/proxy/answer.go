@@ -36,6 +36,8 @@ var causes = [...]cause{
 	{"held_full", 503, false},
 	{"shed", 503, true},
 	{"no_server", 503, true},
+	{"queue_full", 503, false}, // or no queue, and every server has max_conns
+	{"queue_wait", 503, false},
 	{"connect", 502, true},
 	{"broken", 502, true},
 	{"bad_response", 502, true},

@@ -22,10 +22,16 @@ var (
 
 // Begin strips what is of this hop or pretended, answers what is answered here, and
 // otherwise finds a server and adds what it is told about the client. The order is
-// fixed: strip, decide, add.
+// fixed: strip, decide, add. A call after the first, since the choice of a server had to
+// wait, goes on there.
 func (p *Plane) Begin(x *dataplane.Exchange) dataplane.Verdict {
 	s, r := of(x)
-	v := p.begin(x, s, r)
+	var v dataplane.Verdict
+	if x.Mark.Begun {
+		v = p.pick(x, r)
+	} else {
+		v = p.begin(x, s, r)
+	}
 	if v == dataplane.Answer {
 		p.finish(x, s, r)
 	}
@@ -39,6 +45,7 @@ func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) data
 	if v := p.prepare(x, s, r, false); v != dataplane.Next {
 		return v
 	}
+	x.Mark.Begun = true
 	return p.pick(x, r)
 }
 
@@ -102,18 +109,6 @@ func (p *Plane) prepare(x *dataplane.Exchange, s *snapshot, r *compiledRoute, dr
 	if upgrade {
 		q.Header.Add(dataplane.Connection, nameConnection, valueUpgrade)
 	}
-	return dataplane.Next
-}
-
-// pick finds the server for the first attempt.
-func (p *Plane) pick(x *dataplane.Exchange, r *compiledRoute) dataplane.Verdict {
-	x.Mark.Hash = r.pool.Hash(&x.Request, x.Mark.ClientIP)
-	server, err := r.pool.Pick(upstream.Ask{Now: p.headTime(x), Hash: x.Mark.Hash})
-	if err != nil {
-		return p.refuse(x, "no_server")
-	}
-	x.Attempt = 1
-	r.send(x, server)
 	return dataplane.Next
 }
 

@@ -10,7 +10,9 @@ import (
 
 var (
 	descUp        = desc("upstream_up", "1 if the server is given exchanges.", "pool", "server")
-	descWeight    = desc("upstream_weight", "Weight of the server in its pool.", "pool", "server")
+	descWeight    = desc("upstream_weight", "Weight of the server that counts now: 0 if it is not chosen, less than its own in a slow start.", "pool", "server")
+	descQueue     = desc("upstream_queue_length", "Exchanges that wait for a place on a server.", "pool")
+	descQueued    = desc("upstream_queue_seconds", "How long exchanges waited for a place, whether they got one or not.", "pool")
 	descState     = desc("upstream_state", "1 for the state that the server is in.", "pool", "server", "state")
 	descAttempts  = desc("upstream_requests_total", "Attempts by the class of their answer; error is none.", "pool", "server", "code_class")
 	descResponse  = desc("upstream_response_seconds", "From the request's head sent to the answer's head read.", "pool", "server")
@@ -27,21 +29,26 @@ var (
 )
 
 func poolDescs() []*prometheus.Desc {
-	return []*prometheus.Desc{descUp, descWeight, descState, descAttempts, descResponse, descConnect, descActive, descServConns,
+	return []*prometheus.Desc{descUp, descWeight, descQueue, descQueued, descState, descAttempts, descResponse, descConnect, descActive, descServConns,
 		descPanic, descPanicked, descConnects, descRetries, descChecks, descCheckTime, descEjections}
 }
 
 // collectPool sends what is counted by pool and server.
 func collectPool(m sink, name string, p *upstream.Pool) {
+	now := time.Now()
+	m.gauge(descQueue, float64(p.QueueLength()), name)
+	if p.Config.Queue != nil {
+		m.histogram(descQueued, &p.Queued, name)
+	}
 	for _, s := range p.Servers() {
 		weight, _ := p.Weight(s)
-		m.gauge(descWeight, float64(weight), name, s.Name)
+		m.gauge(descWeight, float64(weight)*float64(p.Share(s, now))/100, name, s.Name)
 		collectServer(m, name, s)
 		if p.Config.Check != nil {
 			m.histogram(descCheckTime, &s.CheckTime, name, s.Name)
 		}
 	}
-	m.gauge(descPanic, bit(p.Panicking(time.Now())), name)
+	m.gauge(descPanic, bit(p.Panicking(now)), name)
 	m.counter(descPanicked, p.Panics.Load(), name)
 	m.counter(descConnects, p.Reused.Load(), name, "true", "ok")
 	m.counter(descConnects, p.Connects[upstream.ConnectOK].Load(), name, "false", "ok")

@@ -28,7 +28,7 @@ const (
 
 // compile makes a snapshot of c with the weights that o overrides. It opens nothing, starts nothing and changes nothing
 // of old (nil for the first), so whatever goes wrong here leaves no trace.
-func compile(c *config.Config, old *snapshot, o Steering, listeners int, env filter.Env) (*snapshot, error) {
+func compile(c *config.Config, old *snapshot, o Steering, key []byte, listeners int, env filter.Env) (*snapshot, error) {
 	s := &snapshot{
 		generation: 1,
 		conf:       c,
@@ -51,7 +51,7 @@ func compile(c *config.Config, old *snapshot, o Steering, listeners int, env fil
 		if old != nil {
 			before = old.pools[name]
 		}
-		p, err := upstream.New(o.weighted(conf), before, upstream.Place{Zone: c.Node.Zone})
+		p, err := upstream.New(o.weighted(conf), before, upstream.Place{Zone: c.Node.Zone, Key: key})
 		if err != nil {
 			wrong = append(wrong, err)
 			continue

@@ -20,6 +20,7 @@ const statusNoAnswer = 444
 func (p *Plane) End(x *dataplane.Exchange, err error) {
 	_, r := of(x)
 	now := p.opt.Now()
+	leaveQueue(x)
 	if server, held := x.Mark.Pick.(*upstream.Server); held {
 		switch _, failed := blame(err); {
 		case err == nil || !failed:

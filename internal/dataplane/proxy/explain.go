@@ -80,7 +80,7 @@ type ServerVerdict struct {
 // Explain tells what a Plane with that configuration would do with a request. It opens
 // nothing and asks no server.
 func Explain(c *config.Config, q Question) (*Explanation, error) {
-	s, err := compile(c, nil, Steering{}, 0, filter.Env{Node: c.Node.Name, Now: time.Now, Coders: new(filter.Coders)})
+	s, err := compile(c, nil, Steering{}, nil, 0, filter.Env{Node: c.Node.Name, Now: time.Now, Coders: new(filter.Coders)})
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +162,9 @@ func (s *snapshot) verdicts(e *Explanation, x *dataplane.Exchange, from route.Fr
 // explainPool tells which server x goes to, and lets x be as it is sent.
 func (p *Plane) explainPool(e *Explanation, x *dataplane.Exchange, r *compiledRoute) {
 	e.Pool, e.Balance = r.Pool, cmp.Or(r.pool.Config.Balance, "round_robin")
-	chosen := r.pool.Peek(upstream.Ask{Now: p.opt.Now(), Hash: r.pool.Hash(&x.Request, x.Mark.ClientIP)})
+	now := p.opt.Now()
+	kept, _ := r.pool.Kept(&x.Request, now)
+	chosen := r.pool.Peek(upstream.Ask{Now: now, Hash: r.pool.Hash(&x.Request, x.Mark.ClientIP), Keep: kept})
 	for _, server := range r.pool.Servers() {
 		v := ServerVerdict{Name: server.Name, Active: server.Active.Load(), Chosen: server == chosen}
 		v.State, _ = server.State()

@@ -59,8 +59,9 @@ type Plane struct {
 	settled atomic.Bool     // the first round of checks is done, or was waited for long enough
 	waiting atomic.Int64    // until when it is waited for, nanoseconds since 1970
 
-	mu    sync.Mutex       // guards what follows: one Apply, Drain or Shutdown at a time
-	doors map[string]*door // by address as configured
+	mu      sync.Mutex       // guards what follows: one Apply, Drain or Shutdown at a time
+	madeKey []byte           // of sticky cookies, of a node without a cluster
+	doors   map[string]*door // by address as configured
 
 	steering Steering
 }
@@ -142,7 +143,11 @@ func (p *Plane) apply(c *config.Config) error {
 	}
 	doors := wanted(c, &p.listeners)
 	old := p.current.Load()
-	s, err := compile(c, old, p.steering, len(p.listeners.list()), filter.Env{Node: c.Node.Name, Now: p.opt.Now, Coders: &p.coders})
+	key, err := p.cookieKey(c)
+	if err != nil {
+		return err
+	}
+	s, err := compile(c, old, p.steering, key, len(p.listeners.list()), filter.Env{Node: c.Node.Name, Now: p.opt.Now, Coders: &p.coders})
 	if err != nil {
 		return err
 	}

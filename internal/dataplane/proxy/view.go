@@ -9,6 +9,10 @@ import (
 type PoolView struct {
 	Name    string
 	Balance string
+	HashKey string // of balance = "hash"
+	Sticky  string // the cookie; "" if there is none
+	Queue   int    // places; 0 if there is no queue
+	Waiting int64  // exchanges in it
 	Servers []ServerView
 }
 
@@ -20,6 +24,9 @@ type ServerView struct {
 	Reason   string // why it is not up
 	Weight   int    // in force
 	Wanted   int    // what the configuration says of Weight
+	Share    int    // hundredths of Weight that count now: 0 if it is not chosen, fewer than 100 in a slow start
+	Zone     string
+	MaxConns int // 0: no limit
 	Backup   bool
 	Active   int64
 	Requests uint64
@@ -32,9 +39,16 @@ func (p *Plane) Pools() []PoolView {
 	if s == nil {
 		return nil
 	}
+	now := p.opt.Now()
 	views := make([]PoolView, 0, len(s.pools))
 	for name, pool := range s.pools {
-		v := PoolView{Name: name, Balance: pool.Config.Balance}
+		v := PoolView{Name: name, Balance: pool.Config.Balance, HashKey: pool.Config.HashKey, Waiting: pool.QueueLength()}
+		if y := pool.Config.Sticky; y != nil {
+			v.Sticky = y.Cookie
+		}
+		if q := pool.Config.Queue; q != nil {
+			v.Queue = q.Size
+		}
 		for i, server := range pool.Servers() {
 			sv := ServerView{Name: server.Name, Active: server.Active.Load(), Failures: server.Failures.Load()}
 			if a := server.Addr(); a.IsValid() {
@@ -42,6 +56,8 @@ func (p *Plane) Pools() []PoolView {
 			}
 			sv.State, sv.Reason = server.State()
 			sv.Weight, sv.Backup = pool.Weight(server)
+			sv.Share, sv.MaxConns = pool.Share(server, now), pool.MaxConns(server)
+			sv.Zone = pool.Config.Server[i].Zone
 			sv.Wanted = s.conf.Pool[name].Server[i].Weight
 			for i := range server.Requests {
 				sv.Requests += server.Requests[i].Load()

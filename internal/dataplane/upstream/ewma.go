@@ -108,6 +108,9 @@ func (p *peak) learn(now time.Time, d time.Duration) {
 	}
 }
 
+// reset forgets all.
+func (p *peak) reset() { p.word.Store(0) }
+
 func pack(seconds float64, now time.Time) uint64 {
 	return uint64(math.Float32bits(float32(seconds)))<<32 | uint64(uint32(now.UnixMilli()))
 }

@@ -80,7 +80,7 @@ func (r *leastConn) choose(a Ask) *slot {
 func (r *leastConn) top(a Ask) (best *slot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for best == nil && r.weight[r.heap[0]] > 0 {
+	for best == nil && r.able(r.heap[0]) > 0 {
 		i := r.heap[0]
 		switch s := r.slots[i]; {
 		case r.active[i] != s.Active.Load(): // someone is about to tell
@@ -106,9 +106,17 @@ func (r *leastConn) top(a Ask) (best *slot) {
 	return best
 }
 
+// able is what a slot weighs: nothing if it is full.
+func (r *leastConn) able(i int) int64 {
+	if limit := r.slots[i].limit; limit > 0 && r.active[i] >= limit {
+		return 0
+	}
+	return r.weight[i]
+}
+
 // before reports whether slot i is chosen before slot j.
 func (r *leastConn) before(i, j int) bool {
-	v, w := r.weight[i], r.weight[j]
+	v, w := r.able(i), r.able(j)
 	if v == 0 || w == 0 {
 		return v > w
 	}

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -54,7 +55,7 @@ func (p *Pool) arrange(now time.Time) *lineup {
 	}
 	for i := range p.slots {
 		s := &p.slots[i]
-		next := s.weigh(now)
+		next := s.weigh(now, p.Config.SlowStart)
 		if s.unfit.Load() {
 			next = sooner(next, now.Add(lookAgain))
 		}
@@ -88,8 +89,16 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// A tier is the servers that are asked before those of the next.
+// A tier is the servers that are asked before those of the next: those of the node's own
+// zone, and the others. Without zones all are near.
 type tier struct {
+	near, far group
+	share     atomic.Uint32 // of requests that go to the near ones while they have room, of zoneUnit
+	turns     atomic.Uint64 // of requests, while some go to either
+}
+
+// A group is servers that take turns by one rule.
+type group struct {
 	slots []*slot
 	rule  rule
 }
@@ -123,25 +132,65 @@ func newRule(balance string, slots []*slot, draw func() uint64) (rule, error) {
 	return nil, fmt.Errorf("balance %q is not known", balance)
 }
 
+const (
+	zoneUnit = 1 << 16
+
+	// zoneSpare is how much of its weight a zone may lose before others help it out: all
+	// requests stay in the zone while 1/zoneSpare of its weight is up, and of less than
+	// that as large a share as is up (Envoy's overprovisioning factor).
+	zoneSpare = 1.4
+)
+
 // up reports whether any server of the tier may be chosen.
-func (t *tier) up() bool {
-	for _, s := range t.slots {
-		if s.weight.Load() > 0 {
-			return true
-		}
+func (t *tier) up() bool { return t.near.weight() > 0 || t.far.weight() > 0 }
+
+// weight is what all servers of the group weigh now.
+func (g *group) weight() (sum int64) {
+	for _, s := range g.slots {
+		sum += int64(s.weight.Load())
 	}
-	return false
+	return sum
+}
+
+// given is what they would weigh if all were up.
+func (g *group) given() (sum int64) {
+	for _, s := range g.slots {
+		sum += int64(s.given)
+	}
+	return sum
 }
 
 func (t *tier) arrange() {
-	if t.rule != nil {
-		t.rule.arrange()
+	for _, g := range []*group{&t.near, &t.far} {
+		if g.rule != nil {
+			g.rule.arrange()
+		}
 	}
+	share := 1.0
+	if near := t.near.weight(); t.far.weight() > 0 {
+		share = min(zoneSpare*float64(near)/float64(max(t.near.given(), 1)), 1)
+	}
+	t.share.Store(uint32(share * zoneUnit))
 }
 
+// choose asks the servers of the own zone first, but for the share of requests that it
+// cannot bear; the others when there is no room.
 func (t *tier) choose(a Ask) *slot {
-	if t.rule == nil {
+	first, second := &t.near, &t.far
+	if share := uint64(t.share.Load()); share < zoneUnit {
+		if n := t.turns.Add(1); n*share/zoneUnit == (n-1)*share/zoneUnit {
+			first, second = second, first
+		}
+	}
+	if s := first.choose(a); s != nil {
+		return s
+	}
+	return second.choose(a)
+}
+
+func (g *group) choose(a Ask) *slot {
+	if g.rule == nil {
 		return nil
 	}
-	return t.rule.choose(a)
+	return g.rule.choose(a)
 }

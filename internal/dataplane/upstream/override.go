@@ -43,7 +43,12 @@ func (s *Server) Steer(m Mode) {
 // where that may make a difference. s.mu is held.
 func (s *Server) judge() {
 	unfit := !s.Addr().IsValid() || !s.health.Clean() || s.mode != Serve
-	if was := s.unfit.Swap(unfit); was || unfit {
+	was := s.unfit.Swap(unfit)
+	if was && !unfit {
+		s.fresh.Store(true)
+		s.latency.reset()
+	}
+	if was || unfit {
 		s.changes.Add(1)
 	}
 }

@@ -1,24 +1,35 @@
 package upstream
 
 // Peek returns the server that Pick would return now, and takes nothing. It is nil where
-// chance decides, or where there is none.
+// chance decides, or where there is none. Of a zone that shares its requests with others
+// it names the near server.
 func (p *Pool) Peek(a Ask) *Server {
+	if at := p.places[a.Keep]; at != nil && at.keeps(a.Now) && !at.full() {
+		return at.Server
+	}
 	l := p.line(a.Now)
 	for i := l.first; i < len(p.tiers); i++ {
-		var s *slot
-		switch rule := p.tiers[i].rule.(type) {
-		case *roundRobin:
-			s = rule.peek()
-		case *leastConn:
-			s = rule.peek()
-		case *hashed:
-			s = rule.peek(a.Hash)
-		case *inOrder:
-			s = firstUp(rule.slots)
+		t := &p.tiers[i]
+		for _, g := range []*group{&t.near, &t.far} {
+			if s := g.peek(a); s != nil {
+				return s.Server
+			}
 		}
-		if s != nil {
-			return s.Server
-		}
+	}
+	return nil
+}
+
+// peek is choose without taking a place.
+func (g *group) peek(a Ask) *slot {
+	switch rule := g.rule.(type) {
+	case *roundRobin:
+		return rule.peek()
+	case *leastConn:
+		return rule.peek()
+	case *hashed:
+		return rule.peek(a.Hash)
+	case *inOrder:
+		return firstUp(rule.slots)
 	}
 	return nil
 }
@@ -30,7 +41,7 @@ func (r *roundRobin) peek() *slot {
 	}
 	from := o.next.Load()
 	for i := range uint64(min(len(o.turns), 2*len(r.slots))) {
-		if s := r.slots[o.turns[(from+i)%uint64(len(o.turns))]]; s.weight.Load() > 0 {
+		if s := r.slots[o.turns[(from+i)%uint64(len(o.turns))]]; s.open() {
 			return s
 		}
 	}
@@ -40,7 +51,7 @@ func (r *roundRobin) peek() *slot {
 func (r *leastConn) peek() *slot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s := r.slots[r.heap[0]]; s.weight.Load() > 0 {
+	if s := r.slots[r.heap[0]]; s.open() {
 		return s
 	}
 	return nil
@@ -49,7 +60,7 @@ func (r *leastConn) peek() *slot {
 func (r *hashed) peek(hash uint64) *slot {
 	const tries = 16
 	for try := range tries {
-		if s := r.slots[r.table.at(hash, try)]; s.weight.Load() > 0 && s.admits(hash) && !r.overloaded(s) {
+		if s := r.slots[r.table.at(hash, try)]; s.open() && s.admits(hash) && !r.overloaded(s) {
 			return s
 		}
 	}
@@ -58,9 +69,12 @@ func (r *hashed) peek(hash uint64) *slot {
 
 func firstUp(slots []*slot) *slot {
 	for _, s := range slots {
-		if s.weight.Load() > 0 {
+		if s.open() {
 			return s
 		}
 	}
 	return nil
 }
+
+// open reports whether the slot has a place to give.
+func (s *slot) open() bool { return s.weight.Load() > 0 && !s.full() }

@@ -30,9 +30,12 @@ type Pool struct {
 	places   map[*Server]*slot
 	tiers    [2]tier // servers, backups
 	hash     hashKey
-	ewma     bool // balance = "ewma": answers are timed
+	sticky   *sticky // nil: no cookie
+	ewma     bool    // balance = "ewma": answers are timed
 	attempts budget
 
+	begins bool      // there was no pool before this one; until enter
+	added  []*Server // that a pool before this one did not have; until enter
 	lineup atomic.Pointer[lineup]
 	mu     sync.Mutex // held by the one who lines up
 }
@@ -46,6 +49,9 @@ type Counters struct {
 
 	outliers outliers
 
+	Queued Histogram // how long exchanges waited for a place
+
+	queue   queue
 	changes atomic.Uint64 // grows when a server comes up, goes down or is to weigh something else
 }
 
@@ -66,6 +72,7 @@ const (
 // Why there is no server.
 var (
 	ErrNone   = errors.New("no server") // that could be dialled, or none that was not tried
+	ErrFull   = errors.New("every server has max_conns")
 	ErrBudget = errors.New("the retry budget is used up")
 )
 
@@ -73,6 +80,7 @@ var (
 type Ask struct {
 	Now   time.Time
 	Hash  uint64              // what Pool.Hash says of the request
+	Keep  *Server             // the server that has the client, or nil
 	Tried []*dataplane.Server // servers that failed: none is asked again
 
 	anyone bool // no server is up: any will do
@@ -81,16 +89,18 @@ type Ask struct {
 // A Place is what a pool must know of the node it is in.
 type Place struct {
 	Zone string // node.zone
+	Key  []byte // of sticky cookies, the same on every node
 }
 
 // New makes a pool. Servers of old with the same names are adopted, unchanged until
 // Start; old may be nil.
-func New(c *config.Pool, old *Pool, _ Place) (*Pool, error) {
+func New(c *config.Pool, old *Pool, at Place) (*Pool, error) {
 	p := &Pool{Name: c.Name, Config: c, Counters: &Counters{}, learn: newLessons(c.Passive.On), again: newLessons(c.Retry.On), counts: c.Eject != nil || c.Breaker != nil, ewma: c.Balance == "ewma"}
 	var err error
 	if p.question, err = newQuestion(c.Check); err != nil {
 		return nil, fmt.Errorf("pool %q: %w", c.Name, err)
 	}
+	p.begins = old == nil
 	known := map[string]*Server{}
 	if old != nil {
 		p.Counters = old.Counters
@@ -110,12 +120,18 @@ func New(c *config.Pool, old *Pool, _ Place) (*Pool, error) {
 				return nil, fmt.Errorf("pool %q: %w", c.Name, err)
 			}
 		}
+		if old != nil && known[conf.Addr] == nil {
+			p.added = append(p.added, s)
+		}
 		p.servers = append(p.servers, s)
 	}
 	p.slots = make([]slot, len(p.servers))
 	p.places = make(map[*Server]*slot, len(p.servers))
 	for i, conf := range c.Server {
 		s := &p.slots[i]
+		if s.limit = int64(conf.MaxConns); s.limit == 0 {
+			s.limit = int64(c.MaxConns)
+		}
 		s.Server, s.given, s.backup = p.servers[i], int32(max(conf.Weight, 1))*unit, conf.Backup
 		p.places[s.Server] = s
 	}
@@ -123,40 +139,79 @@ func New(c *config.Pool, old *Pool, _ Place) (*Pool, error) {
 		return nil, fmt.Errorf("pool %q: %w", c.Name, err)
 	}
 	for i := range p.slots {
+		s := &p.slots[i]
 		t := &p.tiers[0]
-		if p.slots[i].backup {
+		if s.backup {
 			t = &p.tiers[1]
 		}
-		t.slots = append(t.slots, &p.slots[i])
+		g := &t.near
+		if zoned(c) && at.Zone != "" && c.Server[i].Zone != at.Zone {
+			g = &t.far
+		}
+		g.slots = append(g.slots, s)
 	}
 	for i := range p.tiers {
-		t := &p.tiers[i]
-		if len(t.slots) == 0 {
-			continue
-		}
-		if t.rule, err = newRule(c.Balance, t.slots, rand.Uint64); err != nil {
-			return nil, fmt.Errorf("pool %q: %w", c.Name, err)
+		for _, g := range []*group{&p.tiers[i].near, &p.tiers[i].far} {
+			if len(g.slots) == 0 {
+				continue
+			}
+			if g.rule, err = newRule(c.Balance, g.slots, rand.Uint64); err != nil {
+				return nil, fmt.Errorf("pool %q: %w", c.Name, err)
+			}
 		}
 	}
+	p.sticky = newSticky(p, at.Key)
 	p.sit(func(s *Server) bool { return known[s.Name] == nil })
 	return p, nil
+}
+
+// zoned reports whether a pool prefers servers of the node's own zone. What hash and
+// first choose is the same on every node.
+func zoned(c *config.Pool) bool {
+	if c.Balance == "hash" || c.Balance == "first" {
+		return false
+	}
+	for _, s := range c.Server {
+		if s.Zone != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // sit has those of the servers that which says tell this pool of their exchanges, as far
 // as its rule wants to know.
 func (p *Pool) sit(which func(*Server) bool) {
 	for i := range p.tiers {
-		rule, _ := p.tiers[i].rule.(*leastConn)
-		for at, s := range p.tiers[i].slots {
-			switch {
-			case !which(s.Server):
-			case rule == nil:
-				s.seat.Store(nil)
-			default:
-				s.seat.Store(&seat{rule, at})
+		for _, g := range []*group{&p.tiers[i].near, &p.tiers[i].far} {
+			rule, _ := g.rule.(*leastConn)
+			for at, s := range g.slots {
+				switch {
+				case !which(s.Server):
+				case rule == nil:
+					s.seat.Store(nil)
+				default:
+					s.seat.Store(&seat{rule, at})
+				}
 			}
 		}
 	}
+}
+
+// enter takes the pool's servers into use. Those that the pool before did not have start
+// slowly.
+func (p *Pool) enter() {
+	p.sit(func(*Server) bool { return true })
+	for _, s := range p.servers {
+		if p.begins {
+			s.fresh.Store(false) // its name came to resolve before anyone could ask for it
+		}
+	}
+	for _, s := range p.added {
+		s.fresh.Store(true)
+	}
+	p.begins, p.added = false, nil
+	p.changes.Add(1)
 }
 
 // Servers returns the pool's servers in the order of the configuration. The caller
@@ -172,16 +227,57 @@ func (p *Pool) Weight(s *Server) (weight int, backup bool) {
 	return 0, false
 }
 
-// Pick returns the server for a request's first attempt, or ErrNone. It never waits.
-// Every Server that Pick or PickOther returns is given back by one call of Answered or
-// Failed and one of Release.
+// Share returns how many hundredths of its weight count for a server now: none if it is
+// not chosen, and fewer than 100 in a slow start.
+func (p *Pool) Share(s *Server, now time.Time) int {
+	p.line(now)
+	if at := p.places[s]; at != nil {
+		return int(at.share.Load())
+	}
+	return 0
+}
+
+// MaxConns returns how many exchanges the server may have at once; 0 is any number.
+func (p *Pool) MaxConns(s *Server) int {
+	if at := p.places[s]; at != nil {
+		return int(at.limit)
+	}
+	return 0
+}
+
+// Pick returns the server for a request's first attempt: the one that has the client, or
+// the one that the pool's rule chooses. The error is ErrNone, or ErrFull, after which Wait
+// may be tried. It never waits. Every Server that Pick, PickOther or a queue gives is given
+// back by one call of Answered or Failed and one of Release.
 func (p *Pool) Pick(a Ask) (*Server, error) {
 	p.attempts.request(a.Now)
+	if p.Config.Queue != nil && p.queue.length.Load() > 0 {
+		return nil, ErrFull // behind those who came before
+	}
+	return p.take(a)
+}
+
+// take is Pick for who has queued.
+func (p *Pool) take(a Ask) (*Server, error) {
 	l := p.line(a.Now)
 	a.anyone = l.anyone
+	if at := p.places[a.Keep]; at != nil {
+		switch {
+		case at.keep(a):
+			at.tell()
+			return at.Server, nil
+		case at.full() && p.Config.Queue != nil:
+			return nil, ErrFull // nobody else has the client
+		}
+	}
 	if s := p.tiers[l.first].choose(a); s != nil {
 		p.note(l)
 		return s.Server, nil
+	}
+	for i := range p.slots {
+		if s := &p.slots[i]; s.weight.Load() > 0 && s.full() {
+			return nil, ErrFull
+		}
 	}
 	return nil, ErrNone
 }
@@ -216,4 +312,5 @@ func (p *Pool) note(l *lineup) {
 func (p *Pool) Release(s *Server) {
 	s.Active.Add(-1)
 	s.tell()
+	p.queue.vacated()
 }

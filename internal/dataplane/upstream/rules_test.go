@@ -22,7 +22,7 @@ func slotsOf(t testing.TB, weights ...int) []*slot {
 		t.Fatal(err)
 	}
 	p.line(start)
-	return p.tiers[0].slots
+	return p.tiers[0].near.slots
 }
 
 // seeded gives the same random bits in each run.

@@ -35,6 +35,8 @@ type Server struct {
 	changes *atomic.Uint64       // of its pool: counted up when who may be chosen has changed
 	seat    atomic.Pointer[seat] // where the number of its exchanges is kept in order; nil: nowhere
 	latency peak                 // of its answers, learnt while balance = "ewma"
+	fresh   atomic.Bool          // it has come up, or is new, since it was last lined up
+	since   atomic.Int64         // when that was, nanoseconds since 1970; 0: it has always been up
 
 	mu     sync.Mutex // guards what follows
 	health Health
@@ -111,6 +113,18 @@ func (s *Server) claim(now time.Time, anyone bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.bars(now) || !anyone && !s.health.Fit(now) {
+		return false
+	}
+	s.health.Take(now)
+	s.judge()
+	return true
+}
+
+// claimKept is claim for a client that the server has already.
+func (s *Server) claimKept(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.Addr().IsValid() || s.mode == Disable || !s.health.Fit(now) {
 		return false
 	}
 	s.health.Take(now)

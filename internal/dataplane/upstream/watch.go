@@ -94,7 +94,7 @@ func (w *Watch) Use(pools map[string]*Pool) {
 	defer w.mu.Unlock()
 	fresh := 0
 	for _, p := range pools {
-		p.sit(func(*Server) bool { return true })
+		p.enter()
 		for _, s := range p.servers {
 			s.change(func(h *Health) { h.Forget(p.Config) })
 			if s.host != "" && w.lookUps.keep(s, p) == nil {
