@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 
 	"proxyd/internal/dataplane"
 )
@@ -120,11 +119,19 @@ func (e *Loop) bring(d *door, conn net.Conn) error {
 	if err != nil {
 		return nil // as if it had not been accepted
 	}
-	l := e.next()
-	if !l.post(func() { l.welcome(d, int32(fd), client) }) {
-		unix.Close(fd)
-	}
+	e.give(d, int32(fd), client)
 	return nil
+}
+
+// give gives a connection to the loop whose turn it is. Shutdown waits for it from now
+// on.
+func (e *Loop) give(d *door, fd int32, client netip.AddrPort) {
+	e.entered()
+	l := e.next()
+	if !l.post(func() { l.welcome(d, fd, client) }) {
+		closeFD(fd)
+		e.left()
+	}
 }
 
 // next returns the loop whose turn it is.

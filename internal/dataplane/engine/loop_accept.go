@@ -28,6 +28,7 @@ func (e *Loop) open(d *door) (closed <-chan struct{}, err error) {
 		for _, l := range e.loops {
 			unwatch(l.ep, int32(fd))
 		}
+		e.takeLast(d, fd)
 		close(end)
 	})
 	if err != nil {
@@ -50,6 +51,22 @@ func (e *Loop) open(d *door) (closed <-chan struct{}, err error) {
 		}
 	}
 	return end, nil
+}
+
+// lastAccepts is how many connections are taken in from a door that closes: more do not
+// wait at any.
+const lastAccepts = 4096
+
+// takeLast takes in who waits at a door that is about to be closed. The kernel would
+// reset them, though they came in time.
+func (e *Loop) takeLast(d *door, fd int) {
+	for range lastAccepts {
+		conn, addr, errno := acceptFD(fd)
+		if errno != 0 {
+			return
+		}
+		e.give(d, conn, addr)
+	}
 }
 
 // openDoor has the loop wait at d.
@@ -77,6 +94,7 @@ func (l *loop) accept(w *loopDoor) {
 		switch e {
 		case 0:
 			w.pause = 0
+			l.engine.entered()
 			l.welcome(w.door, fd, addr)
 		case eagain:
 			return

@@ -42,11 +42,10 @@ const (
 	phaseLinger              // our half is closed
 )
 
-// welcome admits a connection, or closes it.
+// welcome admits a connection, or closes it. It has entered already.
 func (l *loop) welcome(d *door, fd int32, addr netip.AddrPort) {
 	c := l.newClient()
 	c.fd, c.door, c.addr, c.id, c.began = fd, d, addr, l.engine.side.ids.Add(1), now()
-	l.engine.entered()
 	l.busy = c // a panic of Admit is this connection's
 	if !l.cutOff && d.handler.Admit(d.listener, addr) {
 		c.inside = true

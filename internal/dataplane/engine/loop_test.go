@@ -390,3 +390,37 @@ func TestLoopUploadIsNotDueWhileNobodyWaits(t *testing.T) {
 		t.Errorf("it is due at %d, asked at %d", due, tr.up.asked)
 	}
 }
+
+// Whoever waits at a door that is closed is served: a listener that a reload takes away,
+// or a node that ends, resets nobody.
+func TestLoopServesWhoWaitsAtAClosingDoor(t *testing.T) {
+	s := newStage(t, func(c Config) Engine { c.Loops = 1; return NewLoop(c) }, func(s *stage, _ *Config) { s.waited = true })
+	e := s.engine.(*Loop)
+	busy, began := make(chan struct{}), make(chan struct{})
+	e.loops[0].post(func() { close(began); <-busy })
+	<-began
+	clients := make([]net.Conn, 50)
+	for i := range clients {
+		c, err := net.Dial("tcp", s.socket.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprint(c, "GET /answer HTTP/1.1\r\nHost: h\r\n\r\n")
+		clients[i] = c
+	}
+	s.socket.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- e.Shutdown(t.Context()) }()
+	close(busy)
+	for i, c := range clients {
+		c.SetDeadline(time.Now().Add(patience))
+		r, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || r.StatusCode != http.StatusOK {
+			t.Fatalf("client %d got %v, %v", i, r, err)
+		}
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("Shutdown = %v, want nil", err)
+	}
+}
