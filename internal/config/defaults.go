@@ -18,6 +18,7 @@ func defaultConfig() *Config {
 			URIBytes:    8 << 10,
 			Fields:      100,
 			Body:        10 << 20,
+			Held:        256 << 20,
 			HeaderTime:  10 * time.Second,
 			Idle:        60 * time.Second,
 			MinRate:     512,

@@ -123,6 +123,9 @@ func (d *decoder) checkOutliers(p path, pool *Pool) {
 func (d *decoder) checkRetry(p path, v Retry) {
 	within(d, p.key("attempts"), v.Attempts, 1, 10)
 	d.checkCauses(p.key("on"), v.On)
+	if q := p.key("per_try"); v.PerTry != 0 {
+		d.between(q, v.PerTry, time.Millisecond, day)
+	}
 }
 
 // httpToken says whether s can be a method or the name of a field (RFC 9110, 5.6.2).

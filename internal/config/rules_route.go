@@ -31,6 +31,7 @@ func (d *decoder) checkRoutes(c *Config) {
 				d.bad(q, "%q is not websocket", v)
 			}
 		}
+		d.checkBuffer(c, p, r)
 		d.between(p.key("timeout").key("total"), r.Timeout.Total, 0, 30*day)
 		within(d, p.key("priority"), r.Priority, -1_000_000, 1_000_000)
 	}
@@ -38,6 +39,21 @@ func (d *decoder) checkRoutes(c *Config) {
 		d.checkOrder(c)
 	}
 }
+
+// checkBuffer judges what is done with the body of a request.
+func (d *decoder) checkBuffer(c *Config, p path, r *Route) {
+	q := p.key("buffer")
+	switch {
+	case !d.given(q) || r.Buffer == 0:
+	case !forwards(r) && !d.spoilt(p):
+		d.bad(q, "has no meaning without a pool: no server is asked")
+	case r.Buffer > c.Limits.Body && !d.spoilt(to("limits").key("body")):
+		d.bad(q, "(%s) must not be larger than limits.body (%s): a larger body is refused", r.Buffer, c.Limits.Body)
+	}
+}
+
+// forwards says whether the action of r is to ask a server.
+func forwards(r *Route) bool { return r.Pool != "" || len(r.To) > 0 || len(r.Split) > 0 }
 
 // checkAction judges what is done with the requests of a route.
 func (d *decoder) checkAction(c *Config, p path, r *Route) {

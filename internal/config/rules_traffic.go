@@ -44,6 +44,7 @@ func (d *decoder) checkLimits(l *Limits) {
 	within(d, p.key("uri_bytes"), l.URIBytes, 64, 1<<20)
 	within(d, p.key("fields"), l.Fields, 10, 10_000)
 	within(d, p.key("body"), l.Body, 1, 1<<50)
+	within(d, p.key("held"), l.Held, 1<<20, 1<<50)
 	d.between(p.key("header_time"), l.HeaderTime, 100*time.Millisecond, time.Hour)
 	d.between(p.key("idle"), l.Idle, 100*time.Millisecond, day)
 	within(d, p.key("min_rate"), l.MinRate, 0, 1<<30)
@@ -78,6 +79,9 @@ func (d *decoder) checkPools(c *Config) {
 		d.checkOutliers(p, pool)
 		d.checkRetry(p.key("retry"), pool.Retry)
 		d.checkTimeout(p.key("timeout"), pool.Timeout)
+		if q := p.key("request_framing"); !d.spoilt(q) && pool.Framing != "as-sent" && pool.Framing != "length" {
+			d.bad(q, "%q is not as-sent or length", pool.Framing)
+		}
 		if !used[name] {
 			d.warn(c, p, "is used by no route")
 		}

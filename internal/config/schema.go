@@ -94,6 +94,7 @@ type Limits struct {
 	Body        Size          `toml:"body"`         // of a request; 413 above
 	HeaderTime  time.Duration `toml:"header_time"`  // for the whole head of a request
 	Idle        time.Duration `toml:"idle"`         // of a client connection between two requests
+	Held        Size          `toml:"held"`         // of request bodies in memory at once (buffer, request_framing, mirror); above it buffer streams, request_framing answers 503 and mirror sends no copy
 	MinRate     Size          `toml:"min_rate"`     // bytes a second, averaged over 10 s, of an unfinished body or a waiting answer; "0B" turns it off
 }
 
@@ -110,7 +111,7 @@ type Pool struct {
 	Sticky    *Sticky       `toml:"sticky"`          // a signed cookie keeps a client at its server, { } for the defaults; nil: none
 	Eject     *Eject        `toml:"eject"`           // outliers are left out for a while; nil: none
 	Breaker   *Breaker      `toml:"breaker"`         // a server that mostly fails is not asked for a while; nil: none
-	Framing   string        `tobe:"request_framing"` // as-sent, or length: a chunked body is buffered and sent with Content-Length
+	Framing   string        `toml:"request_framing"` // as-sent, or length: a chunked body is read whole, and sent with Content-Length; 413 above limits.body
 	Location  string        `toml:"location"`        // rewrite: Location, Content-Location, Refresh and cookies that name a server name what the client asked for, strip_prefix put back; or keep
 	Host      string        `toml:"host"`            // Host sent on: client (as the client sent it), server (the server's address), or a name
 	Passive   Passive       `toml:"passive"`         // what real exchanges teach about a server
@@ -158,7 +159,7 @@ type Check struct {
 type Retry struct {
 	Attempts int           `toml:"attempts"` // in all, the first included
 	Budget   Share         `toml:"budget"`   // at most this share of the pool's requests
-	PerTry   time.Duration `tobe:"per_try"`  // until the answer's head, of each attempt; "0s": no limit but timeout.read
+	PerTry   time.Duration `toml:"per_try"`  // until the answer's head, of each attempt; "0s": no limit but timeout.read
 	On       []string      `toml:"on"`       // what is tried again: connect, timeout, and statuses of the server; what is not idempotent only if nothing was sent
 }
 
@@ -262,7 +263,7 @@ type Route struct {
 	Rewrite     *Rewrite          `toml:"rewrite"`      // of the path, after strip_prefix: { from, to }
 	ErrorPages  map[string]string `toml:"error_pages"`  // statuses, "502,503" or "5xx", and the file that is the body of such an answer made here: "file:/path"
 	Trailers    []string          `tobe:"trailers"`     // request and HTTP/1 trailers that are let through; default: none
-	Buffer      Size              `tobe:"buffer"`       // a request body up to this is read whole before a server is asked; "0B": streamed
+	Buffer      Size              `toml:"buffer"`       // a request body up to this is read whole before a server is asked; "0B": streamed
 	Upgrade     []string          `toml:"upgrade"`      // protocols that may be upgraded to; [] allows none
 	Timeout     RouteTimeout      `toml:"timeout"`      // of the whole exchange
 	Log         bool              `toml:"log"`          // false: not in the access log

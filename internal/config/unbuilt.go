@@ -21,16 +21,16 @@ func unbuiltKeys(table string) []string {
 	case "listener.*":
 		return []string{"redirect", "http2", "h2c", "tls", "http3", "proxy_protocol", "client_ca"}
 	case "pool.*":
-		return []string{"request_framing", "tls", "discover", "protocol", "zone"}
+		return []string{"tls", "discover", "protocol", "zone"}
 	case "pool.*.check":
 		return []string{"tls"}
 	case "pool.*.retry":
-		return []string{"per_try"}
+		return []string{}
 	case "policy.*":
 		return []string{"allow", "deny", "conns", "rate", "ban", "waf", "basic", "jwt", "forward",
 			"cors", "cache"}
 	case "route":
-		return []string{"mirror", "files", "trailers", "buffer", "client_cert"}
+		return []string{"mirror", "files", "trailers", "client_cert"}
 	case "admin":
 		return []string{"tokens"}
 	}

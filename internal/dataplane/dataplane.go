@@ -19,7 +19,8 @@ type Listener struct {
 	Name    string
 	Address string
 	Limits  Limits
-	Index   int // of its name among those the process has had, for counters kept in slices
+	Room    *Room // for request bodies that are held in memory; of the whole process
+	Index   int   // of its name among those the process has had, for counters kept in slices
 }
 
 // Limits bound what one client may cost. They hold before any route is known.
@@ -31,7 +32,6 @@ type Limits struct {
 	Idle        time.Duration // between two requests of one connection
 	MinRate     int           // bytes a second that an unfinished body or waiting client bytes must reach, averaged over RateWindow
 	RateWindow  time.Duration
-	Held        int64 // bytes of request bodies that the process may hold in memory at once; 0 is no limit
 }
 
 // A Route is what an engine must know of the route that Match chose. It is immutable.
@@ -55,6 +55,7 @@ type Timeouts struct {
 	Read    time.Duration
 	Tunnel  time.Duration // after an upgrade, without a byte either way
 	Idle    time.Duration // how long an unused server connection is kept
+	PerTry  time.Duration // of one attempt, until the answer's head is complete, while no request body is on its way; 0 is none
 	Total   time.Duration // of the whole exchange; 0 is none
 }
 

@@ -147,7 +147,7 @@ func appendChunk(out, data []byte) []byte {
 func (b *requestBody) release() {
 	b.first, b.behind = nil, nil
 	if h := b.held; h != nil {
-		h.source.c.engine.holds.give(h.room)
+		h.source.c.listener.Room.Give(h.room)
 		b.held = nil
 	}
 	if b.spare != nil {
@@ -188,6 +188,9 @@ func (c *clientConn) tryStreaming(u *serverConn, send, read *limit) error {
 	b.sender = s
 	go s.run(b)
 	read.also = s.since
+	if t := d.x.Route.Timeout.PerTry; t > 0 && (read.each == 0 || t < read.each) {
+		read.each, read.late = t, errTryTime
+	}
 	n, err := u.read(d.rsp, read)
 	if err == nil {
 		err = c.heads(u, n, read)

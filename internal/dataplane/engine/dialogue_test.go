@@ -15,6 +15,7 @@ var settings = map[string]func(*stage, *Config){
 	"no_websocket": func(s *stage, _ *Config) { s.route.WebSocket = false },
 	"short_head":   func(s *stage, _ *Config) { s.listener.Limits.HeaderTime = 20 * time.Millisecond },
 	"short_idle":   func(s *stage, _ *Config) { s.listener.Limits.Idle = 20 * time.Millisecond },
+	"short_try":    func(s *stage, _ *Config) { s.route.Timeout.PerTry = shortPause / 2 },
 	"short_read":   func(s *stage, _ *Config) { s.route.Timeout.Read = 20 * time.Millisecond },
 	"short_total":  func(s *stage, _ *Config) { s.route.Timeout.Total = 20 * time.Millisecond },
 	"short_tunnel": func(s *stage, _ *Config) { s.route.Timeout.Tunnel = 20 * time.Millisecond },
@@ -32,7 +33,7 @@ var settings = map[string]func(*stage, *Config){
 	"holds_back":    func(s *stage, _ *Config) { s.setFilter(testFilter{each: doubled, grows: true, holds: true}) },
 	"fails":         func(s *stage, _ *Config) { s.setFilter(testFilter{each: doubled, grows: true, fails: true}) },
 	"buffer":        func(s *stage, _ *Config) { s.route.Heavy, s.route.Buffer = true, 20000 },
-	"tiny_room":     func(s *stage, _ *Config) { s.listener.Limits.Held = 100 },
+	"tiny_room":     func(s *stage, _ *Config) { s.listener.Room.SetLimit(100) },
 	"sized":         func(s *stage, _ *Config) { s.route.Heavy, s.route.Sized = true, true; s.route.BodyBytes = 20000 },
 	"says_draining": func(_ *stage, c *Config) { c.Draining = func() bool { return true } },
 }

@@ -55,7 +55,6 @@ type Goroutine struct {
 	stop     context.CancelFunc
 	swept    sync.Once // the sweeper runs
 	counts   counters
-	holds    holds // of request bodies
 
 	mu      sync.Mutex // guards what follows
 	sockets map[net.Listener]struct{}
@@ -69,7 +68,6 @@ type counters struct{ dials, reuses atomic.Uint64 }
 type Counts struct {
 	Dials  uint64 // connections made to servers
 	Reuses uint64 // exchanges on a kept one
-	Held   int64  // bytes of request bodies that are in memory now
 
 	SlowBatches uint64 // times that an event loop was busy for longer than a millisecond at a stretch
 }
@@ -107,7 +105,7 @@ func New(c Config) *Goroutine {
 
 // Counts returns the totals.
 func (g *Goroutine) Counts() Counts {
-	return Counts{Dials: g.counts.dials.Load(), Reuses: g.counts.reuses.Load(), Held: g.holds.bytes.Load()}
+	return Counts{Dials: g.counts.dials.Load(), Reuses: g.counts.reuses.Load()}
 }
 
 // closing reports whether connections are not to be kept open.

@@ -183,6 +183,7 @@ func (c *clientConn) attempt(total moment) (*serverConn, error) {
 	k := c.engine.keptOf(x.Server)
 	x.Sent = false
 	fresh := false
+	begun := now()
 	for {
 		var u *serverConn
 		if !fresh {
@@ -190,21 +191,21 @@ func (c *clientConn) attempt(total moment) (*serverConn, error) {
 		}
 		x.Times.Dial = 0
 		if u == nil {
-			begun := time.Now()
+			dialled := time.Now()
 			var err error
-			if u, err = k.dial(c.engine.force, x.Route.Timeout.Connect); err != nil {
+			if u, err = k.dial(c.engine.force, connectTime(&x.Route.Timeout)); err != nil {
 				if c.engine.force.Err() != nil {
 					err = dataplane.ErrDrained
 				}
 				return nil, err
 			}
-			x.Times.Dial = time.Since(begun)
+			x.Times.Dial = time.Since(dialled)
 		} else {
 			c.engine.counts.reuses.Add(1)
 		}
 		err := c.attach(u)
 		if err == nil {
-			err = c.try(u, total)
+			err = c.try(u, begun, total)
 		}
 		if err == nil {
 			return u, nil
@@ -224,6 +225,14 @@ func (c *clientConn) attempt(total moment) (*serverConn, error) {
 	}
 }
 
+// connectTime is how long a connect may take.
+func connectTime(t *dataplane.Timeouts) time.Duration {
+	if t.PerTry > 0 && (t.Connect == 0 || t.PerTry < t.Connect) {
+		return t.PerTry
+	}
+	return t.Connect
+}
+
 // errEnded is within the error of an attempt whose connection ended before a byte of the
 // answer.
 var errEnded = errors.New("ended before the answer")
@@ -231,8 +240,12 @@ var errEnded = errors.New("ended before the answer")
 // errUnasked is about a new connection.
 var errUnasked = errors.New("ended, or spoke, before it was asked")
 
-// try sends the request on u and reads up to the end of the final answer's head.
-func (c *clientConn) try(u *serverConn, total moment) error {
+// errTryTime is that an attempt took longer than the route allows one.
+var errTryTime = fmt.Errorf("%w: the attempt took too long", dataplane.ErrReadTime)
+
+// try sends the request on u and reads up to the end of the final answer's head. begun is
+// when the attempt began.
+func (c *clientConn) try(u *serverConn, begun, total moment) error {
 	d := c.desk
 	x := &d.x
 	if x.Route.WebSocket && x.Request.WebSocket && x.Request.Header.Get(dataplane.Connection) == nil {
@@ -247,6 +260,10 @@ func (c *clientConn) try(u *serverConn, total moment) error {
 
 	if !d.body.whole {
 		return c.tryStreaming(u, &send, &read)
+	}
+	if t := x.Route.Timeout.PerTry; t > 0 {
+		send.within(begun+moment(t), errTryTime)
+		read.within(begun+moment(t), errTryTime)
 	}
 	n, sent, err := u.turn(d.out, d.rsp, &read)
 	x.Sent = sent > 0

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync/atomic"
 
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/http1"
@@ -107,7 +106,7 @@ type held struct {
 	first  []byte    // what has been read of more so far, while it is kept
 	more   io.Reader // what follows first; nil if nothing does
 	length int64     // of the whole as it is sent; -1: in chunks
-	room   int64     // bytes taken of the engine's for first
+	room   int64     // bytes taken of the listener's room for first
 }
 
 // take makes a held body of the request's.
@@ -199,7 +198,7 @@ func (c *clientConn) fill(h *held, most int64, must bool) (whole bool, err error
 			if b.size >= 0 && b.size <= most {
 				size = max(b.size+1, size)
 			}
-			if !c.engine.holds.take(size-h.room, c.listener.Limits.Held) {
+			if !c.listener.Room.Take(size - h.room) {
 				if must {
 					return false, dataplane.ErrHeldFull
 				}
@@ -320,17 +319,3 @@ func (r *handReader) Read(p []byte) (int, error) {
 	r.rest = r.rest[n:]
 	return n, nil
 }
-
-// holds counts the bytes of bodies in memory.
-type holds struct{ bytes atomic.Int64 }
-
-// take takes n bytes more unless there are limit of them then (0 is no limit).
-func (h *holds) take(n, limit int64) bool {
-	if h.bytes.Add(n) > limit && limit > 0 {
-		h.bytes.Add(-n)
-		return false
-	}
-	return true
-}
-
-func (h *holds) give(n int64) { h.bytes.Add(-n) }

@@ -152,7 +152,10 @@ func (l *loop) retry(c *loopClient, err error) {
 func (l *loop) attempt(c *loopClient) {
 	t := c.tray
 	x := &t.x
-	x.Sent, x.Times.Dial = false, 0
+	x.Sent, x.Times.Dial, t.tried = false, 0, 0
+	if x.Route.Timeout.PerTry > 0 {
+		t.tried = now()
+	}
 	if l.cutOff {
 		l.retry(c, dataplane.ErrDrained)
 		return
@@ -183,7 +186,7 @@ func (l *loop) attempt(c *loopClient) {
 	t.server = u
 	c.phase = phaseDial
 	var due moment
-	if d := x.Route.Timeout.Connect; d > 0 {
+	if d := connectTime(&x.Route.Timeout); d > 0 {
 		due = now() + moment(d)
 	}
 	l.wheel.set(&c.loopWire, due)
@@ -296,15 +299,25 @@ func (l *loop) serverOwes(c *loopClient) moment {
 	t := c.tray
 	switch {
 	case c.phase == phaseSend:
-		return l.after(t.since, t.x.Route.Timeout.Send)
+		return first(l.after(t.since, t.x.Route.Timeout.Send), l.attemptDue(c))
 	case c.phase == phaseAwait && t.up.on && !t.body.awaited.Load():
 		return 0
 	}
-	due := l.after(t.since, t.x.Route.Timeout.Read)
+	due := first(l.after(t.since, t.x.Route.Timeout.Read), l.attemptDue(c))
 	if c.ended && !t.up.on {
 		due = first(due, now()+moment(l.engine.side.conf.Sweep))
 	}
 	return due
+}
+
+// attemptDue returns when the attempt will have taken too long: until the answer's head,
+// and not while the client sends.
+func (l *loop) attemptDue(c *loopClient) moment {
+	t := c.tray
+	if t.tried == 0 || t.up.on || c.phase != phaseSend && c.phase != phaseAwait {
+		return 0
+	}
+	return l.after(t.tried, t.x.Route.Timeout.PerTry)
 }
 
 // parting is for a client that has closed its half, or all, while a server works for it.
@@ -353,9 +366,12 @@ func (l *loop) serverSlow(c *loopClient, at moment) {
 	case c.phase == phaseSend, t.up.on:
 		err = l.uploadSlow(c, at)
 	}
+	late := l.attemptDue(c)
 	switch {
 	case err != nil:
 		l.fail(c, err)
+	case late != 0 && at >= late:
+		l.fail(c, errTryTime)
 	case t.owed():
 		l.clientSlow(c, at)
 	case c.phase != phaseSend && !(c.phase == phaseAwait && t.up.on && !t.body.awaited.Load()) && l.serverLate(c, at):

@@ -29,6 +29,7 @@ type tray struct {
 	interim int      // interim answers so far
 	total   moment   // the end of it all; 0 is never
 	since   moment   // when the server was last heard of, or took something
+	tried   moment   // when this attempt began, or had all of the request's body; 0 where nothing bounds one
 
 	rsp   []byte // what the server said, if it must be kept; else it is in the loop's scratch
 	got   int    // bytes of it

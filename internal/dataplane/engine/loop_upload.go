@@ -210,6 +210,14 @@ func (l *loop) toServer(c *loopClient, part []byte, last bool) {
 	}
 	t.body.whole = last
 	p.on = !last || p.stuck()
+	t.uploaded()
+}
+
+// uploaded begins the time of the attempt anew when the body has been sent.
+func (t *tray) uploaded() {
+	if t.tried != 0 && !t.up.on {
+		t.tried = t.since
+	}
 }
 
 // spliceUp moves a part of the body within the kernel.
@@ -255,6 +263,7 @@ func (l *loop) uploadPiped(c *loopClient) (n int) {
 	}
 	t.body.whole = t.body.rest == 0
 	p.on = !t.body.whole
+	t.uploaded()
 	return n
 }
 
@@ -275,6 +284,7 @@ func (l *loop) uploadRest(c *loopClient) {
 	if p.on && !p.stuck() {
 		p.on = !t.body.whole
 	}
+	t.uploaded()
 	l.upload(c)
 }
 

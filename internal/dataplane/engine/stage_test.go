@@ -49,12 +49,14 @@ type stage struct {
 	leave int
 }
 
+const shortPause = 100 * time.Millisecond
+
 // someDay is what the clock says in every dialogue.
 var someDay = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
 func newStage(t *testing.T, newEngine func(Config) Engine, set func(*stage, *Config)) *stage {
 	s := &stage{t: t, events: make(chan string, 100), ended: make(chan error, 1)}
-	s.listener = &dataplane.Listener{Name: "web", Limits: dataplane.Limits{
+	s.listener = &dataplane.Listener{Name: "web", Room: new(dataplane.Room), Limits: dataplane.Limits{
 		HeaderBytes: 32 << 10, URIBytes: 8 << 10, Fields: 100, HeaderTime: patience, Idle: patience, RateWindow: patience,
 	}}
 	s.route = dataplane.Route{Name: "all", WebSocket: true, Timeout: dataplane.Timeouts{
@@ -93,6 +95,9 @@ func newStage(t *testing.T, newEngine func(Config) Engine, set func(*stage, *Con
 		s.engine.Shutdown(ctx) // what was accepted last may have come after the first
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if n := s.listener.Room.Taken(); n != 0 {
+			t.Errorf("%d bytes of bodies are still held", n)
+		}
 		if s.admit != s.leave {
 			t.Errorf("%d connections admitted, %d left", s.admit, s.leave)
 		}
@@ -280,6 +285,7 @@ func word(err error) string {
 //	s> s<        as for the client, on the connection dialled last
 //	h "event"    the next thing that the handler is told
 //	lost         the server is given up
+//	pause        nobody says anything for longer than a "short" setting allows
 //	drain        Shutdown begins; drained: it returns nil; forced: it returns ErrDrained
 //
 // "x"*1000 repeats.
@@ -323,6 +329,9 @@ func (s *stage) line(line string) error {
 		}
 	case line == "lost":
 		s.upstream.SetLost(true)
+		return nil
+	case line == "pause":
+		time.Sleep(shortPause)
 		return nil
 	case line == "drained", line == "forced":
 		return s.shutdown(line == "forced")

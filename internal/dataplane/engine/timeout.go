@@ -42,6 +42,13 @@ type limit struct {
 	also func(t moment) moment
 }
 
+// within makes l end at until, with over, if that comes first. 0 is never.
+func (l *limit) within(until moment, over error) {
+	if until != 0 && (l.until == 0 || until < l.until) {
+		l.until, l.over = until, over
+	}
+}
+
 // due returns when a wait that began at t must end; 0 is never.
 func (l *limit) due(t moment) moment {
 	m := l.until

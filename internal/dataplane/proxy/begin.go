@@ -21,9 +21,9 @@ var (
 )
 
 // Begin strips what is of this hop or pretended, answers what is answered here, and
-// otherwise finds a server and adds what it is told about the client. The order is
-// fixed: strip, decide, add. A call after the first, since the choice of a server had to
-// wait, goes on there.
+// otherwise adds what a server is told about the client and finds one. The order is
+// fixed: strip, decide, add, choose. A call after the first, since the choice of a server
+// had to wait, goes on there.
 func (p *Plane) Begin(x *dataplane.Exchange) dataplane.Verdict {
 	s, r := of(x)
 	var v dataplane.Verdict

@@ -29,7 +29,7 @@ func processDescs() []*prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (p *Plane) Describe(out chan<- *prometheus.Desc) {
-	for _, descs := range [][]*prometheus.Desc{processDescs(), listenerDescs(), routeDescs(), poolDescs(), compressDescs(), shedDescs()} {
+	for _, descs := range [][]*prometheus.Desc{processDescs(), listenerDescs(), routeDescs(), poolDescs(), compressDescs(), bodyDescs(), shedDescs()} {
 		for _, d := range descs {
 			out <- d
 		}
@@ -65,4 +65,5 @@ func (p *Plane) Collect(out chan<- prometheus.Metric) {
 	m.counter(descSpans, p.spans.Sent.Load(), "sent")
 	m.counter(descSpans, p.spans.Failed.Load(), "failed")
 	m.counter(descSpans, p.spans.Dropped.Load(), "dropped")
+	p.collectBodies(m)
 }

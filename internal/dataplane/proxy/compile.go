@@ -163,6 +163,7 @@ func (s *snapshot) compileRoute(conf *config.Route, pool string, index int, env 
 			return nil, fmt.Errorf("pool %q is not defined", pool)
 		}
 		r.WebSocket = slices.Contains(conf.Upgrade, "websocket")
+		r.Buffer = int64(conf.Buffer)
 		r.followPool()
 		r.locator = newLocator(r.pool, conf.StripPrefix)
 	}
@@ -191,6 +192,9 @@ func (r *compiledRoute) followPool() {
 	r.Timeout.Read = conf.Timeout.Read
 	r.Timeout.Tunnel = conf.Timeout.Tunnel
 	r.Timeout.Idle = conf.Timeout.Idle
+	r.Timeout.PerTry = conf.Retry.PerTry
+	r.Sized = conf.Framing == "length"
+	r.Heavy = r.Heavy || r.Buffer > 0 || r.Sized // what reads a body to hand waits for it
 	// Mark.Tried has room for the servers that failed before the last attempt.
 	r.attempts = min(max(conf.Retry.Attempts, 1), len(dataplane.Mark{}.Tried)+1)
 	switch conf.Host {

@@ -59,11 +59,11 @@ func Listen(network, address string) (net.Listener, error) {
 }
 
 // wanted are the doors that a configuration asks for, without sockets.
-func wanted(c *config.Config, listeners *listenerSet) []*door {
+func wanted(c *config.Config, listeners *listenerSet, room *dataplane.Room) []*door {
 	var doors []*door
 	add := func(name, address string) {
 		doors = append(doors, &door{address: address, listener: &dataplane.Listener{
-			Name: name, Address: address, Limits: limitsOf(c), Index: listeners.index(name),
+			Name: name, Address: address, Limits: limitsOf(c), Room: room, Index: listeners.index(name),
 		}})
 	}
 	if len(c.Listener) == 0 {

@@ -10,7 +10,8 @@ import (
 
 var nameSetCookie = []byte("Set-Cookie")
 
-// pick finds the server for the first attempt. While all are full the exchange waits in
+// pick finds the server for the first attempt, once the request's body is at hand if the
+// route wants that. While all are full the exchange waits in
 // the pool's queue, and x.Mark.Pick is its place there.
 func (p *Plane) pick(x *dataplane.Exchange, r *compiledRoute) dataplane.Verdict {
 	if place, waits := x.Mark.Pick.(*upstream.Waiter); waits {
@@ -23,6 +24,9 @@ func (p *Plane) pick(x *dataplane.Exchange, r *compiledRoute) dataplane.Verdict 
 		}
 		x.Mark.Pick = nil
 		return p.refuseFull(x, r, "queue_wait")
+	}
+	if (r.Buffer > 0 || r.Sized && x.Request.Chunked) && x.Request.Length != 0 && !x.Gathered {
+		return dataplane.Gather // a slow client occupies no server, and no place in a queue
 	}
 	now := p.headTime(x)
 	x.Mark.Hash = r.pool.Hash(&x.Request, x.Mark.ClientIP)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"proxyd/internal/config"
+	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/accesslog"
 	"proxyd/internal/dataplane/engine"
 	"proxyd/internal/dataplane/filter"
@@ -44,6 +45,7 @@ type Plane struct {
 	coders    filter.Coders
 	access    *accesslog.Log
 	spans     *otlp.Exporter
+	room      dataplane.Room // for request bodies that are held in memory
 	panics    atomic.Uint64
 	draining  atomic.Bool
 	broken    atomic.Pointer[string] // a listener whose engine gave up, and why
@@ -141,7 +143,7 @@ func (p *Plane) apply(c *config.Config) error {
 	if p.draining.Load() {
 		return errors.New("the data plane is draining")
 	}
-	doors := wanted(c, &p.listeners)
+	doors := wanted(c, &p.listeners, &p.room)
 	old := p.current.Load()
 	key, err := p.cookieKey(c)
 	if err != nil {
@@ -169,6 +171,7 @@ func (p *Plane) apply(c *config.Config) error {
 	p.waiting.CompareAndSwap(0, p.opt.Now().Add(settleTime).UnixNano())
 	s.steer(p.steering)
 	p.current.Store(s)
+	p.room.SetLimit(int64(c.Limits.Held))
 	if old != nil {
 		for name, pool := range old.pools {
 			pool.Retire(s.pools[name])
