@@ -27,6 +27,7 @@ var allowed = map[string]string{
 	"ha/gossip":           "clock config ha ha/election ha/state",
 	"dataplane":           "",
 	"dataplane/http1":     "dataplane",
+	"dataplane/files":     "dataplane dataplane/http1",
 	"dataplane/route":     "config dataplane",
 	"dataplane/filter":    "config dataplane dataplane/http1",
 	"dataplane/upstream":  "clock config dataplane dataplane/http1",
@@ -34,7 +35,7 @@ var allowed = map[string]string{
 	"dataplane/engine":    "dataplane dataplane/http1",
 	"dataplane/accesslog": "config dataplane",
 	"dataplane/otlp":      "",
-	"dataplane/proxy":     "clock config dataplane dataplane/accesslog dataplane/engine dataplane/filter dataplane/http1 dataplane/otlp dataplane/overload dataplane/route dataplane/upstream",
+	"dataplane/proxy":     "clock config dataplane dataplane/accesslog dataplane/engine dataplane/files dataplane/filter dataplane/http1 dataplane/otlp dataplane/overload dataplane/route dataplane/upstream",
 }
 
 // forbidden names what may not be imported, with the reason that a reader is owed.

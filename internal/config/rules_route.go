@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -64,7 +65,7 @@ func (d *decoder) checkAction(c *Config, p path, r *Route) {
 		}
 	}
 	if len(given) == 0 {
-		d.bad(p, "has no action: exactly one of pool, to, split, respond and redirect is needed")
+		d.bad(p, "has no action: exactly one of pool, to, split, respond, redirect and files is needed")
 	}
 	if len(given) > 1 {
 		d.bad(p.key(given[1]), "is a second action beside %s: exactly one is needed", given[0])
@@ -95,6 +96,28 @@ func (d *decoder) checkAction(c *Config, p path, r *Route) {
 	}
 	if r.Redirect != nil {
 		d.checkRedirect(p.key("redirect"), r.Redirect)
+	}
+	if r.Files != nil {
+		d.checkFiles(p.key("files"), r.Files)
+	}
+}
+
+func (d *decoder) checkFiles(p path, v *Files) {
+	if q := p.key("root"); !d.spoilt(q) {
+		switch {
+		case v.Root == "":
+			d.bad(p, `needs root, such as root = "/srv/www"`)
+		case !filepath.IsAbs(v.Root) || strings.ContainsRune(v.Root, 0):
+			d.bad(q, "%q is no absolute path", v.Root)
+		default:
+			v.Root = filepath.Clean(v.Root)
+		}
+	}
+	for i, name := range v.Index {
+		q := p.key("index").at(i)
+		if !d.spoilt(q) && (name == "" || name[0] == '.' || strings.ContainsAny(name, "/\x00")) {
+			d.bad(q, "%q is no name of a file that is given out", name)
+		}
 	}
 }
 

@@ -257,7 +257,7 @@ type Route struct {
 	Respond     *Respond          `toml:"respond"`      // action: answer without a server
 	Redirect    *Redirect         `toml:"redirect"`     // action: "https", an absolute URL, or { to, status }
 	Split       map[string]int    `toml:"split"`        // action: pools and the shares of clients that each gets, a client always the same: { api = 95, api-v2 = 5 }
-	Files       *Files            `tobe:"files"`        // action: files of a directory
+	Files       *Files            `toml:"files"`        // action: the files of a directory, { root, index }
 	Mirror      *Mirror           `tobe:"mirror"`       // a copy of some requests goes to another pool, whose answers are dropped
 	StripPrefix string            `toml:"strip_prefix"` // taken off the path before it goes on; the server is told it in X-Forwarded-Prefix
 	Rewrite     *Rewrite          `toml:"rewrite"`      // of the path, after strip_prefix: { from, to }
@@ -285,8 +285,8 @@ type RouteTimeout struct {
 
 // Files answers from a directory.
 type Files struct {
-	Root  string   `tobe:"root"`  // absolute path of the directory; required
-	Index []string `tobe:"index"` // files that stand for their directory, the first that is there
+	Root  string   `toml:"root"`  // absolute path of the directory; required
+	Index []string `toml:"index"` // files that stand for their directory, the first that is there
 }
 
 // Mirror copies requests.

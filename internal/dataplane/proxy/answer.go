@@ -5,6 +5,7 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/files"
 	"proxyd/internal/dataplane/http1"
 )
 
@@ -35,6 +36,16 @@ var causes = [...]cause{
 	{"drain", 503, false},
 	{"held_full", 503, false},
 	{"shed", 503, true},
+	{files.Whole, 200, false},
+	{files.Part, 206, false},
+	{files.Slash, 301, false},
+	{files.NotModified, 304, false},
+	{files.Forbidden, 403, false},
+	{files.NotFound, 404, false},
+	{files.Method, 405, false},
+	{files.Precondition, 412, false},
+	{files.NoSuchRange, 416, false},
+	{files.Failed, 500, true},
 	{"no_server", 503, true},
 	{"queue_full", 503, false}, // or no queue, and every server has max_conns
 	{"queue_wait", 503, false},

@@ -97,6 +97,10 @@ func (p *Plane) prepare(x *dataplane.Exchange, s *snapshot, r *compiledRoute, dr
 			return p.refuse(x, word)
 		}
 		return dataplane.Answer
+	case r.files != nil:
+		x.Mark.Local = true
+		x.Mark.Reason = r.files.Answer(x, p.opt.Now())
+		return dataplane.Answer
 	}
 
 	s.addForwarded(x, seen)

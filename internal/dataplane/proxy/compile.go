@@ -10,6 +10,7 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/files"
 	"proxyd/internal/dataplane/filter"
 	"proxyd/internal/dataplane/route"
 	"proxyd/internal/dataplane/upstream"
@@ -157,6 +158,9 @@ func (s *snapshot) compileRoute(conf *config.Route, pool string, index int, env 
 			return nil, err
 		}
 		r.redirect = t
+	case conf.Files != nil:
+		r.files = files.New(conf.Files.Root, conf.Files.Index)
+		r.Heavy = true // a disk may be slow
 	default:
 		r.pool = s.pools[pool]
 		if r.pool == nil {

@@ -8,6 +8,7 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/files"
 	"proxyd/internal/dataplane/filter"
 	"proxyd/internal/dataplane/route"
 	"proxyd/internal/dataplane/upstream"
@@ -30,7 +31,7 @@ type snapshot struct {
 }
 
 // A compiledRoute is a route with all that is needed to follow it. Exactly one of
-// pool, answer, redirect and silent is set.
+// pool, answer, redirect, files and silent is set.
 type compiledRoute struct {
 	dataplane.Route
 	counters *routeCounters
@@ -51,6 +52,7 @@ type compiledRoute struct {
 
 	split   split    // the routes to each of its pools, this one among them; nil if it has one
 	rewrite *rewrite // of the path before it goes on; nil: none
+	files   *files.Tree
 }
 
 // hostRule says which Host a server is sent.
