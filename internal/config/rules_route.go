@@ -33,6 +33,7 @@ func (d *decoder) checkRoutes(c *Config) {
 			}
 		}
 		d.checkBuffer(c, p, r)
+		d.checkTrailers(p, r)
 		d.between(p.key("timeout").key("total"), r.Timeout.Total, 0, 30*day)
 		within(d, p.key("priority"), r.Priority, -1_000_000, 1_000_000)
 	}
@@ -51,6 +52,44 @@ func (d *decoder) checkBuffer(c *Config, p path, r *Route) {
 	case r.Buffer > c.Limits.Body && !d.spoilt(to("limits").key("body")):
 		d.bad(q, "(%s) must not be larger than limits.body (%s): a larger body is refused", r.Buffer, c.Limits.Body)
 	}
+}
+
+// checkTrailers judges the trailers that are let through.
+func (d *decoder) checkTrailers(p path, r *Route) {
+	q := p.key("trailers")
+	if len(r.Trailers) > 0 && !forwards(r) && !d.spoilt(p) {
+		d.bad(q, "has no meaning without a pool: no server is asked")
+	}
+	for i, name := range r.Trailers {
+		q := q.at(i)
+		switch why := trailerOurs(strings.ToLower(name)); {
+		case d.spoilt(q):
+		case !fieldName(name):
+			d.bad(q, "%q is no name of a field", name)
+		case why != "":
+			d.bad(q, "%q is never let through: %s", name, why)
+		case slices.ContainsFunc(r.Trailers[:i], func(before string) bool { return strings.EqualFold(before, name) }):
+			d.bad(q, "%q is there twice", name)
+		}
+	}
+}
+
+// trailerOurs says why a field is never let through as a trailer, or "" (RFC 9110, 6.5.1).
+func trailerOurs(lower string) string {
+	switch lower {
+	case "host", "via":
+		return "it says where the message is going"
+	case "authorization", "cookie", "set-cookie", "www-authenticate", "authentication-info":
+		return "who sends it is to be known before the body"
+	case "content-type", "content-encoding", "content-range", "range", "cache-control", "age", "expires", "vary", "date", "location",
+		"retry-after", "pragma", "max-forwards", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range",
+		"origin", "referer", "true-client-ip", "x-client-ip", "x-original-url", "x-rewrite-url":
+		return "whoever acts on it has to know it before the body"
+	}
+	if strings.HasPrefix(lower, "x-forwarded-") {
+		return "proxyd says itself where a request comes from"
+	}
+	return requestFieldOurs(lower)
 }
 
 // forwards says whether the action of r is to ask a server.

@@ -262,7 +262,7 @@ type Route struct {
 	StripPrefix string            `toml:"strip_prefix"` // taken off the path before it goes on; the server is told it in X-Forwarded-Prefix
 	Rewrite     *Rewrite          `toml:"rewrite"`      // of the path, after strip_prefix: { from, to }
 	ErrorPages  map[string]string `toml:"error_pages"`  // statuses, "502,503" or "5xx", and the file that is the body of such an answer made here: "file:/path"
-	Trailers    []string          `tobe:"trailers"`     // request and HTTP/1 trailers that are let through; default: none
+	Trailers    []string          `toml:"trailers"`     // names of the trailers of chunked bodies that are let through, both ways; default: none
 	Buffer      Size              `toml:"buffer"`       // a request body up to this is read whole before a server is asked; "0B": streamed
 	Upgrade     []string          `toml:"upgrade"`      // protocols that may be upgraded to; [] allows none
 	Timeout     RouteTimeout      `toml:"timeout"`      // of the whole exchange

@@ -30,7 +30,7 @@ func unbuiltKeys(table string) []string {
 		return []string{"allow", "deny", "conns", "rate", "ban", "waf", "basic", "jwt", "forward",
 			"cors", "cache"}
 	case "route":
-		return []string{"mirror", "trailers", "client_cert"}
+		return []string{"mirror", "client_cert"}
 	case "admin":
 		return []string{"tokens"}
 	}

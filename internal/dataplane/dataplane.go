@@ -37,12 +37,13 @@ type Limits struct {
 // A Route is what an engine must know of the route that Match chose. It is immutable.
 type Route struct {
 	Name      string
-	Pool      string // "" when the answer is made here
-	BodyBytes int64  // a request body above it is answered 413
-	Heavy     bool   // the handler may block: never on an event loop
-	WebSocket bool   // "Upgrade: websocket" may become a tunnel
-	Buffer    int64  // of a request body, that Gather reads to hand
-	Sized     bool   // Gather reads a chunked body to hand whatever its size, to be sent with Content-Length
+	Pool      string   // "" when the answer is made here
+	BodyBytes int64    // a request body above it is answered 413
+	Heavy     bool     // the handler may block: never on an event loop
+	WebSocket bool     // "Upgrade: websocket" may become a tunnel
+	Buffer    int64    // of a request body, that Gather reads to hand
+	Sized     bool     // Gather reads a chunked body to hand whatever its size, to be sent with Content-Length
+	Trailers  [][]byte // names, in lower case, of the trailers of chunked bodies that are let through, both ways
 	Timeout   Timeouts
 	Log       bool
 	Index     int // place in the snapshot, for counters kept in slices

@@ -27,8 +27,9 @@ type requestBody struct {
 	chunks  http1.ChunkReader
 	awaited atomic.Bool // the client waits for 100 (Continue) before it sends
 
-	held     *held // the body taken out of its framing; nil while it is sent as it came
-	filtered bool  // the filters of the exchange are before it
+	trailers [][]byte // that are let through
+	held     *held    // the body taken out of its framing; nil while it is sent as it came
+	filtered bool     // the filters of the exchange are before it
 
 	sender *sender // sends the rest to a server; nil if none does
 	spare  *[bufferBytes]byte
@@ -36,6 +37,7 @@ type requestBody struct {
 
 // begin looks at what came behind the head.
 func (b *requestBody) begin(have []byte, r *dataplane.Request) {
+	b.trailers = nil
 	b.first, b.behind, b.bad, b.sender = nil, nil, nil, nil
 	b.held, b.filtered = nil, false
 	b.size, b.rest, b.taken, b.data, b.most = r.Length, 0, 0, 0, 0
@@ -72,8 +74,13 @@ func (b *requestBody) begin(have []byte, r *dataplane.Request) {
 }
 
 // check refuses a body that is malformed or too large as far as it is known.
-func (b *requestBody) check(most int64) error {
+func (b *requestBody) check(r *dataplane.Route) error {
+	most := r.BodyBytes
 	b.most = most
+	if len(r.Trailers) > 0 && b.trailers == nil {
+		b.trailers = r.Trailers
+		b.keepTrailers()
+	}
 	switch {
 	case b.bad != nil:
 		return fmt.Errorf("%w: %w", dataplane.ErrClientBody, b.bad)
@@ -81,6 +88,17 @@ func (b *requestBody) check(most int64) error {
 		return dataplane.ErrTooLarge
 	}
 	return nil
+}
+
+// keepTrailers has the reader of the body keep its trailers, of which a part may be at hand.
+func (b *requestBody) keepTrailers() {
+	b.chunks = http1.ChunkReader{Keep: true}
+	for at := 0; b.size < 0 && at < len(b.first); {
+		_, n, done, err := b.chunks.Next(b.first[at:])
+		if at += n; done || err != nil {
+			return // the one is known, and the other was refused
+		}
+	}
 }
 
 // left reports whether no more than most bytes are to come, and how many is known.
@@ -98,12 +116,12 @@ func (b *requestBody) consumed() bool {
 func (b *requestBody) appendAtHand(out []byte) []byte {
 	switch {
 	case b.held != nil:
-		return b.held.append(out, b.whole)
+		return b.held.append(out, b.whole, b.trailers)
 	case b.size >= 0:
 		return append(out, b.first...)
 	}
-	var again http1.ChunkReader
-	c, _ := appendChunks(out, b.first, &again)
+	again := http1.ChunkReader{Keep: len(b.trailers) > 0}
+	c, _ := appendChunks(out, b.first, &again, b.trailers)
 	return c.out
 }
 
@@ -115,8 +133,9 @@ type chunked struct {
 	done bool // the body is complete, and the last chunk appended
 }
 
-// appendChunks takes in apart and appends its data to out in chunks of our own.
-func appendChunks(out, in []byte, c *http1.ChunkReader) (chunked, error) {
+// appendChunks takes in apart and appends its data to out in chunks of our own, with the
+// trailers that are allowed.
+func appendChunks(out, in []byte, c *http1.ChunkReader, trailers [][]byte) (chunked, error) {
 	r := chunked{out: out}
 	for r.used < len(in) && !r.done {
 		data, n, done, err := c.Next(in[r.used:])
@@ -131,7 +150,7 @@ func appendChunks(out, in []byte, c *http1.ChunkReader) (chunked, error) {
 		r.done = done
 	}
 	if r.done {
-		r.out = append(r.out, http1.LastChunk...)
+		r.out = http1.AppendLastChunk(r.out, c.Trailers, trailers)
 	}
 	return r, nil
 }
@@ -331,7 +350,7 @@ func (s *sender) chunked(b *requestBody, from *limit) error {
 			return clientFault(err)
 		}
 		b.awaited.Store(false)
-		r, err := appendChunks(out[:0], part[:n], &b.chunks)
+		r, err := appendChunks(out[:0], part[:n], &b.chunks, b.trailers)
 		out = r.out
 		if err != nil {
 			return fmt.Errorf("%w: %w", dataplane.ErrClientBody, err)
@@ -380,7 +399,7 @@ func (s *sender) pour(h *held, b *requestBody) error {
 			out = append(out, part[:n]...)
 		}
 		if err == io.EOF && h.length < 0 {
-			out = append(out, http1.LastChunk...)
+			out = http1.AppendLastChunk(out, b.held.source.chunk.Trailers, b.trailers)
 		}
 		s.last.Store(left == 0 || err == io.EOF)
 		s.send.since = now()

@@ -21,7 +21,10 @@ type bodyWriter struct {
 	left int64              // bytes to come; -1 is not known
 	told bool               // the head has been sent, or may have been
 	done bool
-	err  error // why nothing is taken any more
+
+	trailers []byte // the server's, of which the route's are let through
+
+	err error // why nothing is taken any more
 }
 
 // tailBytes are kept free in the buffer for what ends a chunk and a body.
@@ -87,7 +90,7 @@ func (w *bodyWriter) Close() error {
 		w.err = errShortBody
 		return w.err
 	}
-	if r := &w.c.desk.x.Response; !w.told && r.Length < 0 {
+	if r := &w.c.desk.x.Response; !w.told && r.Length < 0 && w.trailers == nil {
 		r.Length = int64(w.n)
 	}
 	err := w.send(true)
@@ -145,7 +148,10 @@ func (w *bodyWriter) send(last bool) error {
 			out = http1.AppendChunkHead(out, w.n)
 			held = append(held, '\r', '\n')
 		}
-		if last {
+		switch {
+		case last && w.trailers != nil:
+			held = http1.AppendLastChunk(held, w.trailers, d.x.Route.Trailers)
+		case last:
 			held = append(held, http1.LastChunk...)
 		}
 	}

@@ -26,16 +26,18 @@ var settings = map[string]func(*stage, *Config){
 	"lowest_rate": func(s *stage, _ *Config) {
 		s.listener.Limits.MinRate, s.listener.Limits.RateWindow = 100000, 20*time.Millisecond
 	},
-	"heavy":         func(s *stage, _ *Config) { s.route.Heavy = true },
-	"shout":         func(s *stage, _ *Config) { s.setFilter(testFilter{each: bytes.ToUpper}) },
-	"double":        func(s *stage, _ *Config) { s.setFilter(testFilter{each: doubled, grows: true}) },
-	"liar":          func(s *stage, _ *Config) { s.setFilter(testFilter{each: doubled}) },
-	"holds_back":    func(s *stage, _ *Config) { s.setFilter(testFilter{each: doubled, grows: true, holds: true}) },
-	"fails":         func(s *stage, _ *Config) { s.setFilter(testFilter{each: doubled, grows: true, fails: true}) },
-	"buffer":        func(s *stage, _ *Config) { s.route.Heavy, s.route.Buffer = true, 20000 },
-	"tiny_room":     func(s *stage, _ *Config) { s.listener.Room.SetLimit(100) },
-	"sized":         func(s *stage, _ *Config) { s.route.Heavy, s.route.Sized = true, true; s.route.BodyBytes = 20000 },
-	"says_draining": func(_ *stage, c *Config) { c.Draining = func() bool { return true } },
+	"heavy":          func(s *stage, _ *Config) { s.route.Heavy = true },
+	"shout":          func(s *stage, _ *Config) { s.setFilter(testFilter{each: bytes.ToUpper}) },
+	"double":         func(s *stage, _ *Config) { s.setFilter(testFilter{each: doubled, grows: true}) },
+	"liar":           func(s *stage, _ *Config) { s.setFilter(testFilter{each: doubled}) },
+	"holds_back":     func(s *stage, _ *Config) { s.setFilter(testFilter{each: doubled, grows: true, holds: true}) },
+	"fails":          func(s *stage, _ *Config) { s.setFilter(testFilter{each: doubled, grows: true, fails: true}) },
+	"buffer":         func(s *stage, _ *Config) { s.route.Heavy, s.route.Buffer = true, 20000 },
+	"tiny_room":      func(s *stage, _ *Config) { s.listener.Room.SetLimit(100) },
+	"trailers":       func(s *stage, _ *Config) { s.route.Heavy, s.route.Trailers = true, [][]byte{[]byte("x-sum")} },
+	"trailers_light": func(s *stage, _ *Config) { s.route.Trailers = [][]byte{[]byte("x-sum")} },
+	"sized":          func(s *stage, _ *Config) { s.route.Heavy, s.route.Sized = true, true; s.route.BodyBytes = 20000 },
+	"says_draining":  func(_ *stage, c *Config) { c.Draining = func() bool { return true } },
 }
 
 // dialogues plays every file of testdata/dialogues on engines that newEngine makes. A

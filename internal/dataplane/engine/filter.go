@@ -58,7 +58,11 @@ func (f *filtered) end(err error) error {
 func (r *relay) filtered() error {
 	body := r.c.openBody()
 	f := r.c.filter(body)
-	err := f.end(r.feed(f))
+	err := r.feed(f)
+	if r.kind == chunks && len(r.chunks.Trailers) > 0 {
+		body.trailers = r.chunks.Trailers
+	}
+	err = f.end(err)
 	r.told = body.told
 	if err != nil {
 		r.c.broken(body)

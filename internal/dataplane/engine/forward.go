@@ -131,7 +131,7 @@ func (c *clientConn) forward() error {
 	x := &c.desk.x
 	body := &c.desk.body
 	total := c.deadline()
-	err := body.check(x.Route.BodyBytes)
+	err := body.check(x.Route)
 	if err == nil && len(x.Filters) > 0 {
 		err = c.filterRequest()
 	}

@@ -117,7 +117,7 @@ func (c *clientConn) take() *held {
 	}
 	p := c.clientPace()
 	p.excuse = b.awaited.Load
-	s := &bodySource{c: c, raw: b.first, chunk: new(http1.ChunkReader)}
+	s := &bodySource{c: c, raw: b.first, chunk: &http1.ChunkReader{Keep: len(b.trailers) > 0}}
 	s.from = limit{pace: &p, late: dataplane.ErrClientSlow, until: c.deadline(), over: dataplane.ErrTotalTime}
 	s.ended = b.whole && len(b.first) == 0
 	b.held = &held{source: s, more: s, length: b.size}
@@ -131,7 +131,7 @@ func (c *clientConn) gather() error {
 	x := &c.desk.x
 	b := &c.desk.body
 	x.Gathered = true
-	if err := b.check(x.Route.BodyBytes); err != nil {
+	if err := b.check(x.Route); err != nil {
 		return err
 	}
 	most, must := x.Route.Buffer, x.Route.Sized && b.size < 0
@@ -284,7 +284,7 @@ func (h *held) keep(b *requestBody, p []byte) {
 }
 
 // append appends what is at hand as it goes to a server.
-func (h *held) append(out []byte, whole bool) []byte {
+func (h *held) append(out []byte, whole bool, trailers [][]byte) []byte {
 	switch {
 	case h.length >= 0:
 		return append(out, h.first...)
@@ -292,7 +292,7 @@ func (h *held) append(out []byte, whole bool) []byte {
 		out = appendChunk(out, h.first)
 	}
 	if whole {
-		out = append(out, http1.LastChunk...)
+		out = http1.AppendLastChunk(out, h.source.chunk.Trailers, trailers)
 	}
 	return out
 }

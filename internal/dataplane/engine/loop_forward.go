@@ -134,7 +134,7 @@ func (l *loop) forward(c *loopClient) {
 	if d := x.Route.Timeout.Total; d > 0 {
 		t.total = momentOf(x.Times.Start) + moment(d)
 	}
-	if err := t.body.check(x.Route.BodyBytes); err != nil {
+	if err := t.body.check(x.Route); err != nil {
 		l.retry(c, err)
 		return
 	}

@@ -24,7 +24,7 @@ type loopReply struct {
 // open begins the answer in x, whose head is that many bytes.
 func (r *loopReply) open(x *dataplane.Exchange, head int, early bool) {
 	*r = loopReply{head: head, early: early, last: early || x.Response.Close}
-	r.begin(&x.Request, &x.Response)
+	r.begin(&x.Request, &x.Response, x.Route.Trailers)
 }
 
 // roundBytes is how much of one body is moved before others have their turn.

@@ -118,7 +118,7 @@ func (l *loop) uploadPart(c *loopClient) (n int, err error) {
 	}
 	// In chunks of our own, so that no extension, trailer or peculiar spelling of the
 	// client gets to a server.
-	r, err := appendChunks(l.out[:0], part[:n], &b.chunks)
+	r, err := appendChunks(l.out[:0], part[:n], &b.chunks, b.trailers)
 	l.out = r.out[:0]
 	if err != nil {
 		return n, fmt.Errorf("%w: %w", dataplane.ErrClientBody, err)

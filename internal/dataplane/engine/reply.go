@@ -16,6 +16,8 @@ type reply struct {
 	chunks  http1.ChunkReader
 	done    bool
 	surplus bool // the server sent more than its answer
+
+	trailers [][]byte // that are let through
 }
 
 // framing is how the end of the server's answer is known.
@@ -27,9 +29,10 @@ const (
 	untilClose
 )
 
-// begin is for an answer p to q.
-func (r *reply) begin(q *dataplane.Request, p *dataplane.Response) {
-	*r = reply{plain: q.Minor == 0}
+// begin is for an answer p to q, by a route that lets some trailers through.
+func (r *reply) begin(q *dataplane.Request, p *dataplane.Response, trailers [][]byte) {
+	*r = reply{plain: q.Minor == 0, trailers: trailers}
+	r.chunks.Keep = len(trailers) > 0 && !r.plain
 	switch {
 	case p.NoBody:
 	case p.Chunked:
@@ -64,7 +67,7 @@ func (r *reply) take(out, in []byte) (_, body []byte, err error) {
 	if r.plain {
 		return r.takePlain(out, in)
 	}
-	t, err := appendChunks(out, in, &r.chunks)
+	t, err := appendChunks(out, in, &r.chunks, r.trailers)
 	if err != nil {
 		return t.out, nil, fmt.Errorf("%w: %w", dataplane.ErrResponse, err)
 	}

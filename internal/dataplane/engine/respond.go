@@ -22,7 +22,7 @@ func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error)
 	// either side will make of the rest, so both connections end with the answer.
 	early := d.body.sender != nil || !d.body.whole || !d.body.consumed()
 	answer := relay{c: c, u: u}
-	answer.begin(&x.Request, &x.Response)
+	answer.begin(&x.Request, &x.Response, x.Route.Trailers)
 	length, filters := x.Response.Length, slices.Clone(x.Filters)
 	closes := x.Response.Close
 	x.Replayable = d.body.atHand

@@ -16,9 +16,12 @@ func AppendChunkHead(dst []byte, n int) []byte {
 	return append(dst, '\r', '\n')
 }
 
-// A ChunkReader takes a chunked body apart (RFC 9112, 7.1). Extensions and trailers are
-// checked, bounded and dropped. The zero value is ready.
+// A ChunkReader takes a chunked body apart (RFC 9112, 7.1). Extensions are checked, bounded
+// and dropped, and so are trailers unless they are to be kept. The zero value is ready.
 type ChunkReader struct {
+	Keep     bool   // the trailer section is wanted
+	Trailers []byte // the trailer section's lines so far, if Keep
+
 	state  chunkState
 	digits uint8
 	left   uint64 // of the chunk's data
@@ -147,7 +150,7 @@ func (c *ChunkReader) step(b byte) string {
 			c.state = chunkEndLF
 		case is(b, token):
 			c.state, c.name = trailerLine, false
-			return c.trailerByte()
+			return c.trailerByte(b)
 		default:
 			return "trailer"
 		}
@@ -160,10 +163,13 @@ func (c *ChunkReader) step(b byte) string {
 		case !c.name && !is(b, token), b < 0x20 && b != '\t', b == 0x7f:
 			return "trailer"
 		}
-		return c.trailerByte()
+		return c.trailerByte(b)
 	case trailerLF:
 		if b != '\n' {
 			return "bare CR in trailer"
+		}
+		if c.Keep {
+			c.Trailers = append(c.Trailers, '\n')
 		}
 		c.state = trailerStart
 	case chunkEndLF:
@@ -175,8 +181,11 @@ func (c *ChunkReader) step(b byte) string {
 	return ""
 }
 
-func (c *ChunkReader) trailerByte() string {
-	c.tail++
+// trailerByte counts, and keeps, a byte of a trailer line. Of the line's end that is the CR.
+func (c *ChunkReader) trailerByte(b byte) string {
+	if c.tail++; c.Keep {
+		c.Trailers = append(c.Trailers, b)
+	}
 	if c.tail > maxTrailers {
 		return "trailers too long"
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gaissmai/bart"
@@ -168,6 +169,9 @@ func (s *snapshot) compileRoute(conf *config.Route, pool string, index int, env 
 		}
 		r.WebSocket = slices.Contains(conf.Upgrade, "websocket")
 		r.Buffer = int64(conf.Buffer)
+		for _, name := range conf.Trailers {
+			r.Trailers = append(r.Trailers, []byte(strings.ToLower(name)))
+		}
 		r.followPool()
 		r.locator = newLocator(r.pool, conf.StripPrefix)
 	}

@@ -1,0 +1,45 @@
+package http1
+
+import "bytes"
+
+// AppendLastChunk appends the end of a chunked body with those of its trailers that are
+// allowed. section is what a ChunkReader kept; names are in lower case. A field of
+// another name, and one whose value has anything but visible characters, spaces and tabs,
+// is left out: it could mean something to one reader and nothing to the next (A5 of the
+// threat list).
+func AppendLastChunk(dst, section []byte, names [][]byte) []byte {
+	dst = append(dst, '0', '\r', '\n')
+	for len(section) > 0 {
+		var line []byte
+		line, section, _ = bytes.Cut(section, crlf)
+		name, value, found := bytes.Cut(line, colon)
+		if value = trim(value); !found || !allowed(name, names) || !visibleText(value) {
+			continue
+		}
+		dst = append(append(dst, name...), ':', ' ')
+		dst = append(append(dst, value...), '\r', '\n')
+	}
+	return append(dst, '\r', '\n')
+}
+
+var crlf, colon = []byte("\r\n"), []byte(":")
+
+// allowed reports whether name is one of names, which are in lower case.
+func allowed(name []byte, names [][]byte) bool {
+	for _, n := range names {
+		if len(n) == len(name) && bytes.EqualFold(n, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// visibleText reports whether v may stand in a trailer that is passed on.
+func visibleText(v []byte) bool {
+	for _, c := range v {
+		if c != '\t' && (c < ' ' || c > '~') {
+			return false
+		}
+	}
+	return true
+}
