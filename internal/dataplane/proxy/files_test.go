@@ -9,6 +9,28 @@ import (
 	"testing"
 )
 
+func TestWholeFilesBelowAStrippedPrefix(t *testing.T) { // C3, C7
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "sub", "x.txt"), []byte("found"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w := newWhole(t, parsed(t, "[listener.web]\naddress = \"127.0.0.1:8080\"\n[[route]]\npath = \"/docs/*\"\nstrip_prefix = \"/docs\"\nfiles = { root = \""+dir+"\" }\n"))
+	if status, body, err := w.get("/docs/sub/x.txt"); err != nil || status != 200 || body != "found" {
+		t.Errorf("got %d %q, %v", status, body, err)
+	}
+	r, err := w.client.Get("http://" + w.address + "/docs/sub?a=b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	if r.StatusCode != 301 || r.Header.Get("Location") != "http://"+w.address+"/docs/sub/?a=b" {
+		t.Errorf("a directory: %d to %q", r.StatusCode, r.Header.Get("Location"))
+	}
+}
+
 func TestWholeFiles(t *testing.T) {
 	dir := t.TempDir()
 	large := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
