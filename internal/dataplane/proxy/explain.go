@@ -134,6 +134,7 @@ func (p *Plane) explain(s *snapshot, q Question, live bool) (*Explanation, error
 		if v == dataplane.Answer {
 			p.finish(x, s, taken)
 		}
+		closeBody(&x.Response)
 		e.Status, e.Reason = x.Response.Status, x.Mark.Reason
 		for _, f := range x.Response.Header {
 			e.Answer = append(e.Answer, string(f.Name)+": "+string(f.Value))
@@ -143,6 +144,16 @@ func (p *Plane) explain(s *snapshot, q Question, live bool) (*Explanation, error
 	p.explainPool(e, x, taken)
 	e.Sends = strings.Split(strings.TrimRight(string(http1.AppendRequest(nil, r)), "\r\n"), "\r\n")
 	return e, nil
+}
+
+// closeBody closes what an answer that nobody gets would be read from.
+func closeBody(r *dataplane.Response) {
+	if r.File != nil {
+		r.File.File.Close()
+	}
+	if r.Read != nil {
+		r.Read.Close()
+	}
 }
 
 // verdicts tells of each route why it is taken or not.
@@ -196,6 +207,8 @@ func (r *compiledRoute) stages() []string {
 		return append(stages, "answer")
 	case r.redirect != nil:
 		return append(stages, "redirect")
+	case r.files != nil:
+		return append(stages, "files")
 	}
 	return append(stages, "add forwarded fields", "pool", "response filters", "log")
 }
