@@ -35,6 +35,14 @@ type NewServer struct {
 // A Thing is a pool, policy, route or listener by its name, or a server by POOL/ADDR.
 type Thing struct{ Kind, Name string }
 
+// shown returns t by the name under which it is shown: case means nothing in an address.
+func (t Thing) shown() Thing {
+	if pool, addr, ok := strings.Cut(t.Name, "/"); ok && t.Kind == "server" {
+		t.Name = pool + "/" + shownAddr(addr)
+	}
+	return t
+}
+
 // changesHead begins the file of changes.
 const changesHead = `# What was changed at run time, by hactl. proxyd lays it over its configuration file at every
 # start and reload: [remove] first, then what follows is added. It may be edited while proxyd
@@ -168,6 +176,7 @@ func (o *overlay) replace(kind, name string) {
 }
 
 func (o *overlay) addServer(s NewServer) error {
+	s.Addr = shownAddr(s.Addr)
 	mine := tableAt(o.tree, "pool", s.Pool)
 	inFile := o.baseHas("pool", s.Pool) && !o.noted("pool", s.Pool)
 	if mine == nil && !inFile {
@@ -200,6 +209,7 @@ func (o *overlay) addServer(s NewServer) error {
 }
 
 func (o *overlay) remove(t Thing) error {
+	t = t.shown()
 	if t.Kind != "server" && !slices.Contains(changeable(), t.Kind) {
 		return fmt.Errorf("%s cannot be removed at run time; that is for server, %s", t.Kind, strings.Join(changeable(), ", "))
 	}
@@ -215,6 +225,7 @@ func (o *overlay) remove(t Thing) error {
 }
 
 func (o *overlay) drop(t Thing) error {
+	t = t.shown()
 	noted := o.noted(t.Kind, t.Name)
 	o.unnote(t.Kind, t.Name)
 	if !o.forget(t.Kind, t.Name) && !noted {
@@ -237,7 +248,7 @@ func (o *overlay) baseHas(kind, name string) bool {
 		return slices.Contains(routeNames(routes), name)
 	case "server":
 		pool, addr, _ := strings.Cut(name, "/")
-		return has(tableAt(o.base, "pool", pool), addr)
+		return has(tableAt(o.base, "pool", pool), shownAddr(addr))
 	}
 	_, ok := tableAt(o.base, kind)[name]
 	return ok
@@ -246,7 +257,7 @@ func (o *overlay) baseHas(kind, name string) bool {
 // has reports whether the table of a pool has a server.
 func has(pool map[string]any, addr string) bool {
 	if text, single := pool["servers"].(string); single {
-		return text == addr
+		return shownAddr(text) == addr
 	}
 	for _, key := range []string{"servers", "server"} {
 		list, _ := elements(pool[key])

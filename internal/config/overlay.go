@@ -146,6 +146,7 @@ func (j *joiner) removeOne(kind, name string) bool {
 		return j.removeElements(j.tree, to("route"), func(i int, all []any) bool { return routeNames(all)[i] == name })
 	case "server":
 		pool, addr, _ := strings.Cut(name, "/")
+		addr = shownAddr(addr)
 		table := tableAt(j.tree, "pool", pool)
 		if text, single := table["servers"].(string); single {
 			table["servers"] = []any{text}
@@ -188,13 +189,21 @@ func (j *joiner) removeElements(table map[string]any, list path, is func(int, []
 	return true
 }
 
-// serverAddr is the address of an element of servers or server.
+// serverAddr is the address of an element of servers or server, in the form in which it is
+// shown.
 func serverAddr(raw any) string {
 	if table, ok := raw.(map[string]any); ok {
-		s, _ := table["addr"].(string)
-		return s
+		raw = table["addr"]
 	}
 	s, _ := raw.(string)
+	return shownAddr(s)
+}
+
+// shownAddr is the address of a server as it is in force, and shown, however it is written.
+func shownAddr(s string) string {
+	if addr, err := parseServerAddr(s); err == nil {
+		return addr
+	}
 	return s
 }
 

@@ -268,7 +268,8 @@ type Route struct {
 	Timeout     RouteTimeout      `toml:"timeout"`      // of the whole exchange
 	Log         bool              `toml:"log"`          // false: not in the access log
 	Priority    int               `toml:"priority"`     // the higher goes first, only where two routes tie
-	Line        int               `toml:"-"`            // of its [[route]] in the file
+	File        string            `toml:"-"`            // that has it: the configuration's, an included one, or that of the changes at run time
+	Line        int               `toml:"-"`            // of its [[route]] there
 	Pages       map[int]*Page     `toml:"-"`            // what ErrorPages comes to, by status
 }
 

@@ -71,6 +71,13 @@ func TestIncludedFilesAreOneConfiguration(t *testing.T) {
 	if got, want := summary(c), "http=:80 api:10.0.0.2:80*1 web:10.0.0.1:80*1 a.example>web b.example>api site>web"; got != want {
 		t.Errorf("joined: %s\nwant:   %s", got, want)
 	}
+	var places []string
+	for _, r := range c.Route {
+		places = append(places, fmt.Sprintf("%s:%d", r.File, r.Line))
+	}
+	if want := []string{"/etc/proxyd/conf.d/10-a.toml:3", "/srv/extra.toml:1", mainFile + ":3"}; !slices.Equal(places, want) {
+		t.Errorf("the routes are at %v, want %v", places, want)
+	}
 	if c.Limits.Body != 1<<20 || c.Limits.Conns != 10 {
 		t.Errorf("limits of two files are %+v", c.Limits)
 	}
@@ -211,6 +218,28 @@ func TestChangesAtRunTimeAreLaidOver(t *testing.T) {
 		if got := e.must(step.edit); got != step.want {
 			t.Fatalf("%s:\n got %s\nwant %s\n%s", step.name, got, step.want, e.files[changesFile])
 		}
+	}
+}
+
+func TestServersGoByTheAddressThatIsShown(t *testing.T) {
+	e := &edited{t, map[string]string{mainFile: "[pool.web]\nservers = [\"App:80\", \"[2001:DB8::1]:80\"]\n[[route]]\npool = \"web\"\n"}}
+	const whole = "http=:80 web:app:80*1,[2001:db8::1]:80*1 *>web"
+	for _, step := range []struct {
+		name string
+		edit Edit
+		want string
+	}{
+		{"remove as it is shown", Edit{Remove: &Thing{"server", "web/app:80"}}, "http=:80 web:[2001:db8::1]:80*1 *>web"},
+		{"add as the file has it", Edit{Add: &NewServer{Pool: "web", Addr: "App:80"}}, whole},
+		{"remove as the file has it", Edit{Remove: &Thing{"server", "web/[2001:DB8::1]:80"}}, "http=:80 web:app:80*1 *>web"},
+		{"drop as it is shown", Edit{Drop: &Thing{"server", "web/[2001:db8::1]:80"}}, whole},
+	} {
+		if got := e.must(step.edit); got != step.want {
+			t.Errorf("%s: %s\nwant: %s", step.name, got, step.want)
+		}
+	}
+	if err := e.do(Edit{Add: &NewServer{Pool: "web", Addr: "APP:80"}}); err == nil {
+		t.Error("a server that is there in another case was added")
 	}
 }
 

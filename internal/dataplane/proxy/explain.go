@@ -161,7 +161,7 @@ func (s *snapshot) verdicts(e *Explanation, x *dataplane.Exchange, from route.Fr
 	taken, all := s.table.Explain(x.Listener.Name, &x.Request, from)
 	for _, v := range all {
 		conf := s.conf.Route[v.Index]
-		rv := RouteVerdict{Name: conf.Name, File: s.conf.Name, Line: conf.Line, Matches: v.Matches, Host: v.Host, Why: cmp.Or(v.Less, v.Why), index: v.Index}
+		rv := RouteVerdict{Name: conf.Name, File: conf.File, Line: conf.Line, Matches: v.Matches, Host: v.Host, Why: cmp.Or(v.Less, v.Why), index: v.Index}
 		if v.Index == taken {
 			e.Route = &rv
 		} else {
