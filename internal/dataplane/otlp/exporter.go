@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -27,7 +28,7 @@ const (
 // An Exporter sends the spans of one process. It outlives reloads.
 type Exporter struct {
 	Sent    atomic.Uint64 // spans that the collector took
-	Dropped atomic.Uint64 // spans that found no room
+	Dropped atomic.Uint64 // spans that found no room, or were there when it was turned off
 	Failed  atomic.Uint64 // spans that the collector did not take
 
 	log    *slog.Logger
@@ -97,13 +98,16 @@ func (e *Exporter) run(ctx context.Context) {
 		if len(batch) == 0 {
 			return
 		}
-		if err := e.send(batch); err != nil {
+		switch err := e.send(batch); {
+		case errors.Is(err, errOff):
+			e.Dropped.Add(uint64(len(batch)))
+		case err != nil:
 			e.Failed.Add(uint64(len(batch)))
 			if now := time.Now(); now.Sub(told) >= tellEvery {
 				told = now
 				e.log.Warn("collector does not take spans, they are lost", "err", err)
 			}
-		} else {
+		default:
 			e.Sent.Add(uint64(len(batch)))
 		}
 		clear(batch)
@@ -127,11 +131,14 @@ func (e *Exporter) run(ctx context.Context) {
 	}
 }
 
+// errOff says that the exporter was turned off while spans waited.
+var errOff = errors.New("no collector")
+
 // send posts a batch.
 func (e *Exporter) send(batch []Span) error {
 	to := e.to.Load()
 	if to == nil {
-		return nil // turned off meanwhile
+		return errOff
 	}
 	body, err := json.Marshal(request(to, batch))
 	if err != nil {

@@ -63,6 +63,15 @@ func TestADeadCollectorCostsSpansAndNoMore(t *testing.T) {
 	}
 }
 
+func TestSpansThatAreThereWhenItIsTurnedOffAreDropped(t *testing.T) {
+	e := New(quiet())
+	e.Export(Span{Start: noon, End: noon})
+	e.Close(context.Background())
+	if e.Dropped.Load() != 1 || e.Sent.Load() != 0 {
+		t.Errorf("dropped %d, sent %d, want 1 and 0", e.Dropped.Load(), e.Sent.Load())
+	}
+}
+
 func TestNobodyWaitsForASlowCollector(t *testing.T) {
 	free := make(chan bool)
 	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-free }))

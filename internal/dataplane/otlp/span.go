@@ -26,7 +26,8 @@ type Span struct {
 	Attributes []Attribute
 }
 
-// An Attribute is a word about a span; a Number if Text is empty.
+// An Attribute is a word about a span: a Text, or a Number. What is neither is left out, as
+// nothing is known of it.
 type Attribute struct {
 	Key    string
 	Text   string
@@ -109,14 +110,14 @@ func encode(s *Span) span {
 }
 
 func attributes(all []Attribute) []attribute {
-	out := make([]attribute, len(all))
-	for i, a := range all {
-		out[i].Key = a.Key
-		if a.Text != "" {
-			out[i].Value.Text = &all[i].Text
-		} else {
+	out := make([]attribute, 0, len(all))
+	for i := range all {
+		switch a := &all[i]; {
+		case a.Text != "":
+			out = append(out, attribute{a.Key, value{Text: &a.Text}})
+		case a.Number != 0:
 			n := strconv.FormatInt(a.Number, 10)
-			out[i].Value.Number = &n
+			out = append(out, attribute{a.Key, value{Number: &n}})
 		}
 	}
 	return out

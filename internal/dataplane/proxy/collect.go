@@ -18,7 +18,7 @@ var (
 	descPanics       = desc("panics_total", "Panics that were caught.")
 	descAccessLines  = desc("access_log_lines_total", "Lines of the access log that were written.")
 	descAccessDrops  = desc("access_log_dropped_total", "Lines of the access log that were not: queue, the output was too slow; output, it refused them.", "reason")
-	descSpans        = desc("trace_spans_total", "Spans by what became of them: sent, failed (the collector did not take them), dropped (no room).", "result")
+	descSpans        = desc("trace_spans_total", "Spans by what became of them: sent, failed (the collector did not take them), dropped (no room, or turned off).", "result")
 	descAccessErrors = desc("access_log_errors_total", "Writes of the access log that failed.")
 )
 

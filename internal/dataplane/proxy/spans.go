@@ -22,17 +22,16 @@ func (p *Plane) exportSpans(x *dataplane.Exchange, status int, err error, now ti
 	if word == "" && status >= 500 {
 		word = codeLabel(int(codePlace(status)))
 	}
+	path, _ := x.Asked()
 	own := append(common[:2:2],
 		otlp.Attribute{Key: "http.route", Text: x.Route.Name},
-		otlp.Attribute{Key: "url.path", Text: string(q.Path)},
+		otlp.Attribute{Key: "url.path", Text: string(path)},
 		otlp.Attribute{Key: "server.address", Text: string(q.Host)},
 		otlp.Attribute{Key: "client.address", Text: x.Mark.ClientIP.String()},
-		otlp.Attribute{Key: "url.scheme", Text: "http"},
+		otlp.Attribute{Key: "url.scheme", Text: string(x.Mark.Scheme)},
 		otlp.Attribute{Key: "network.protocol.version", Text: "1." + string('0'+rune(q.Minor))},
+		otlp.Attribute{Key: "user_agent.original", Text: string(q.Header.Get(dataplane.UserAgent))},
 	)
-	if agent := q.Header.Get(dataplane.UserAgent); agent != nil {
-		own = append(own, otlp.Attribute{Key: "user_agent.original", Text: string(agent)})
-	}
 	failed := err != nil || status >= 500
 	if failed {
 		own = append(own, otlp.Attribute{Key: "error.type", Text: word})
