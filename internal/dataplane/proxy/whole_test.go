@@ -135,10 +135,13 @@ func TestWholeExchangesLeaveAServerThatFreezes(t *testing.T) {
 	var frozen atomic.Bool
 	thaw := make(chan struct{})
 	defer close(thaw)
-	waits := make(chan struct{}, 100)
+	waits := make(chan struct{}, 1)
 	freezes := server(t, func(w http.ResponseWriter, r *http.Request) {
 		if frozen.Load() {
-			waits <- struct{}{}
+			select {
+			case waits <- struct{}{}:
+			default: // somebody waits already; checks come again and again
+			}
 			select {
 			case <-thaw:
 			case <-r.Context().Done():
@@ -148,7 +151,7 @@ func TestWholeExchangesLeaveAServerThatFreezes(t *testing.T) {
 		io.WriteString(w, "first")
 	})
 	app := server(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "second") })
-	w := newWhole(t, to(t, `check = { interval = "50ms", timeout = "20ms", rise = 1, fall = 1 }`+"\n"+`balance = "least_conn"`, freezes, app))
+	w := newWhole(t, to(t, `check = { interval = "1s", timeout = "500ms", rise = 1, fall = 1 }`+"\n"+`balance = "least_conn"`, freezes, app))
 	frozen.Store(true)
 	bodies := make(chan string, 2)
 	for range 2 { // one of them goes to the server that freezes
