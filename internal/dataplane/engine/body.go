@@ -20,7 +20,8 @@ type requestBody struct {
 	taken   int64  // bytes read from the client, with framing
 	data    int64  // bytes of the body itself so far
 	most    int64  // bytes that data may reach; 0 is no limit
-	whole   bool   // all of it is at hand
+	whole   bool   // all of it has been read
+	unsent  bool   // the server has stopped taking it: an answer to a part
 	atHand  bool   // all of it that was read is at hand, so it can be sent again
 	bad     error  // what is wrong with the part at hand
 	behind  []byte // what the client sent behind the body
@@ -39,7 +40,7 @@ type requestBody struct {
 func (b *requestBody) begin(have []byte, r *dataplane.Request) {
 	b.trailers = nil
 	b.first, b.behind, b.bad, b.sender = nil, nil, nil, nil
-	b.held, b.filtered = nil, false
+	b.held, b.filtered, b.unsent = nil, false, false
 	b.size, b.rest, b.taken, b.data, b.most = r.Length, 0, 0, 0, 0
 	b.atHand, b.whole = true, true
 	b.awaited.Store(r.Continue)
@@ -183,6 +184,7 @@ type sender struct {
 	u     *serverConn
 	done  chan struct{}
 	err   error        // why the body did not get to the server; after done
+	read  bool         // all of it, and it can be sent again as if it had been at hand; after done
 	last  atomic.Bool  // the last write has begun
 	ended atomic.Bool  // done, or will be at once
 	heard atomic.Int64 // the moment of the last success
@@ -274,7 +276,7 @@ func (s *sender) run(b *requestBody) {
 	err := s.guarded(b)
 	s.heard.Store(int64(now()))
 	s.err = err
-	b.whole = err == nil
+	b.whole, b.unsent = err == nil || s.read, err != nil
 	s.ended.Store(true)
 	if err != nil && !errors.Is(err, dataplane.ErrSend) {
 		// The server will not get the rest: whoever waits for its answer need not.
@@ -362,6 +364,7 @@ func (s *sender) chunked(b *requestBody, from *limit) error {
 		if r.done {
 			b.behind = part[r.used:n]
 		}
+		s.read = r.done && b.atHand
 		s.last.Store(r.done)
 		s.send.since = now()
 		if err := s.u.write(out, &s.send); err != nil {

@@ -251,6 +251,7 @@ func (c *clientConn) try(u *serverConn, begun, total moment) error {
 	if x.Route.WebSocket && x.Request.WebSocket && x.Request.Header.Get(dataplane.Connection) == nil {
 		x.Request.Header.Add(dataplane.Connection, []byte("Connection"), []byte("upgrade"))
 	}
+	d.body.unsent = false
 	d.out = d.body.appendAtHand(http1.AppendRequest(d.out[:0], &x.Request))
 	send := limit{each: x.Route.Timeout.Send, late: dataplane.ErrSendTime, until: total, over: dataplane.ErrTotalTime}
 	read := limit{each: x.Route.Timeout.Read, late: dataplane.ErrReadTime, until: total, over: dataplane.ErrTotalTime}

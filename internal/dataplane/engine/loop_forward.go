@@ -218,6 +218,7 @@ func (l *loop) send(c *loopClient) {
 	x.Times.Sent = time.Now()
 	t.since = momentOf(x.Times.Sent)
 	t.interim, t.got = 0, 0
+	t.body.unsent = false
 	n, e := writeFD(uintptr(u.fd), l.out)
 	x.Sent = n > 0 || !t.body.whole
 	if !t.body.whole {
@@ -505,7 +506,7 @@ func (l *loop) heads(c *loopClient) (more bool) {
 		case x.Response.Status >= 200:
 			x.Times.FirstByte = time.Now()
 			t.since = momentOf(x.Times.FirstByte)
-			t.reply.open(x, head, !t.body.whole || t.up.on)
+			t.reply.open(x, head, !t.body.whole || t.body.unsent || t.up.on)
 			l.ask(c, askRespond)
 			return false
 		}

@@ -189,9 +189,15 @@ func (t *tray) took(part []byte) {
 	}
 }
 
+// giveUp ends the upload to a server that takes nothing any more. It may have answered:
+// that is for its answer to tell.
+func (t *tray) giveUp() {
+	t.up.halt()
+	t.body.unsent = true
+}
+
 // toServer writes a part of the body; last says that it is the last. It may be empty: of
-// chunks, a part can be nothing but framing. A server that takes nothing any more may
-// have answered: that is for its answer to tell.
+// chunks, a part can be nothing but framing.
 func (l *loop) toServer(c *loopClient, part []byte, last bool) {
 	if len(part) == 0 {
 		return
@@ -199,17 +205,18 @@ func (l *loop) toServer(c *loopClient, part []byte, last bool) {
 	t := c.tray
 	p := &t.up
 	t.since = now()
+	t.body.whole = last
+	p.on = !last
 	n, e := writeFD(uintptr(t.server.fd), part)
 	switch {
 	case e != 0 && e != eagain:
-		p.halt()
+		t.giveUp()
 		return
 	case n < len(part):
 		p.add(part[n:])
 		p.unacked = unacknowledged(uintptr(t.server.fd))
+		p.on = true
 	}
-	t.body.whole = last
-	p.on = !last || p.stuck()
 	t.uploaded()
 }
 
@@ -255,7 +262,8 @@ func (l *loop) uploadPiped(c *loopClient) (n int) {
 			return n
 		}
 		if e != 0 {
-			p.halt()
+			t.body.whole = t.body.rest == 0
+			t.giveUp()
 			return n
 		}
 		p.piped -= m
@@ -273,7 +281,7 @@ func (l *loop) uploadRest(c *loopClient) {
 	p := &t.up
 	n, e := p.send(t.server.fd)
 	if e != 0 {
-		p.halt()
+		t.giveUp()
 	} else if p.piped > 0 {
 		n += l.uploadPiped(c)
 	}

@@ -20,7 +20,7 @@ func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error)
 	d.body.settle()
 	// An answer to a request that has not been sent to its end: nobody can tell what
 	// either side will make of the rest, so both connections end with the answer.
-	early := d.body.sender != nil || !d.body.whole || !d.body.consumed()
+	early := d.body.sender != nil || !d.body.whole || d.body.unsent || !d.body.consumed()
 	answer := relay{c: c, u: u}
 	answer.begin(&x.Request, &x.Response, x.Route.Trailers)
 	length, filters := x.Response.Length, slices.Clone(x.Filters)

@@ -286,6 +286,7 @@ func word(err error) string {
 //	h "event"    the next thing that the handler is told
 //	lost         the server is given up
 //	pause        nobody says anything for longer than a "short" setting allows
+//	seen         every event loop has looked at what came so far
 //	drain        Shutdown begins; drained: it returns nil; forced: it returns ErrDrained
 //
 // "x"*1000 repeats.
@@ -327,6 +328,9 @@ func (s *stage) line(line string) error {
 			}
 			c.Close()
 		}
+	case line == "seen":
+		s.eachLoop(func() {})
+		return nil
 	case line == "lost":
 		s.upstream.SetLost(true)
 		return nil
@@ -372,6 +376,28 @@ func (s *stage) line(line string) error {
 		return speak(s.conns[len(s.conns)-1], what)
 	}
 	return errors.New("what is this?")
+}
+
+// eachLoop has do called by each loop, after it has seen to what came so far.
+func (s *stage) eachLoop(do func()) {
+	if e, ok := s.engine.(*Loop); ok {
+		done := make(chan bool)
+		for _, l := range e.loops {
+			l.post(func() { do(); done <- true })
+			<-done
+		}
+	}
+}
+
+// hold stops all loops until it is called again: what comes meanwhile, they see at once.
+func (s *stage) hold() (release func()) {
+	end := make(chan bool)
+	for _, l := range s.engine.(*Loop).loops {
+		held := make(chan bool)
+		l.post(func() { close(held); <-end })
+		<-held
+	}
+	return func() { close(end); s.eachLoop(func() {}) }
 }
 
 func (s *stage) shutdown(force bool) error {
