@@ -1,12 +1,10 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +13,7 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/control"
+	"proxyd/internal/dataplane/filter"
 	"proxyd/internal/dataplane/proxy"
 )
 
@@ -27,7 +26,11 @@ func explainCommand(o *options) *cobra.Command {
 		Short: "Tell what is done with a request, and why",
 		Long: `explain tells which route takes a request and why the others do not, what is done on
 the way, and what a server would be sent. It asks the running proxyd, which counts nothing
-and sends nothing; with -f it needs none and reads a file.`,
+and sends nothing; with -f it needs none and reads a file, with what that includes and what
+was changed at run time on its host.
+
+Exit codes: 0 whatever would become of the request, 64 it is none (a bad URL, header,
+client or listener), 69 proxyd is not reachable, 78 FILE is bad.`,
 		Example: `  hactl explain GET https://api.example.com/v1/items?id=7 -H 'X-Client: app/2' --client 198.51.100.9
   hactl explain POST http://example.com/api -f proxyd.toml`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -41,14 +44,12 @@ and sends nothing; with -f it needs none and reads a file.`,
 				return usageError{errors.New("explain: -o: want text or json")}
 			}
 			q.Method, q.URL = args[0], args[1]
-			e, err := explain(cmd.Context(), o, file, q)
+			e, err := explain(cmd, o, file, q)
 			if err != nil {
 				return err
 			}
 			if format == "json" {
-				out := json.NewEncoder(cmd.OutOrStdout())
-				out.SetIndent("", "  ")
-				return out.Encode(e)
+				return printJSON(cmd.OutOrStdout(), e)
 			}
 			showExplanation(cmd.OutOrStdout(), e, all)
 			return nil
@@ -63,30 +64,37 @@ and sends nothing; with -f it needs none and reads a file.`,
 	return cmd
 }
 
-func explain(ctx context.Context, o *options, file string, q control.Question) (*proxy.Explanation, error) {
+func explain(cmd *cobra.Command, o *options, file string, q control.Question) (*proxy.Explanation, error) {
 	if file != "" {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return nil, err
-		}
-		c, err := config.Parse(file, text)
-		if err != nil {
-			return nil, control.Invalid(err.Error())
-		}
-		e, err := proxy.Explain(c, proxy.Question(q))
-		if err != nil {
-			return nil, control.Invalid(err.Error())
-		}
-		return e, nil
+		return explainFile(cmd, file, q)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := within(cmd, 5*time.Second)
 	defer cancel()
 	raw, err := o.client().Explain(ctx, q)
-	if err != nil {
+	if errors.Is(err, control.ErrInvalid) { // the question is all that can be
+		return nil, usageError{fmt.Errorf("explain: %w", err)}
+	} else if err != nil {
 		return nil, err
 	}
 	e := &proxy.Explanation{}
 	return e, json.Unmarshal(raw, e)
+}
+
+func explainFile(cmd *cobra.Command, file string, q control.Question) (*proxy.Explanation, error) {
+	c, err := config.Load(config.Texts{Main: file, Partial: true})
+	if err != nil {
+		return nil, statusError{exitConfig, err.Error()}
+	}
+	for _, w := range c.Warnings {
+		fmt.Fprintln(cmd.ErrOrStderr(), w)
+	}
+	e, err := proxy.Explain(c, proxy.Question(q))
+	if bad := (proxy.BadQuestion{}); errors.As(err, &bad) {
+		return nil, usageError{fmt.Errorf("explain: %w", err)}
+	} else if err != nil {
+		return nil, statusError{exitConfig, err.Error()}
+	}
+	return e, nil
 }
 
 func showExplanation(w io.Writer, e *proxy.Explanation, all bool) {
@@ -126,7 +134,12 @@ func showExplanation(w io.Writer, e *proxy.Explanation, all bool) {
 	if len(e.Policies) > 0 {
 		row("policies", "%s", strings.Join(e.Policies, ", "))
 	}
-	row("stages", "%s", strings.Join(e.Stages, " -> "))
+	if e.Closed != nil && e.Closed.Allowed {
+		row("maintenance", "others get %d; this client is let through", e.Closed.Status)
+	} else if e.Closed != nil {
+		row("maintenance", "closed by an operator")
+	}
+	showStages(row, e.Stages)
 	if len(e.Split) > 0 {
 		var shares []string
 		for name, share := range e.Split {
@@ -135,28 +148,15 @@ func showExplanation(w io.Writer, e *proxy.Explanation, all bool) {
 		slices.Sort(shares)
 		row("split", "%s -> %s", strings.Join(shares, " / "), e.Pool)
 	}
+	if e.Pool != "" {
+		showPool(row, e)
+	}
 	if e.Status != 0 {
 		row("answer", "%d (%s)", e.Status, e.Reason)
 		for _, f := range e.Answer {
 			row("", "%s", f)
 		}
 		return
-	}
-	row("pool", "%s, %s", e.Pool, e.Balance)
-	chosen := false
-	for _, s := range e.Servers {
-		text := fmt.Sprintf("%s   weight %d, %s, %d active", s.Name, s.Weight, s.State, s.Active)
-		if s.Backup {
-			text += ", backup"
-		}
-		if s.Chosen {
-			chosen = true
-			text += "   <- next"
-		}
-		row("  server", "%s", text)
-	}
-	if !chosen && len(e.Servers) > 0 {
-		row("", "which one is by chance, or none is up")
 	}
 	for i, line := range e.Sends {
 		if i == 0 {
@@ -165,4 +165,58 @@ func showExplanation(w io.Writer, e *proxy.Explanation, all bool) {
 			row("", "%s", line)
 		}
 	}
+}
+
+// showPool gives the servers that the request may go to.
+func showPool(row func(name, format string, args ...any), e *proxy.Explanation) {
+	row("pool", "%s, %s", e.Pool, e.Balance)
+	for _, s := range e.Servers {
+		row("  server", "%s", serverLine(s))
+	}
+	switch chosen := slices.ContainsFunc(e.Servers, func(s proxy.ServerVerdict) bool { return s.Chosen }); {
+	case e.Waits:
+		row("", "all are full: it waits in the queue")
+	case e.Drawn:
+		row("", "which one is by chance")
+	case !chosen && e.Status == 0:
+		row("", "which one is not known: no name is looked up for a file")
+	}
+}
+
+// showStages gives the stages in one row, and below it what those do that have more to say.
+func showStages(row func(name, format string, args ...any), stages []filter.Stage) {
+	names := make([]string, len(stages))
+	for i, s := range stages {
+		names[i] = s.Name
+	}
+	if len(names) > 0 {
+		row("stages", "%s", strings.Join(names, " -> "))
+	}
+	for _, s := range stages {
+		if s.Does != "" {
+			row("", "%-18s %s", s.Name, s.Does)
+		}
+	}
+}
+
+func serverLine(s proxy.ServerVerdict) string {
+	text := fmt.Sprintf("%s   weight %d", s.Name, s.Weight)
+	if s.Weight != s.Wanted {
+		text += fmt.Sprintf(" (an operator's; configured %d)", s.Wanted)
+	}
+	text += ", " + s.State
+	if s.State == "drain" || s.State == "maint" {
+		text += " (an operator's)"
+	}
+	if s.Why != "" {
+		text += " (" + s.Why + ")"
+	}
+	text += fmt.Sprintf(", %d active", s.Active)
+	if s.Backup {
+		text += ", backup"
+	}
+	if s.Chosen {
+		text += "   <- next"
+	}
+	return text
 }

@@ -146,5 +146,6 @@ func upTo(n int) cobra.PositionalArgs {
 func printJSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false) // a URL stays readable
 	return e.Encode(v)
 }

@@ -164,8 +164,10 @@ func (n *node) Reload(context.Context) (*control.Reload, error) {
 // Explain implements control.Operator.
 func (n *node) Explain(_ context.Context, q control.Question) (json.RawMessage, error) {
 	e, err := n.plane.Explain(proxy.Question(q))
-	if err != nil {
+	if bad := (proxy.BadQuestion{}); errors.As(err, &bad) {
 		return nil, control.Invalid(err.Error())
+	} else if err != nil {
+		return nil, err
 	}
 	return json.Marshal(e)
 }

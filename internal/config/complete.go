@@ -89,7 +89,7 @@ func (d *decoder) completeCheck(p path, v *Check) {
 func (d *decoder) nameRoutes(c *Config) {
 	own, base := make([]string, len(c.Route)), make([]string, len(c.Route))
 	for i, r := range c.Route {
-		at := d.places[to("route").at(i)].key
+		at := d.where(to("route").at(i))
 		r.File, r.Line = d.sources[at.file].name, at.line
 		if r.Path == "/*" {
 			r.Path = ""

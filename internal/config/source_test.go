@@ -366,3 +366,24 @@ func FuzzEdit(f *testing.F) {
 		_, _ = disk(e.files).Load(Texts{Main: mainFile})
 	})
 }
+
+// Each route knows where it stands, whichever text it is from.
+func TestRoutesSayWhereTheyStand(t *testing.T) {
+	c := loaded(t, map[string]string{
+		mainFile:                         "include = \"conf.d/*.toml\"\nnode.state = \"/var/lib/proxyd\"\n[[route]]\nname = \"gone\"\nto = \"10.0.0.1:80\"\n[[route]]\nname = \"main\"\nhost = \"a\"\nto = \"10.0.0.1:80\"\n",
+		"/etc/proxyd/conf.d/one.toml":    "\n\n\n[[route]]\nname = \"included\"\nhost = \"b\"\nto = \"10.0.0.1:80\"\n",
+		"/etc/proxyd/conf.d/two.toml":    "route = [\n  { name = \"inline\", host = \"d\", to = \"10.0.0.1:80\" },\n]\n",
+		"/var/lib/proxyd/" + ChangesFile: "[remove]\nroute = [\"gone\"]\n[[route]]\nname = \"added\"\nhost = \"c\"\nto = \"10.0.0.1:80\"\n",
+	})
+	want := map[string]string{
+		"main": mainFile + ":6", "included": "/etc/proxyd/conf.d/one.toml:4", "inline": "/etc/proxyd/conf.d/two.toml:2", "added": "/var/lib/proxyd/" + ChangesFile + ":3",
+	}
+	for _, r := range c.Route {
+		if got := fmt.Sprintf("%s:%d", r.File, r.Line); got != want[r.Name] {
+			t.Errorf("route %q stands at %s, want %s", r.Name, got, want[r.Name])
+		}
+	}
+	if len(c.Route) != len(want) {
+		t.Errorf("%d routes, want %d", len(c.Route), len(want))
+	}
+}

@@ -2,6 +2,7 @@ package filter
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -28,6 +29,15 @@ func newCompress(c *config.Compress, coders *Coders) *compress {
 		f.offers = append(f.offers, codingOf([]byte(name)))
 	}
 	return f
+}
+
+// String says what is done.
+func (f *compress) String() string {
+	names := make([]string, len(f.offers))
+	for i, c := range f.offers {
+		names[i] = codingNames[c]
+	}
+	return fmt.Sprintf("%s, of %d bytes and more: %s", strings.Join(names, ", "), f.min, strings.Join(f.types, " "))
 }
 
 // about is what the fields of an answer say that matters here.

@@ -37,6 +37,11 @@ func newExpires(c *config.Expires, now func() time.Time) *expires {
 	return &expires{after: c.After, control: []byte(control), now: now}
 }
 
+// String says what is done.
+func (e *expires) String() string {
+	return "Expires in " + e.after.String() + ", Cache-Control: " + string(e.control)
+}
+
 func (e *expires) Response(x *dataplane.Exchange) dataplane.Verdict {
 	switch x.Response.Status {
 	case 200, 201, 204, 206, 301, 302, 303, 304, 307, 308:

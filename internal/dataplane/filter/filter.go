@@ -14,8 +14,15 @@ import (
 type Set struct {
 	Request  []dataplane.RequestFilter
 	Response []dataplane.ResponseFilter
-	Stages   []string // what the filters are, in the order of the stages, for people
-	Heavy    bool     // a filter may block or looks into bodies
+	Stages   []Stage // what the filters are, in their order, for people
+	Heavy    bool    // a filter may block or looks into bodies
+}
+
+// A Stage is one step of what is done with an exchange.
+type Stage struct {
+	Name   string `json:"name"`   // such as "request headers"
+	Does   string `json:"does"`   // what exactly; "" if the name says it
+	Answer bool   `json:"answer"` // it is done with the answer, not with the request
 }
 
 // Env is what filters need to know of the node and the route.
@@ -50,19 +57,21 @@ func New(policies []*config.Policy, env Env) (Set, error) {
 	}
 	if !asked.empty() {
 		s.Request = append(s.Request, requestHeaders{asked})
-		s.Stages = append(s.Stages, "request headers")
+		s.Stages = append(s.Stages, Stage{Name: "request headers", Does: asked.String()})
 	}
 	if kept != nil {
-		s.Response = append(s.Response, newExpires(kept, env.Now))
-		s.Stages = append(s.Stages, "expires")
+		e := newExpires(kept, env.Now)
+		s.Response = append(s.Response, e)
+		s.Stages = append(s.Stages, Stage{Name: "expires", Does: e.String(), Answer: true})
 	}
 	if !answered.empty() {
 		s.Response = append(s.Response, responseHeaders{answered})
-		s.Stages = append(s.Stages, "response headers")
+		s.Stages = append(s.Stages, Stage{Name: "response headers", Does: answered.String(), Answer: true})
 	}
 	if packed != nil && !packed.Off {
-		s.Response = append(s.Response, newCompress(packed, env.Coders))
-		s.Stages = append(s.Stages, "compress")
+		c := newCompress(packed, env.Coders)
+		s.Response = append(s.Response, c)
+		s.Stages = append(s.Stages, Stage{Name: "compress", Does: c.String(), Answer: true})
 		s.Heavy = true
 	}
 	return s, nil

@@ -99,14 +99,20 @@ func TestExpiresIsForGoodAnswersOnly(t *testing.T) {
 
 func TestStagesHaveOneOrder(t *testing.T) {
 	s, err := New([]*config.Policy{
-		{Headers: config.Headers{ResponseRemove: []string{"Server"}}},
-		{Expires: &config.Expires{}},
-		{Headers: config.Headers{RequestRemove: []string{"Cookie"}}},
-	}, Env{})
+		{Headers: config.Headers{ResponseRemove: []string{"Server"}, ResponseAdd: map[string]string{"Vary": "X-A"}}},
+		{Compress: &config.Compress{Types: []string{"text/*", "+json"}, Min: 1024, With: []string{"zstd", "gzip"}}},
+		{Expires: &config.Expires{After: time.Hour, CacheControl: "public"}},
+		{Headers: config.Headers{RequestRemove: []string{"Cookie"}, RequestSet: map[string]string{"X-Region": "eu", "X-A": "{client}"}}},
+	}, Env{Coders: new(Coders)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{"request headers", "expires", "response headers"}, s.Stages); d != "" {
+	if d := cmp.Diff([]Stage{
+		{"request headers", "set X-A, X-Region; remove Cookie", false},
+		{"expires", "Expires in 1h0m0s, Cache-Control: max-age=3600, public", true},
+		{"response headers", "add Vary; remove Server", true},
+		{"compress", "zstd, gzip, of 1024 bytes and more: text/* +json", true},
+	}, s.Stages); d != "" {
 		t.Error(d)
 	}
 }

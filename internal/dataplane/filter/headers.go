@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
@@ -50,6 +51,35 @@ func newName(text string) name {
 
 func (n *name) is(f *dataplane.Field) bool {
 	return n.id == f.ID && len(n.text) == len(f.Name) && (n.id != dataplane.Other || bytes.EqualFold(n.text, f.Name))
+}
+
+// String says what is done, by the names alone: what is set is removed first.
+func (e *edit) String() string {
+	var set, add, remove, words []string
+	named := func(n name) func(name) bool {
+		return func(o name) bool { return bytes.EqualFold(o.text, n.text) }
+	}
+	for _, a := range e.add {
+		if text := string(a.text); slices.ContainsFunc(e.remove, named(a.name)) {
+			set = append(set, text)
+		} else {
+			add = append(add, text)
+		}
+	}
+	for _, n := range e.remove {
+		if !slices.ContainsFunc(e.add, func(a addition) bool { return named(n)(a.name) }) {
+			remove = append(remove, string(n.text))
+		}
+	}
+	for _, part := range []struct {
+		word  string
+		names []string
+	}{{"set ", set}, {"add ", add}, {"remove ", remove}} {
+		if len(part.names) > 0 {
+			words = append(words, part.word+strings.Join(part.names, ", "))
+		}
+	}
+	return strings.Join(words, "; ")
 }
 
 func (e *edit) empty() bool { return len(e.remove) == 0 && len(e.add) == 0 }

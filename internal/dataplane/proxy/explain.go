@@ -44,15 +44,24 @@ type Explanation struct {
 	Route    *RouteVerdict   `json:"route"` // null: none
 	Others   []RouteVerdict  `json:"others"`
 	Policies []string        `json:"policies"`
-	Stages   []string        `json:"stages"` // what is done, in its order
+	Closed   *Closed         `json:"closed"` // by an operator, for maintenance; null: it serves
+	Stages   []filter.Stage  `json:"stages"` // what is done, in its order
 	Pool     string          `json:"pool,omitempty"`
 	Balance  string          `json:"balance,omitempty"`
 	Split    map[string]int  `json:"split,omitempty"`
-	Servers  []ServerVerdict `json:"servers,omitempty"`
+	Drawn    bool            `json:"drawn"` // chance decides between the servers
+	Waits    bool            `json:"waits"` // in the pool's queue, until one has room
+	Servers  []ServerVerdict `json:"servers"`
 	Status   int             `json:"status,omitempty"` // of an answer made here; 444: closed without one
-	Reason   string          `json:"reason,omitempty"`
-	Answer   []string        `json:"answer,omitempty"` // its fields
-	Sends    []string        `json:"sends,omitempty"`  // the head that the server gets
+	Reason   string          `json:"reason,omitempty"` // of that answer, as in the access log
+	Answer   []string        `json:"answer"`           // its fields
+	Sends    []string        `json:"sends"`            // the head that the server gets
+}
+
+// Closed is the maintenance of a route.
+type Closed struct {
+	Status  int  `json:"status"`  // that others get
+	Allowed bool `json:"allowed"` // this client is let through
 }
 
 // A RouteVerdict is what was thought of one route.
@@ -70,11 +79,20 @@ type RouteVerdict struct {
 // A ServerVerdict is a server that the request may go to.
 type ServerVerdict struct {
 	Name   string `json:"name"`
-	State  string `json:"state"`
-	Weight int    `json:"weight"`
+	State  string `json:"state"`             // as in hactl pools; of a file: up, or unknown
+	Why    string `json:"why,omitempty"`     // it is not up
+	Weight int    `json:"weight"`            // in force
+	Wanted int    `json:"configured_weight"` // another one if an operator overrides it
 	Backup bool   `json:"backup"`
-	Active int64  `json:"active"`
-	Chosen bool   `json:"chosen"`
+	Active int64  `json:"active"` // exchanges in progress
+	Chosen bool   `json:"chosen"` // it would be the next
+}
+
+// A BadQuestion is a Question that is none.
+type BadQuestion struct{ error }
+
+func badQuestion(format string, args ...any) error {
+	return BadQuestion{fmt.Errorf(format, args...)}
 }
 
 // Explain tells what a Plane with that configuration would do with a request. It opens
@@ -104,7 +122,8 @@ func (p *Plane) explain(s *snapshot, q Question, live bool) (*Explanation, error
 		return nil, err
 	}
 	e := &Explanation{
-		Config: s.conf.Hash, Node: s.conf.Node.Name, Live: live, Request: q.Method + " " + q.URL, Others: []RouteVerdict{},
+		Config: s.conf.Hash, Node: s.conf.Node.Name, Live: live, Request: q.Method + " " + q.URL,
+		Others: []RouteVerdict{}, Policies: []string{}, Stages: []filter.Stage{}, Servers: []ServerVerdict{}, Answer: []string{}, Sends: []string{},
 		Peer: x.Client.Addr().String(), Client: x.Client.Addr().String(), Listener: x.Listener.Name,
 	}
 	limits := http1.Limits{HeaderBytes: x.Listener.Limits.HeaderBytes, URIBytes: x.Listener.Limits.URIBytes, Fields: x.Listener.Limits.Fields}
@@ -125,11 +144,18 @@ func (p *Plane) explain(s *snapshot, q Question, live bool) (*Explanation, error
 
 	p.choose(x, s)
 	_, taken := of(x)
-	e.Policies, e.Stages = slices.Clone(taken.policies), taken.stages()
+	e.Policies = append(e.Policies, taken.policies...)
 	if e.Route != nil {
-		e.Split = s.conf.Route[e.Route.index].Split
+		conf := s.conf.Route[e.Route.index]
+		e.Split, e.Stages = conf.Split, taken.stages(conf)
+	}
+	if c := taken.closed.Load(); c != nil {
+		e.Closed = &Closed{c.answer.status, c.lets(from.Client)}
 	}
 	v := p.prepare(x, s, taken, true)
+	if v == dataplane.Next {
+		v = p.explainPool(e, s, x, taken)
+	}
 	if v != dataplane.Next {
 		if v == dataplane.Answer {
 			p.finish(x, s, taken)
@@ -141,7 +167,6 @@ func (p *Plane) explain(s *snapshot, q Question, live bool) (*Explanation, error
 		}
 		return e, nil
 	}
-	p.explainPool(e, x, taken)
 	e.Sends = strings.Split(strings.TrimRight(string(http1.AppendRequest(nil, r)), "\r\n"), "\r\n")
 	return e, nil
 }
@@ -170,47 +195,76 @@ func (s *snapshot) verdicts(e *Explanation, x *dataplane.Exchange, from route.Fr
 	}
 }
 
-// explainPool tells which server x goes to, and lets x be as it is sent.
-func (p *Plane) explainPool(e *Explanation, x *dataplane.Exchange, r *compiledRoute) {
+// explainPool tells which server x goes to, and lets x be as it is sent. If there is none
+// x is answered.
+func (p *Plane) explainPool(e *Explanation, s *snapshot, x *dataplane.Exchange, r *compiledRoute) dataplane.Verdict {
 	e.Pool, e.Balance = r.Pool, cmp.Or(r.pool.Config.Balance, "round_robin")
 	now := p.opt.Now()
 	kept, _ := r.pool.Kept(&x.Request, now)
-	chosen := r.pool.Peek(upstream.Ask{Now: now, Hash: r.pool.Hash(&x.Request, x.Mark.ClientIP), Keep: kept})
-	for _, server := range r.pool.Servers() {
-		v := ServerVerdict{Name: server.Name, Active: server.Active.Load(), Chosen: server == chosen}
-		v.State, _ = server.State()
+	next, err := r.pool.Peek(upstream.Ask{Now: now, Hash: r.pool.Hash(&x.Request, x.Mark.ClientIP), Keep: kept})
+	servers := r.pool.Servers()
+	unknown := !e.Live && slices.ContainsFunc(servers, func(s *upstream.Server) bool { return !s.Addr().IsValid() })
+	if unknown {
+		next, err = nil, nil
+	}
+	for i, server := range servers {
+		v := ServerVerdict{Name: server.Name, Active: server.Active.Load(), Chosen: server == next, Wanted: s.conf.Pool[r.Pool].Server[i].Weight}
+		if v.State, v.Why = server.State(); !e.Live && !server.Addr().IsValid() {
+			v.State, v.Why = "unknown", "no name is looked up for a file"
+		}
 		v.Weight, v.Backup = r.pool.Weight(server)
 		e.Servers = append(e.Servers, v)
 	}
-	if chosen == nil && len(r.pool.Servers()) > 0 {
-		chosen = r.pool.Servers()[0] // only for what it would be sent
+	switch q := r.pool.Config.Queue; {
+	case err == upstream.ErrFull && q != nil && r.pool.QueueLength() < int64(q.Size):
+		e.Waits = true
+	case err == upstream.ErrFull:
+		return p.refuseFull(x, r, "queue_full")
+	case err != nil:
+		return p.refuse(x, "no_server")
 	}
-	if chosen != nil {
-		r.send(x, chosen)
+	if e.Drawn = next == nil && !unknown && !e.Waits; next == nil {
+		next = servers[0] // it is sent what the others would be
 	}
+	r.send(x, next)
+	return dataplane.Next
 }
 
-// stages lists what is done with the requests of a route, in the order in which it is done.
-func (r *compiledRoute) stages() []string {
-	stages := []string{"strip hop-by-hop and forwarded fields"}
-	if r.closed.Load() != nil {
-		stages = append(stages, "maintenance")
+// stages lists what is done with the requests of a route and their answers, in that order.
+func (r *compiledRoute) stages(conf *config.Route) []filter.Stage {
+	stages := []filter.Stage{{Name: "strip", Does: "hop-by-hop fields and what former hops say"}}
+	if c := r.closed.Load(); c != nil {
+		stages = append(stages, filter.Stage{Name: "maintenance", Does: fmt.Sprintf("%d but for those let through", c.answer.status)})
 	}
-	if n := len(r.filters.Request); n > 0 {
-		stages = append(stages, fmt.Sprintf("request filters (%d)", n))
+	ofAnswer := slices.IndexFunc(r.filters.Stages, func(f filter.Stage) bool { return f.Answer })
+	if ofAnswer < 0 {
+		ofAnswer = len(r.filters.Stages)
 	}
-	if r.rewrite != nil {
-		stages = append(stages, "rewrite")
+	stages = append(stages, r.filters.Stages[:ofAnswer]...)
+	if conf.StripPrefix != "" {
+		stages = append(stages, filter.Stage{Name: "strip_prefix", Does: conf.StripPrefix})
+	}
+	if conf.Rewrite != nil {
+		stages = append(stages, filter.Stage{Name: "rewrite", Does: conf.Rewrite.From + " to " + conf.Rewrite.To})
 	}
 	switch {
-	case r.answer != nil, r.silent:
-		return append(stages, "answer")
+	case r.answer != nil:
+		stages = append(stages, filter.Stage{Name: "respond", Does: fmt.Sprint(r.answer.status)})
 	case r.redirect != nil:
-		return append(stages, "redirect")
+		stages = append(stages, filter.Stage{Name: "redirect", Does: fmt.Sprintf("%d to %s", r.redirect.status, conf.Redirect.To)})
 	case r.files != nil:
-		return append(stages, "files")
+		stages = append(stages, filter.Stage{Name: "files", Does: conf.Files.Root})
+	default:
+		stages = append(stages, filter.Stage{Name: "forwarded fields"})
+		if r.Buffer > 0 {
+			stages = append(stages, filter.Stage{Name: "buffer", Does: fmt.Sprintf("bodies up to %d bytes", r.Buffer)})
+		}
+		stages = append(stages, filter.Stage{Name: "pool"})
 	}
-	return append(stages, "add forwarded fields", "pool", "response filters", "log")
+	if stages = append(stages, r.filters.Stages[ofAnswer:]...); r.Log {
+		stages = append(stages, filter.Stage{Name: "log", Answer: true})
+	}
+	return stages
 }
 
 // fabricate makes the exchange of a question and the head that the client would send.
@@ -220,7 +274,7 @@ func (s *snapshot) fabricate(q Question) (*dataplane.Exchange, []byte, error) {
 		scheme, rest = "http", q.URL
 	}
 	if scheme != "http" && scheme != "https" {
-		return nil, nil, fmt.Errorf("%q: want an http or https URL", q.URL)
+		return nil, nil, badQuestion("%q: want an http or https URL", q.URL)
 	}
 	end := strings.IndexAny(rest, "/?#")
 	if end < 0 {
@@ -238,11 +292,11 @@ func (s *snapshot) fabricate(q Question) (*dataplane.Exchange, []byte, error) {
 		head += line + "\r\n"
 	}
 	if strings.ContainsAny(q.Method+target+host+strings.Join(q.Header, ""), "\r\n") {
-		return nil, nil, errors.New("a line feed in the request")
+		return nil, nil, badQuestion("a line feed in the request")
 	}
 	client, err := netip.ParseAddr(cmp.Or(q.Client, "192.0.2.1"))
 	if err != nil {
-		return nil, nil, fmt.Errorf("client %q: want an address", q.Client)
+		return nil, nil, badQuestion("client %q: want an address", q.Client)
 	}
 	l, err := s.listenerFor(q.Listener, host, scheme)
 	if err != nil {
@@ -271,7 +325,7 @@ func (s *snapshot) listenerFor(name, host, scheme string) (*dataplane.Listener, 
 		names = append(names, d.listener.Name)
 	}
 	if name != "" {
-		return nil, fmt.Errorf("listener %q is not there (there are: %s)", name, strings.Join(names, ", "))
+		return nil, badQuestion("listener %q is not there (there are: %s)", name, strings.Join(names, ", "))
 	}
 	return all[0].listener, nil
 }

@@ -1,8 +1,12 @@
 package proxy
 
 import (
+	"maps"
 	"net/netip"
+	"os"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"proxyd/internal/config"
@@ -82,4 +86,66 @@ func TestExplainSaysWhyARequestIsRefused(t *testing.T) {
 			t.Errorf("%v was explained", q)
 		}
 	}
+}
+
+// Programs read the JSON of an explanation: every key is in docs/ROUTING.md, with its kind.
+func TestExplanationIsDocumentedKeyByKey(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/ROUTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]string{}
+	_, section, _ := strings.Cut(string(text), "`-o json`")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for line := range strings.Lines(section) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 {
+			continue
+		}
+		for _, key := range strings.Fields(cells[1]) {
+			documented[strings.Trim(key, "`")] = strings.TrimSpace(cells[2])
+		}
+	}
+	keys := explanationKeys("", reflect.TypeFor[Explanation]())
+	for key, kind := range keys {
+		if strings.HasPrefix(key, "others.") {
+			continue
+		}
+		if documented[key] != kind {
+			t.Errorf("docs/ROUTING.md: key %q is %q there, want %q", key, documented[key], kind)
+		}
+	}
+}
+
+func explanationKeys(prefix string, typ reflect.Type) map[string]string {
+	keys := map[string]string{}
+	for i := range typ.NumField() {
+		f := typ.Field(i)
+		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if !f.IsExported() {
+			continue
+		}
+		kind, inner := "", f.Type
+		switch f.Type.Kind() {
+		case reflect.String:
+			kind = "text"
+		case reflect.Int, reflect.Int64:
+			kind = "number"
+		case reflect.Bool:
+			kind = "true or false"
+		case reflect.Map:
+			kind = "table of numbers"
+		case reflect.Pointer:
+			kind, inner = "table or null", f.Type.Elem()
+		case reflect.Slice:
+			if kind, inner = "list of tables", f.Type.Elem(); inner.Kind() == reflect.String {
+				kind = "list of texts"
+			}
+		}
+		keys[prefix+key] = kind
+		if inner.Kind() == reflect.Struct {
+			maps.Copy(keys, explanationKeys(prefix+key+".", inner))
+		}
+	}
+	return keys
 }

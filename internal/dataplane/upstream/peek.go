@@ -1,37 +1,59 @@
 package upstream
 
-// Peek returns the server that Pick would return now, and takes nothing. It is nil where
-// chance decides, or where there is none. Of a zone that shares its requests with others
-// it names the near server.
-func (p *Pool) Peek(a Ask) *Server {
-	if at := p.places[a.Keep]; at != nil && at.keeps(a.Now) && !at.full() {
-		return at.Server
+import "slices"
+
+// Peek tells what Pick would do now, and takes nothing: the server that it would return,
+// or its error. Where chance decides both are nil.
+func (p *Pool) Peek(a Ask) (*Server, error) {
+	if p.Config.Queue != nil && p.queue.length.Load() > 0 {
+		return nil, ErrFull
 	}
 	l := p.line(a.Now)
-	for i := l.first; i < len(p.tiers); i++ {
-		t := &p.tiers[i]
-		for _, g := range []*group{&t.near, &t.far} {
-			if s := g.peek(a); s != nil {
-				return s.Server
-			}
+	if at := p.places[a.Keep]; at != nil {
+		switch {
+		case !at.full() && at.keeps(a.Now):
+			return at.Server, nil
+		case at.full() && p.Config.Queue != nil:
+			return nil, ErrFull
 		}
 	}
-	return nil
+	if s, drawn := p.tiers[l.first].peek(a); s != nil {
+		return s.Server, nil
+	} else if drawn {
+		return nil, nil
+	}
+	if slices.ContainsFunc(p.servers, func(s *Server) bool { at := p.places[s]; return at.weight.Load() > 0 && at.full() }) {
+		return nil, ErrFull
+	}
+	return nil, ErrNone
 }
 
-// peek is choose without taking a place.
-func (g *group) peek(a Ask) *slot {
+// peek is choose without taking a place. drawn says that there is one, by chance.
+func (t *tier) peek(a Ask) (s *slot, drawn bool) {
+	first, second := &t.near, &t.far
+	if share := uint64(t.share.Load()); share < zoneUnit {
+		if n := t.turns.Load() + 1; n*share/zoneUnit == (n-1)*share/zoneUnit {
+			first, second = second, first
+		}
+	}
+	if s, drawn = first.peek(a); s != nil || drawn {
+		return s, drawn
+	}
+	return second.peek(a)
+}
+
+func (g *group) peek(a Ask) (s *slot, drawn bool) {
 	switch rule := g.rule.(type) {
 	case *roundRobin:
-		return rule.peek()
+		return rule.peek(), false
 	case *leastConn:
-		return rule.peek()
+		return rule.peek(), false
 	case *hashed:
-		return rule.peek(a.Hash)
+		return rule.peek(a.Hash), false
 	case *inOrder:
-		return firstUp(rule.slots)
+		return firstOpen(rule.slots), false
 	}
-	return nil
+	return nil, firstOpen(g.slots) != nil
 }
 
 func (r *roundRobin) peek() *slot {
@@ -45,29 +67,37 @@ func (r *roundRobin) peek() *slot {
 			return s
 		}
 	}
-	return firstUp(r.slots)
+	return firstOpen(r.slots)
 }
 
 func (r *leastConn) peek() *slot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s := r.slots[r.heap[0]]; s.open() {
-		return s
+	best := -1
+	for i, s := range r.slots {
+		if s.open() && (best < 0 || r.before(i, best)) {
+			best = i
+		}
 	}
-	return nil
+	if best < 0 {
+		return nil
+	}
+	return r.slots[best]
 }
 
 func (r *hashed) peek(hash uint64) *slot {
 	const tries = 16
+	last := 0
 	for try := range tries {
-		if s := r.slots[r.table.at(hash, try)]; s.open() && s.admits(hash) && !r.overloaded(s) {
+		last = r.table.at(hash, try)
+		if s := r.slots[last]; s.open() && s.admits(hash) && !r.overloaded(s) {
 			return s
 		}
 	}
-	return firstUp(r.slots)
+	return firstOpen(slices.Concat(r.slots[last:], r.slots[:last])) // as takeFrom goes round
 }
 
-func firstUp(slots []*slot) *slot {
+func firstOpen(slots []*slot) *slot {
 	for _, s := range slots {
 		if s.open() {
 			return s
