@@ -124,6 +124,7 @@ func (l *loop) step(uintptr) bool {
 	for {
 		n := ready(l.ep, l.events[:])
 		began := now()
+		l.weed(n)
 		for l.at = 0; !l.turn(n, began); {
 		}
 		if now()-began > moment(slowBatch) {
@@ -204,6 +205,24 @@ func (l *loop) turn(n int, t moment) bool {
 		}
 	}
 	return true
+}
+
+// weed ends the idle connections to servers of which n events tell something. It comes
+// before all else: what is said on one that no request is at must not become the answer
+// to a request of the same batch.
+func (l *loop) weed(n int) {
+	if n < 2 {
+		return
+	}
+	for i := range l.events[:n] {
+		ev := &l.events[i]
+		if ev.Pad == 0 || readiness(ev.Events)&(canRead|ended|broken) == 0 {
+			continue
+		}
+		if w := l.table[ev.Fd]; w != nil && w.gen == uint32(ev.Pad) && w.server != nil && w.server.user == nil {
+			l.dropIdle(w.server)
+		}
+	}
 }
 
 // event gives an event to whom it is for.
