@@ -185,7 +185,10 @@ func (c *clientConn) wait() bool {
 	case errDrainNow, errIdle:
 		c.linger()
 	case errLent:
-		c.giveBack()
+		if !c.giveBack() {
+			err = errDrainNow
+			c.linger()
+		}
 	}
 	c.why = closing(err)
 	return false

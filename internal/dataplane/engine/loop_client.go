@@ -375,6 +375,7 @@ func (l *loop) abandon(c *loopClient) {
 		}
 		t.up.halt()
 		t.pipe, t.piped = givePipe(t.pipe, t.piped), 0
+		t.client = nil // whoever resumes it, and later c
 		if c.asked {
 			c.asked = false
 			l.mourn(c, t)

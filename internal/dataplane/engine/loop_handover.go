@@ -37,6 +37,7 @@ func (l *loop) handOver(c *loopClient, said bool, verdict dataplane.Verdict) {
 	l.remove(&c.loopWire)
 	d := desks.Get().(*desk)
 	d.x = t.x // with what it refers to in t.in: the tray is not used again
+	d.x.Lag = nil
 	if t.have > len(d.in) {
 		d.in = make([]byte, t.have+bufferBytes)
 	}
@@ -51,12 +52,18 @@ func (l *loop) handOver(c *loopClient, said bool, verdict dataplane.Verdict) {
 	}
 	c.inside = false
 	go func() { // ends with the connection, or when it is given back
-		err := h.adopt(int(fd))
-		l.engine.side.conns.add(h)
-		l.forgetLater(c)
-		if err != nil {
+		if err := h.adopt(int(fd)); err != nil {
 			h.lose(err)
+			l.forgetLater(c)
 			return
+		}
+		g := l.engine.side
+		g.conns.add(h)
+		l.forgetLater(c)
+		if g.force.Err() != nil { // who interrupts all has not seen this one
+			h.mu.Lock()
+			h.cut(dataplane.ErrDrained)
+			h.mu.Unlock()
 		}
 		h.serveLoan()
 	}()
@@ -88,9 +95,14 @@ func (c *clientConn) adopt(fd int) error {
 
 // lose ends an exchange whose connection could not be taken over.
 func (c *clientConn) lose(err error) {
-	defer c.engine.conns.remove(c)
+	defer func() {
+		if p := recover(); p != nil {
+			c.engine.conf.Panic(p)
+		}
+	}()
+	closeBody(&c.desk.x.Response)
+	defer c.handler.Leave(c.listener, c.client, dataplane.ClosedError)
 	c.handler.End(&c.desk.x, err)
-	c.handler.Leave(c.listener, c.client, dataplane.ClosedError)
 }
 
 // serveLoan has the exchange at hand, and more while they are Heavy.

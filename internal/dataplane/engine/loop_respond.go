@@ -313,7 +313,7 @@ func (l *loop) finish(c *loopClient, err error) {
 	case err != nil:
 		l.closeClient(c)
 		return
-	case !c.keep && (!t.body.whole || len(t.body.behind) > 0):
+	case !c.keep && (!t.body.whole || len(t.body.behind) > 0 || c.ready):
 		l.linger(c)
 		return
 	case !c.keep:
