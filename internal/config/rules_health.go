@@ -120,8 +120,12 @@ func (d *decoder) checkOutliers(p path, pool *Pool) {
 	}
 }
 
+// MaxAttempts is how often an exchange may be tried: what is tried more often makes an
+// outage worse, and an exchange remembers where it was.
+const MaxAttempts = 5
+
 func (d *decoder) checkRetry(p path, v Retry) {
-	within(d, p.key("attempts"), v.Attempts, 1, 10)
+	within(d, p.key("attempts"), v.Attempts, 1, MaxAttempts)
 	d.checkCauses(p.key("on"), v.On)
 	if q := p.key("per_try"); v.PerTry != 0 {
 		d.between(q, v.PerTry, time.Millisecond, day)

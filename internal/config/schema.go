@@ -157,7 +157,7 @@ type Check struct {
 
 // Retry is for idempotent requests of which the client got no byte, on another server.
 type Retry struct {
-	Attempts int           `toml:"attempts"` // in all, the first included
+	Attempts int           `toml:"attempts"` // in all, the first included; at most 5
 	Budget   Share         `toml:"budget"`   // at most this share of the pool's requests
 	PerTry   time.Duration `toml:"per_try"`  // until the answer's head, of each attempt; "0s": no limit but timeout.read
 	On       []string      `toml:"on"`       // what is tried again: connect, timeout, and statuses of the server; what is not idempotent only if nothing was sent

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -150,5 +151,27 @@ func TestUnknownFieldsOfACallAreRefused(t *testing.T) {
 	h.ServeHTTP(w, httptest.NewRequest("POST", "/v1/failover", strings.NewReader(`{"vpi":"public"}`)))
 	if w.Code != 422 || !strings.Contains(w.Body.String(), "vpi") {
 		t.Errorf("misspelt field = %d %s, want 422 that names it", w.Code, w.Body)
+	}
+}
+
+// A slow is a connection on which the client has stopped reading.
+type slow struct {
+	*httptest.ResponseRecorder
+	until time.Time
+}
+
+func (s *slow) SetWriteDeadline(t time.Time) error { s.until = t; return nil }
+
+func TestNobodyHoldsAPageOfATCPAddressForEver(t *testing.T) {
+	for name, h := range map[string]http.Handler{
+		"admin.listen":  PublicHandler(&node{}, pages(), quiet),
+		"admin.metrics": MetricsHandler(pages()),
+	} {
+		w := &slow{ResponseRecorder: httptest.NewRecorder()}
+		r := httptest.NewRequest("GET", "http://127.0.0.1/healthz", nil)
+		h.ServeHTTP(w, r)
+		if w.Code != 200 || w.until.IsZero() || time.Until(w.until) > pageTime {
+			t.Errorf("%s: %d, to be read until %v", name, w.Code, w.until)
+		}
 	}
 }

@@ -72,7 +72,20 @@ func PublicHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 			http.Error(w, "the admin address is reached by address, not by name", http.StatusMisdirectedRequest)
 			return
 		}
-		mux.ServeHTTP(w, r)
+		bounded(mux).ServeHTTP(w, r)
+	})
+}
+
+// pageTime is how long whoever reached a TCP address may take for one page. There is room
+// for a few at once, and who stops reading must not keep the others out for ever.
+const pageTime = 30 * time.Second
+
+// bounded gives each call pageTime.
+func bounded(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// What has no deadlines is no connection, and nobody holds it.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(pageTime))
+		h.ServeHTTP(w, r)
 	})
 }
 
@@ -81,7 +94,7 @@ func PublicHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 func MetricsHandler(pages Pages) http.Handler {
 	mux := http.NewServeMux()
 	health(mux, pages)
-	return mux
+	return bounded(mux)
 }
 
 func readOnly(mux *http.ServeMux, op Operator, pages Pages, log *slog.Logger) {

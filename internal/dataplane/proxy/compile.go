@@ -26,6 +26,9 @@ const (
 	rateWindow = 10 * time.Second
 
 	unmatchedName = "unmatched"
+
+	// maxAttempts is for how many Mark.Tried has room: all but the last one are in it.
+	maxAttempts = len(dataplane.Mark{}.Tried) + 1
 )
 
 // compile makes a snapshot of c with the weights that o overrides. It opens nothing, starts nothing and changes nothing
@@ -203,8 +206,7 @@ func (r *compiledRoute) followPool() {
 	r.Timeout.PerTry = conf.Retry.PerTry
 	r.Sized = conf.Framing == "length"
 	r.Heavy = r.Heavy || r.Buffer > 0 || r.Sized // what reads a body to hand waits for it
-	// Mark.Tried has room for the servers that failed before the last attempt.
-	r.attempts = min(max(conf.Retry.Attempts, 1), len(dataplane.Mark{}.Tried)+1)
+	r.attempts = min(max(conf.Retry.Attempts, 1), maxAttempts)
 	switch conf.Host {
 	case "", "client":
 		r.host = hostClient

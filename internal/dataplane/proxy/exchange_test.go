@@ -157,6 +157,12 @@ func TestWhichHostAServerIsSent(t *testing.T) {
 	}
 }
 
+func TestEveryAttemptThatMayBeAskedForIsRemembered(t *testing.T) {
+	if maxAttempts != config.MaxAttempts {
+		t.Errorf("an exchange has %d attempts, the configuration lets %d through", maxAttempts, config.MaxAttempts)
+	}
+}
+
 func TestWhatIsTriedAgain(t *testing.T) {
 	for _, c := range []struct {
 		why        string
