@@ -31,24 +31,55 @@ func TestExamplesAreValid(t *testing.T) {
 	}
 }
 
-// Each example in the text of the documentation is a valid file of its own.
-func TestExamplesInPoliciesAreValid(t *testing.T) {
-	const name = "../../docs/POLICIES.md"
-	blocks := strings.Split(string(mustRead(name)), "```toml\n")[1:]
-	if len(blocks) == 0 {
-		t.Fatal("no examples")
-	}
-	for _, block := range blocks {
-		text, _, _ := strings.Cut(block, "```")
-		c, err := testHost().Parse(name, []byte(text))
-		if err != nil {
-			t.Errorf("%s\n%v", text, err)
-			continue
+// Each example in the text of the documentation is a valid file of its own, a part of one
+// that lacks its routes or all that they refer to, or a file of changes.
+func TestExamplesInDocsAreValid(t *testing.T) {
+	n := 0
+	for _, name := range append(glob(t, "../../docs/*.md"), "../../README.md") {
+		text := string(mustRead(name))
+		for at := 0; ; {
+			begin := strings.Index(text[at:], "```toml")
+			if begin < 0 {
+				break
+			}
+			begin += at
+			begin += strings.IndexByte(text[begin:], '\n') + 1
+			end := begin + strings.Index(text[begin:], "```")
+			at = end + len("```")
+			n++
+			for _, p := range problemsOf(text[begin:end]) {
+				t.Errorf("%s:%d: %s", name, strings.Count(text[:begin], "\n")+p.Line, p.Msg)
+			}
 		}
-		for _, w := range c.Warnings {
-			t.Errorf("%s\n%v", text, w)
+	}
+	if n < 10 {
+		t.Errorf("%d examples found", n)
+	}
+}
+
+// problemsOf returns what is wrong with an example, and what it is warned of.
+func problemsOf(example string) (left Problems) {
+	h := testHost()
+	c, err := h.Parse("example", []byte(example))
+	if strings.Contains(example, "[remove]") {
+		const base = "node.state = \"/state\"\n[pool.web]\nservers = [\"10.0.1.5:8080\", \"10.0.1.6:8080\"]\n[[route]]\nname = \"old\"\npool = \"web\"\n[[route]]\nhost = \"h\"\npool = \"web\"\n"
+		c, err = h.Load(Texts{Main: "main", Text: []byte(base), Changes: []byte(example)})
+	}
+	problems, ok := err.(Problems)
+	switch {
+	case err == nil:
+		problems = c.Warnings
+	case !ok:
+		return Problems{{Msg: err.Error()}}
+	}
+	for _, p := range problems {
+		refers := strings.HasSuffix(p.Msg, "(defined: )") || strings.Contains(p.Msg, "there is no [pool.*]")
+		routeless := strings.Contains(p.Msg, "at least one [[route]] is needed") || strings.HasSuffix(p.Msg, "is used by no route") && !strings.Contains(example, "[[route]]")
+		if !refers && !routeless {
+			left = append(left, p)
 		}
 	}
+	return left
 }
 
 // The example with every key must have every key.
