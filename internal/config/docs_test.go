@@ -270,8 +270,7 @@ func documentUnbuilt() string {
 		}
 		fmt.Fprintf(&b, "| %s | `%s` |\n", header, strings.Join(unbuiltKeys(table), "` `"))
 	}
-	b.WriteString("\nValues not built yet: `balance` ewma, random, first; `hash_key` other than ip; `path` with a regular expression;\n" +
-		"lists from a file; servers on Unix sockets.\n")
+	b.WriteString("\nValues not built yet: lists from a file; servers on Unix sockets.\n")
 	return b.String()
 }
 

@@ -239,8 +239,8 @@ type Trace struct {
 	Sample    Share  `toml:"sample"`     // of the traces begun here, those whose spans are wanted
 }
 
-// A Route says what is done with which requests. Exactly one of pool, to, respond and
-// redirect is given.
+// A Route says what is done with which requests. Exactly one of pool, to, split, files,
+// respond and redirect is given.
 type Route struct {
 	Name        string            `toml:"name"`         // label in metrics and logs, unique; default: host + path
 	Host        []string          `toml:"host"`         // one or a list: exact or "*.example.com"; default: any
