@@ -23,7 +23,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // The metrics of the node and its cluster; METRICS in docs/OPERATIONS.md.
 var (
 	buildInfo    = desc("build_info", "The version that runs; always 1.", "version", "goversion")
-	nodeInfo     = desc("node_info", "This node; always 1.", "node", "cluster")
+	nodeInfo     = desc("node_info", "This node; always 1.", "node", "zone", "cluster")
 	members      = desc("cluster_members", "Voters by what this node thinks of them.", "cluster", "state")
 	expected     = desc("cluster_expected_members", "Voters in cluster.join.", "cluster")
 	dropped      = desc("cluster_messages_dropped_total", "Messages from the heartbeat port and gossip that were not believed, or came twice.", "cluster", "reason")
@@ -78,9 +78,9 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	k, name, _ := m.node.part()
-	self := m.node.nodeName()
+	self, zone := m.node.place()
 	gauge(buildInfo, 1, version, runtime.Version())
-	gauge(nodeInfo, 1, self, name)
+	gauge(nodeInfo, 1, self, zone, name)
 	if k == nil {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -67,6 +68,7 @@ func run(ctx context.Context, file string) error {
 	// The heartbeat must find a processor while every other is busy with traffic.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 1)
 	raiseFileLimit(n.log)
+	limitMemory(n.log)
 
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP, syscall.SIGUSR1)
@@ -199,6 +201,18 @@ func raiseFileLimit(log *slog.Logger) {
 	l.Cur = l.Max
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
 		log.Warn("file descriptor limit", "error", err)
+	}
+}
+
+// limitMemory lets the runtime collect more often rather than grow beyond what this process
+// may have. GOMEMLIMIT, which the runtime reads itself, goes before.
+func limitMemory(log *slog.Logger) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	if n := memoryLimit(os.DirFS("/")); n > 0 {
+		debug.SetMemoryLimit(n)
+		log.Info("memory is limited by a control group", "limit_bytes", n)
 	}
 }
 

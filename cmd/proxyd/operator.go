@@ -83,6 +83,13 @@ func (n *node) nodeName() string {
 	return n.config.Node.Name
 }
 
+// place returns the name of the node and where it is.
+func (n *node) place() (name, zone string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.config.Node.Name, n.config.Node.Zone
+}
+
 // worsen notes a reason, and health if that is worse than what was known.
 func worsen(s *control.Status, health, reason string) {
 	order := []string{"healthy", "degraded", "failed"}
