@@ -193,7 +193,7 @@ func (c *clientConn) attempt(total moment) (*serverConn, error) {
 		if u == nil {
 			dialled := time.Now()
 			var err error
-			if u, err = k.dial(c.engine.force, connectTime(&x.Route.Timeout)); err != nil {
+			if u, err = k.dial(c.engine.force, connectTime(&x.Route.Timeout), total); err != nil {
 				if c.engine.force.Err() != nil {
 					err = dataplane.ErrDrained
 				}

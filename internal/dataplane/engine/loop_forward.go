@@ -185,9 +185,9 @@ func (l *loop) attempt(c *loopClient) {
 	}
 	t.server = u
 	c.phase = phaseDial
-	var due moment
+	due := t.total
 	if d := connectTime(&x.Route.Timeout); d > 0 {
-		due = now() + moment(d)
+		due = first(due, now()+moment(d))
 	}
 	l.wheel.set(&c.loopWire, due)
 }
@@ -358,7 +358,11 @@ func (l *loop) serverSlow(c *loopClient, at moment) {
 	switch {
 	case c.phase == phaseDial:
 		u := t.server
-		err := fmt.Errorf("%w: dial tcp %v: %w", dataplane.ErrConnectTime, u.home.server.Addr(), os.ErrDeadlineExceeded)
+		late := dataplane.ErrConnectTime
+		if t.total != 0 && at >= t.total {
+			late = dataplane.ErrTotalTime
+		}
+		err := fmt.Errorf("%w: dial tcp %v: %w", late, u.home.server.Addr(), os.ErrDeadlineExceeded)
 		l.leaveServer(t)
 		l.retry(c, err)
 		return

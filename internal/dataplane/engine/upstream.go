@@ -118,19 +118,26 @@ func (k *kept) over() bool {
 
 var errNoAddress = errors.New("the server's name does not resolve")
 
-// dial makes a new connection. The error wraps ErrConnect or ErrConnectTime.
-func (k *kept) dial(ctx context.Context, timeout time.Duration) (*serverConn, error) {
+// dial makes a new connection before total, when the exchange's time is up; 0 is never.
+// The error wraps ErrConnect, ErrConnectTime or ErrTotalTime.
+func (k *kept) dial(ctx context.Context, timeout time.Duration, total moment) (*serverConn, error) {
 	addr := k.server.Addr()
 	if !addr.IsValid() {
 		return nil, fmt.Errorf("%w: %w", dataplane.ErrConnect, errNoAddress)
 	}
 	d := net.Dialer{Timeout: timeout, KeepAlive: -1}
+	if total != 0 {
+		d.Deadline = total.time()
+	}
 	k.engine.counts.dials.Add(1)
 	tcp, err := d.DialTCP(ctx, "tcp", netip.AddrPort{}, addr)
 	if err != nil {
 		kind := dataplane.ErrConnect
 		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
 			kind = dataplane.ErrConnectTime
+			if total != 0 && now() >= total {
+				kind = dataplane.ErrTotalTime
+			}
 		}
 		return nil, fmt.Errorf("%w: %w", kind, err)
 	}
