@@ -40,10 +40,23 @@ func Install(ctx context.Context, names []string, out io.Writer) (err error) {
 		return fmt.Errorf("keep services from starting: %w", err)
 	}
 	fmt.Fprintln(out, "installing", strings.Join(absent, ", "))
-	cmd := exec.CommandContext(ctx, "apt-get", append([]string{"install", "-y", "-q", "--no-install-recommends"}, absent...)...)
-	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-	if log, err := cmd.CombinedOutput(); err != nil {
+	install := append([]string{"install", "-y", "-q", "--no-install-recommends"}, absent...)
+	if _, err := aptGet(ctx, install...); err == nil {
+		return nil
+	}
+	// A new machine has no list of packages, or an old one.
+	if log, err := aptGet(ctx, "update", "-q"); err != nil {
+		return fmt.Errorf("fetch the list of packages: %w\n%s", err, log)
+	}
+	if log, err := aptGet(ctx, install...); err != nil {
 		return fmt.Errorf("install %s: %w\n%s", strings.Join(absent, ", "), err, log)
 	}
 	return nil
+}
+
+// aptGet runs apt-get, which asks nothing, and returns what it printed.
+func aptGet(ctx context.Context, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "apt-get", args...)
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	return cmd.CombinedOutput()
 }
