@@ -75,7 +75,7 @@ func run(ctx context.Context, file string) error {
 	signal.Ignore(syscall.SIGPIPE) // of whoever read the access log from standard output
 
 	n.engine = engine.NewLoop(engine.Config{Logger: n.log, Panic: func(what any) { n.plane.NotePanic(what) }})
-	n.plane = proxy.New(proxy.Options{Engine: n.engine, Logger: n.log})
+	n.plane = proxy.New(proxy.Options{Engine: n.engine, Logger: n.log, Curbed: newQuota().Curbed})
 	n.shared = newShared(c.Node.Name)
 	if n.overrides, err = openOverrides(c.Node.State, n.shared); err != nil {
 		n.log.Error("state directory", "error", err)

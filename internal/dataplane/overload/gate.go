@@ -14,14 +14,21 @@ const (
 	// off a queue out of order lets some through at once, however long it is.
 	window = 100 * time.Millisecond
 
-	// alarm is the delay of alarmWindows in a row that shuts the gate. It is long, so
-	// that a node which is merely busy to the last is left alone: many clients that each
-	// wait for their answer before they ask again make a queue, but no overload.
+	// alarm is the delay of alarmWindows in a row that shuts the gate of a node which a
+	// quota on its processor time holds back. It is long, so that a node which is merely
+	// busy to the last is left alone: many clients that each wait for their answer before
+	// they ask again make a queue, but no overload.
 	alarm        = 150 * time.Millisecond
 	alarmWindows = 5
 
-	// target is the delay to which a shut gate works the queue down. A processor that is
-	// shared out by the tenth of a second makes nearly as much without any queue.
+	// patience is the alarm of a node without a quota. It shares the machine with others,
+	// its clients on a test bench among them, and their work makes the delay too, which
+	// no refusal of ours shortens. Only what clients will hardly wait out is overload.
+	patience = time.Second
+
+	// target is the delay to which a shut gate works the queue down, where alarm shut it;
+	// in proportion where patience did. A processor that is shared out by the tenth of a
+	// second makes nearly as much without any queue.
 	target = 20 * time.Millisecond
 
 	// most measurements of a window are kept.
@@ -41,7 +48,7 @@ const (
 	refusalShare = 5
 	leastHold    = 250 * time.Millisecond
 	mostHold     = 5 * time.Second
-	mostHeld     = 4096
+	mostHeld     = 16384
 )
 
 // A Gate counts the exchanges under way and, while the node does not keep up with what
@@ -52,6 +59,10 @@ const (
 // All methods may be called at once. An open gate costs two atomic counts an exchange,
 // and a measurement now and then.
 type Gate struct {
+	// Curbed reports whether a quota on processor time has held the process back since
+	// the call before. It is asked while delays are alarming. nil: it has.
+	Curbed func() bool
+
 	inflight atomic.Int64
 	limit    atomic.Int64 // 0: open
 	seen     atomic.Uint64
@@ -121,6 +132,7 @@ func (g *Gate) Shut() bool { return g.limit.Load() > 0 }
 func (g *Gate) learn(now time.Time, lag time.Duration) int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.rule.curbed = g.Curbed
 	g.rule.observe(now, lag, counts{g.inflight.Load(), g.held.Load(), g.seen.Load(), g.refused.Load()})
 	g.limit.Store(g.rule.limit)
 	g.hold.Store(int64(g.rule.hold))
@@ -135,13 +147,16 @@ type counts struct {
 
 // A controller turns delays into a bound. It is a value without clock or lock.
 type controller struct {
+	curbed func() bool
 	limit  int64         // 0: none
+	target time.Duration // of the delay, while there is a limit
 	hold   time.Duration // for which a refusal waits
 	ends   time.Time
 	now    sample  // of the window at hand
 	before sample  // of the one before
 	from   counts  // when the window began
 	pace   float64 // exchanges a window that were let in, averaged over about ten
+	best   float64 // that pace when the gate was shut
 	late   int     // windows in a row with an alarming delay
 	calm   int     // windows in a row without a refusal or a delay
 }
@@ -173,7 +188,7 @@ func (s *sample) median() time.Duration {
 func (c *controller) observe(now time.Time, lag time.Duration, n counts) {
 	switch late := now.Sub(c.ends); {
 	case late > calmWindows*window: // nothing came for so long, or this is the first
-		*c = controller{ends: now.Add(window), from: n}
+		*c = controller{curbed: c.curbed, ends: now.Add(window), from: n}
 	case late >= 0:
 		c.step(n, float64(window+late)/float64(window))
 		c.before, c.now = c.now, sample{}
@@ -185,20 +200,21 @@ func (c *controller) observe(now time.Time, lag time.Duration, n counts) {
 // step judges what was in the given number of windows that have passed.
 func (c *controller) step(n counts, windows float64) {
 	refused := n.refused - c.from.refused
-	c.pace += (float64(n.seen-c.from.seen-refused)/windows - c.pace) / 10
+	let := float64(n.seen-c.from.seen-refused) / windows
+	c.pace += (let - c.pace) / 10
 	c.hold = min(max(time.Duration(float64(n.held)*refusalShare/max(c.pace, 1)*float64(window)), leastHold), mostHold)
 	// Two windows, so that one pause does not fill both.
 	delay := min(c.now.median(), c.before.median())
 	switch {
 	case c.limit == 0 && delay > alarm:
-		if c.late++; c.late >= alarmWindows {
-			c.limit, c.late, c.calm = max(n.inflight, leastLimit), 0, 0
-		}
+		c.alarmed(delay, n)
 	case c.limit == 0:
 		c.late = 0
-	case delay > 3*target:
+	case delay > c.target && let < c.best/2: // what makes the delay is not what is let in
+		c.limit, c.calm = c.limit+max(c.limit/8, 1), 0
+	case delay > 3*c.target:
 		c.limit, c.calm = max(c.limit*3/4, leastLimit), 0
-	case delay > target:
+	case delay > c.target:
 		c.limit, c.calm = max(c.limit*19/20, leastLimit), 0
 	case refused > 0:
 		c.limit, c.calm = c.limit+max(c.limit/32, 1), 0
@@ -206,5 +222,21 @@ func (c *controller) step(n counts, windows float64) {
 		if c.calm++; c.calm >= calmWindows {
 			c.limit = 0
 		}
+	}
+}
+
+// alarmed notes a window with a delay beyond alarm.
+func (c *controller) alarmed(delay time.Duration, n counts) {
+	bound := alarm
+	if c.curbed != nil && !c.curbed() {
+		bound = patience
+	}
+	if delay <= bound {
+		c.late = 0
+		return
+	}
+	if c.late++; c.late >= alarmWindows {
+		c.limit, c.late, c.calm = max(n.inflight, leastLimit), 0, 0
+		c.target, c.best = target*bound/alarm, c.pace
 	}
 }

@@ -182,6 +182,33 @@ func TestGoodputAndDelayHoldAtThreeTimesTheCapacity(t *testing.T) {
 	}
 }
 
+// With so many clients even refusals that wait as long as they may are a good part of the
+// work. Most of it is still done for those who are let in.
+func TestGoodputDoesNotCollapseHoweverManyAreRefused(t *testing.T) {
+	if r := at(3, 10000).run(30 * time.Second); r.served < peak*3/2*7/10 {
+		t.Errorf("%d served of %d at best, %d refused", r.served, peak*3/2, r.refused)
+	}
+}
+
+// Clients that each wait for their answer before they ask again make a queue as long as
+// there are clients. Where no quota holds the node back, they get their answers.
+func TestManyClosedLoopClientsAreNoOverloadWithoutAQuota(t *testing.T) {
+	w := at(10, 2000)
+	w.gate.Curbed = func() bool { return false }
+	if r := w.run(20 * time.Second); r.refused > 0 || r.served < peak*9/10 {
+		t.Errorf("%d served of %d at best, %d refused", r.served, peak, r.refused)
+	}
+}
+
+func TestWithoutAQuotaOverloadIsWhatNobodyWaitsOut(t *testing.T) {
+	w := at(10, 10000)
+	w.gate.Curbed = func() bool { return false }
+	r := w.run(30 * time.Second)
+	if !w.gate.Shut() || r.served < peak*3/2*7/10 {
+		t.Errorf("%d served of %d at best, %d refused, p99 %v, bound %d", r.served, peak*3/2, r.refused, r.p99, w.gate.limit.Load())
+	}
+}
+
 func TestTheGateOpensAgain(t *testing.T) {
 	w := at(3, 1000)
 	w.run(20 * time.Second)

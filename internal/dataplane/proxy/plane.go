@@ -31,6 +31,7 @@ type Options struct {
 	Now       func() time.Time                                    // default: time.Now
 	AccessLog io.Writer                                           // what log.access.output = "stdout" means; default os.Stdout
 	Upstream  upstream.Env                                        // Log is filled in
+	Curbed    func() bool                                         // of overload.Gate
 }
 
 // A Plane is the data plane of one process. It implements dataplane.Handler for the
@@ -90,6 +91,7 @@ func New(o Options) *Plane {
 	}
 	p := &Plane{
 		opt:     o,
+		gate:    overload.Gate{Curbed: o.Curbed},
 		answers: newAnswers(),
 		conns:   newConns(),
 		access:  accesslog.New(accesslog.Options{Logger: o.Logger, Stdout: o.AccessLog}),
