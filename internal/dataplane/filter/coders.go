@@ -63,8 +63,9 @@ type encoder interface {
 func newEncoder(c coding) encoder {
 	switch c {
 	case zstandard:
+		// Without codes for all literals, text in which nothing repeats goes as it is.
 		e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest),
-			zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true))
+			zstd.WithAllLitEntropyCompression(true), zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true))
 		if err != nil {
 			panic("filter: " + err.Error()) // the options are constants
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -271,5 +272,27 @@ func BenchmarkCompress(b *testing.B) {
 				w.Close()
 			}
 		})
+	}
+}
+
+// A page of numbers repeats little: only the codes of its few letters make it shorter.
+func TestEachCodingShortensTextThatRepeatsNothing(t *testing.T) {
+	var text []byte
+	for i := range 10_000 {
+		text = append(strconv.AppendInt(text, int64(i), 10), '\n')
+	}
+	var coders Coders
+	for c := zstandard; c < codings; c++ {
+		var out sink
+		w := coders.open(c, &out)
+		if _, err := w.Write(text); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if out.Len() > len(text)*6/10 {
+			t.Errorf("%s: %d bytes become %d", codingNames[c], len(text), out.Len())
+		}
 	}
 }
