@@ -41,11 +41,14 @@ func (g guess) config() *config.Config {
 			p.HashKey = g.one("ip", "uri", "header:X-Key", "cookie:k")
 		}
 		p.Host = g.one("client", "server", "inside.example")
-		for n := range g.IntN(5) {
-			p.Server = append(p.Server, config.Server{Addr: fmt.Sprintf("192.0.2.%d:80", n+1), Weight: 1 + g.IntN(5), Backup: g.rarely(), Zone: g.one("", "z1", "z2"), MaxConns: g.IntN(3)})
+		for n := range g.IntN(7) {
+			p.Server = append(p.Server, config.Server{Addr: fmt.Sprintf("192.0.2.%d:80", n+1), Weight: 1 + g.IntN(5), Backup: g.rarely(), Zone: g.one("z1", "z2"), MaxConns: g.IntN(3)})
 		}
 		if g.rarely() {
 			p.Queue = &config.Queue{Size: 1 + g.IntN(2), Wait: 1e10}
+		}
+		if g.rarely() {
+			p.Sticky = &config.Sticky{Cookie: "at", TTL: 1e12}
 		}
 		c.Pool[name] = p
 	}
@@ -110,7 +113,7 @@ func (g guess) wishes(c *config.Config) Steering {
 	s := Steering{Servers: map[ServerName]ServerOverride{}, Routes: map[string]Maintenance{}}
 	for name, p := range c.Pool {
 		for _, server := range p.Server {
-			if g.rarely() {
+			if g.IntN(3) == 0 {
 				s.Servers[ServerName{name, server.Addr}] = ServerOverride{Mode: []upstream.Mode{upstream.Serve, upstream.Drain, upstream.Disable}[g.IntN(3)], Weight: g.IntN(4)}
 			}
 		}
@@ -168,16 +171,21 @@ var ids = regexp.MustCompile(`(?i)(X-Request-Id: |traceparent: ..-)[0-9a-f-]{16,
 
 func TestExplainTellsWhatMatchAndBeginDo(t *testing.T) {
 	seen := map[string]int{}
-	for seed := range uint64(150) {
+	for seed := range uint64(200) {
 		g := guess{rand.New(rand.NewPCG(seed, 7))}
 		conf := g.config()
+		conf.Node.State = t.TempDir() // for the key of cookies
 		p, _ := start(t, conf)
 		if err := p.Steer(g.wishes(conf)); err != nil {
 			t.Fatal(err)
 		}
 		var open []*dataplane.Exchange
+		var cookies []string // of sticky pools
 		for range 60 {
 			q := g.question()
+			if len(cookies) > 0 && g.IntN(2) == 0 {
+				q.Header = append(q.Header, "Cookie: "+cookies[g.IntN(len(cookies))])
+			}
 			e, err := p.Explain(q)
 			if err != nil {
 				t.Fatalf("seed %d: %+v: %v", seed, q, err)
@@ -218,6 +226,9 @@ func TestExplainTellsWhatMatchAndBeginDo(t *testing.T) {
 			if d := cmp.Diff(masked(done, e.Drawn), masked(told, e.Drawn)); d != "" {
 				t.Fatalf("seed %d: %+v: (-done +told)\n%s", seed, q, d)
 			}
+			if x.Mark.Kept != nil && x.Mark.Kept == x.Server {
+				seen["kept"]++
+			}
 			seen[fmt.Sprint(v == dataplane.Close, " ", e.Reason)]++
 			if v != dataplane.Next {
 				p.End(x, nil)
@@ -227,6 +238,9 @@ func TestExplainTellsWhatMatchAndBeginDo(t *testing.T) {
 					p.End(open[0], dataplane.ErrClientGone) // it has waited
 				} else {
 					respond(p, open[0], 200)
+					if cookie, _, ok := strings.Cut(string(open[0].Response.Header.Get(dataplane.SetCookie)), ";"); ok {
+						cookies = append(cookies, cookie)
+					}
 					p.End(open[0], nil)
 				}
 				open = open[1:]
@@ -236,7 +250,7 @@ func TestExplainTellsWhatMatchAndBeginDo(t *testing.T) {
 			p.End(x, dataplane.ErrClientGone)
 		}
 	}
-	for _, want := range []string{"refused", "waits", "false ", "false queue_full", "false respond", "false redirect", "false maintenance", "false no_server", "false method",
+	for _, want := range []string{"refused", "waits", "kept", "false ", "false queue_full", "false respond", "false redirect", "false maintenance", "false no_server", "false method",
 		"false rewrite", "false no_route", "false unknown_host", "true unknown_host", "false too_large"} {
 		if seen[want] == 0 {
 			t.Errorf("never came to %s: %v", want, seen)
