@@ -83,7 +83,7 @@ func (t *Tree) Answer(x *dataplane.Exchange, now time.Time) (word string) {
 	defer root.Close()
 	f, err := t.find(root, local, name[len(name)-1] == '/')
 	if err == errDirectory {
-		return redirect(x)
+		return ToSlash(x)
 	}
 	if err != nil {
 		return refuse(x, wordOf(err))
@@ -251,9 +251,10 @@ func refuse(x *dataplane.Exchange, word string) string {
 	return word
 }
 
-// redirect sends the client to the directory with its slash, by the name that it has for
-// this site. A target without a host could be made another site's (C7).
-func redirect(x *dataplane.Exchange) string {
+// ToSlash sends the client to the directory that it asked for, with its slash, by the name
+// that it has for this site, and returns the word for that. A target without a host could be made another site's (C7).
+func ToSlash(x *dataplane.Exchange) string {
+	x.Response.Reset()
 	if len(x.Mark.Authority) == 0 || len(x.Mark.Scheme) == 0 {
 		return refuse(x, NotFound)
 	}

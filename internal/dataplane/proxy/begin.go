@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/files"
 	"proxyd/internal/dataplane/http1"
 	"proxyd/internal/dataplane/upstream"
 )
@@ -99,7 +100,11 @@ func (p *Plane) prepare(x *dataplane.Exchange, s *snapshot, r *compiledRoute, dr
 		return dataplane.Answer
 	case r.files != nil:
 		x.Mark.Local = true
-		x.Mark.Reason = r.files.Answer(x, p.opt.Now())
+		if r.rewrite.leavesNothing(x) { // the root itself, named without its slash
+			x.Mark.Reason = files.ToSlash(x)
+		} else {
+			x.Mark.Reason = r.files.Answer(x, p.opt.Now())
+		}
 		return dataplane.Answer
 	}
 

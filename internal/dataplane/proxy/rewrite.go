@@ -64,6 +64,16 @@ func (w *rewrite) apply(x *dataplane.Exchange) bool {
 	return true
 }
 
+// leavesNothing reports whether the client asked for the prefix alone, without a slash, and
+// what went on is the root. w may be nil.
+func (w *rewrite) leavesNothing(x *dataplane.Exchange) bool {
+	if w == nil || len(w.prefix) == 0 || !bytes.Equal(x.Request.Path, rootPath) {
+		return false
+	}
+	asked, _ := x.Asked()
+	return bytes.Equal(asked, w.prefix)
+}
+
 // become returns what the path and the query become with the groups found at.
 func (w *rewrite) become(x *dataplane.Exchange, path []byte, at []int) (newPath, newQuery []byte, ok bool) {
 	from, cut := len(x.Text), -1
