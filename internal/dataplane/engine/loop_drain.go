@@ -18,28 +18,31 @@ func (l *loop) dismiss() {
 	l.emptyAll()
 }
 
-// cut ends all connections now. An exchange for which the handler has asked to wait ends
-// when it is resumed.
+// cut ends all connections now.
 func (l *loop) cut() {
 	l.cutOff = true
 	for _, w := range l.table {
-		if w == nil || w.client == nil {
-			continue
+		if w != nil && w.client != nil {
+			l.cutClient(w.client)
 		}
-		c := w.client
-		l.busy = c
-		switch c.phase {
-		case phaseIdle, phaseLinger, phaseRefuse:
-			c.why = closing(dataplane.ErrDrained)
-			l.closeClient(c)
-		case phaseAsk:
-			l.forsake(c, dataplane.ErrDrained)
-		case phaseAnswer, phaseDrain:
-			c.keep = false
-			l.finish(c, dataplane.ErrDrained)
-		default:
-			l.fail(c, dataplane.ErrDrained)
-		}
-		l.busy = nil
 	}
+}
+
+// cutClient ends a connection by force, and a panic of the handler ends no more than that.
+func (l *loop) cutClient(c *loopClient) {
+	defer l.recovered()
+	l.busy = c
+	switch c.phase {
+	case phaseIdle, phaseLinger, phaseRefuse:
+		c.why = closing(dataplane.ErrDrained)
+		l.closeClient(c)
+	case phaseAsk:
+		l.forsake(c, dataplane.ErrDrained)
+	case phaseAnswer, phaseDrain:
+		c.keep = false
+		l.finish(c, dataplane.ErrDrained)
+	default:
+		l.fail(c, dataplane.ErrDrained)
+	}
+	l.busy = nil
 }

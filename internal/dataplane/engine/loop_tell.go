@@ -57,6 +57,9 @@ func (l *loop) block(c *loopClient) {
 	t := c.tray
 	lim := &c.door.listener.Limits
 	t.pace = pace{rate: lim.MinRate, window: lim.RateWindow}
+	if t.got > 0 {
+		l.keepReply(t, t.got) // the answer's fields lie in it, until End
+	}
 	l.waitRoom(c, now())
 }
 

@@ -157,6 +157,7 @@ type controller struct {
 	from   counts  // when the window began
 	pace   float64 // exchanges a window that were let in, averaged over about ten
 	best   float64 // that pace when the gate was shut
+	curb   int     // alarming windows for which a quota counts still
 	late   int     // windows in a row with an alarming delay
 	calm   int     // windows in a row without a refusal or a delay
 }
@@ -228,8 +229,13 @@ func (c *controller) step(n counts, windows float64) {
 // alarmed notes a window with a delay beyond alarm.
 func (c *controller) alarmed(delay time.Duration, n counts) {
 	bound := alarm
-	if c.curbed != nil && !c.curbed() {
-		bound = patience
+	if c.curbed != nil {
+		if c.curb--; c.curbed() {
+			c.curb = calmWindows // a window may fall between two of the quota's
+		}
+		if c.curb = max(c.curb, 0); c.curb == 0 {
+			bound = patience
+		}
 	}
 	if delay <= bound {
 		c.late = 0

@@ -200,6 +200,15 @@ func TestManyClosedLoopClientsAreNoOverloadWithoutAQuota(t *testing.T) {
 	}
 }
 
+func TestAQuotaThatIsSeenNowAndThenCounts(t *testing.T) {
+	w := at(3, 1000)
+	asked := 0
+	w.gate.Curbed = func() bool { asked++; return asked%3 == 0 }
+	if r := w.run(20 * time.Second); r.refused == 0 || r.served < peak*9/10 {
+		t.Errorf("%d served of %d at best, %d refused", r.served, peak, r.refused)
+	}
+}
+
 func TestWithoutAQuotaOverloadIsWhatNobodyWaitsOut(t *testing.T) {
 	w := at(10, 10000)
 	w.gate.Curbed = func() bool { return false }
