@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,17 +15,19 @@ import (
 // A requestBody is the body of the request at hand. What of it came with the head lies
 // behind the head in the desk's buffer.
 type requestBody struct {
-	first   []byte // the part at hand as the client sent it
-	size    int64  // bytes of the whole body, -1 if chunked
-	rest    int64  // bytes that have not been read, if size is known
-	taken   int64  // bytes read from the client, with framing
-	data    int64  // bytes of the body itself so far
-	most    int64  // bytes that data may reach; 0 is no limit
-	whole   bool   // all of it has been read
-	unsent  bool   // the server has stopped taking it: an answer to a part
-	atHand  bool   // all of it that was read is at hand, so it can be sent again
-	bad     error  // what is wrong with the part at hand
-	behind  []byte // what the client sent behind the body
+	first   []byte     // the part at hand as the client sent it
+	size    int64      // bytes of the whole body, -1 if chunked
+	rest    int64      // bytes that have not been read, if size is known
+	taken   int64      // bytes read from the client, with framing
+	data    int64      // bytes of the body itself so far
+	most    int64      // bytes that data may reach; 0 is no limit
+	whole   bool       // all of it has been read
+	unsent  bool       // the server has stopped taking it: an answer to a part
+	atHand  bool       // all of it that was read is at hand, so it can be sent again
+	judging sync.Mutex // held while an answer is judged: what is at hand stays so
+	pinned  bool       // another server gets the body, so no more is read than can be kept; under judging
+	bad     error      // what is wrong with the part at hand
+	behind  []byte     // what the client sent behind the body
 	chunks  http1.ChunkReader
 	awaited atomic.Bool // the client waits for 100 (Continue) before it sends
 
@@ -42,7 +45,7 @@ func (b *requestBody) begin(have []byte, r *dataplane.Request) {
 	b.first, b.behind, b.bad, b.sender = nil, nil, nil, nil
 	b.held, b.filtered, b.unsent = nil, false, false
 	b.size, b.rest, b.taken, b.data, b.most = r.Length, 0, 0, 0, 0
-	b.atHand, b.whole = true, true
+	b.atHand, b.whole, b.pinned = true, true, false
 	b.awaited.Store(r.Continue)
 	if !r.Chunked {
 		b.size = r.Length
@@ -163,6 +166,21 @@ func appendChunk(out, data []byte) []byte {
 	return append(out, '\r', '\n')
 }
 
+// forget gives up that the body can be sent again. It fails if another server is about to
+// get it.
+func (b *requestBody) forget() error {
+	if !b.atHand {
+		return nil
+	}
+	b.judging.Lock()
+	defer b.judging.Unlock()
+	if b.pinned {
+		return errHalt
+	}
+	b.atHand = false
+	return nil
+}
+
 // release gives back what held bytes for the next request.
 func (b *requestBody) release() {
 	b.first, b.behind = nil, nil
@@ -268,7 +286,7 @@ func (b *requestBody) join() {
 	}
 	<-s.done
 	s.c.resume(errHalt)
-	b.sender = nil
+	b.sender, b.pinned = nil, false
 }
 
 func (s *sender) run(b *requestBody) {
@@ -313,7 +331,9 @@ func (s *sender) all(b *requestBody) error {
 func (s *sender) plain(b *requestBody, from *limit) error {
 	for b.rest > 0 {
 		if b.rest >= spliceFrom {
-			b.atHand = false
+			if err := b.forget(); err != nil {
+				return err
+			}
 			s.last.Store(true)
 			n, err := splice(&s.u.wire, &s.c.wire, b.rest, &s.send, from, s.note)
 			b.rest -= n
@@ -323,7 +343,10 @@ func (s *sender) plain(b *requestBody, from *limit) error {
 			}
 			continue
 		}
-		part := s.room(b)
+		part, err := s.room(b)
+		if err != nil {
+			return err
+		}
 		n, err := s.c.read(part[:min(b.rest, int64(len(part)))], from)
 		if err != nil {
 			return clientFault(err)
@@ -346,7 +369,10 @@ func (s *sender) plain(b *requestBody, from *limit) error {
 func (s *sender) chunked(b *requestBody, from *limit) error {
 	out := make([]byte, 0, bufferBytes+64)
 	for {
-		part := s.room(b)
+		part, err := s.room(b)
+		if err != nil {
+			return err
+		}
 		n, err := s.c.read(part, from)
 		if err != nil {
 			return clientFault(err)
@@ -389,10 +415,12 @@ func (s *sender) pour(h *held, b *requestBody) error {
 			err = errLongBody
 		}
 		if err != nil && err != io.EOF {
-			b.atHand = false
+			_ = b.forget() // if another server is to get it, it will hear of err
 			return err
 		}
-		h.keep(b, part[:n])
+		if err := h.keep(b, part[:n]); err != nil {
+			return err
+		}
 		out = out[:0]
 		switch {
 		case n > 0 && h.length < 0:
@@ -424,15 +452,14 @@ func (s *sender) pour(h *held, b *requestBody) error {
 
 // room returns where to read to: behind the part at hand while there is room, so that
 // the request can be sent again, else elsewhere.
-func (s *sender) room(b *requestBody) []byte {
+func (s *sender) room(b *requestBody) ([]byte, error) {
 	d := s.c.desk
 	if b.atHand {
 		if at := s.c.head + len(b.first); at < len(d.in) {
-			return d.in[at:]
+			return d.in[at:], nil
 		}
-		b.atHand = false
 	}
-	return b.spare[:]
+	return b.spare[:], b.forget()
 }
 
 // took notes what was read into room.

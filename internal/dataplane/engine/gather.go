@@ -274,13 +274,18 @@ func (c *clientConn) filterRequest() error {
 	return err
 }
 
-// keep keeps p, which has been read, if there is room for it to be sent again.
-func (h *held) keep(b *requestBody, p []byte) {
-	if b.atHand && len(h.first)+len(p) <= bufferBytes {
-		h.first = append(h.first, p...)
-	} else {
-		b.atHand = false
+// keep keeps p, which has been read, if there is room for it to be sent again. It fails
+// if another server is about to get all that was read, p too, which is kept in any case
+// then.
+func (h *held) keep(b *requestBody, p []byte) error {
+	var err error
+	if !b.atHand || len(h.first)+len(p) > bufferBytes {
+		if err = b.forget(); err == nil {
+			return nil
+		}
 	}
+	h.first = append(h.first, p...)
+	return err
 }
 
 // append appends what is at hand as it goes to a server.

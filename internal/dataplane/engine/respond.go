@@ -25,8 +25,7 @@ func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error)
 	answer.begin(&x.Request, &x.Response, x.Route.Trailers)
 	length, filters := x.Response.Length, slices.Clone(x.Filters)
 	closes := x.Response.Close
-	x.Replayable = d.body.atHand
-	switch c.ask(c.handler.Respond) {
+	switch c.judge() {
 	case dataplane.Next:
 	case dataplane.Answer:
 		c.drop(u)
@@ -68,6 +67,20 @@ func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error)
 		}
 	}
 	return answer.told, err
+}
+
+// judge asks the handler what it makes of the answer. Meanwhile no more of the body is
+// read than can be kept, so that another server can get all of it.
+func (c *clientConn) judge() dataplane.Verdict {
+	x, b := &c.desk.x, &c.desk.body
+	if b.sender != nil {
+		b.judging.Lock()
+		defer b.judging.Unlock()
+	}
+	x.Replayable = b.atHand
+	v := c.ask(c.handler.Respond)
+	b.pinned = b.sender != nil && v == dataplane.Again
+	return v
 }
 
 // errAgain says that the answer is dropped and x.Server is to be asked instead.
