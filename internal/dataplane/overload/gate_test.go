@@ -1,6 +1,7 @@
 package overload
 
 import (
+	"container/heap"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -18,14 +19,31 @@ type world struct {
 	shed   float64       // of a refusal, as a share of cost
 	wait   time.Duration // for the server, without the processor
 	rand   *rand.Rand
-	events []event // by time
-	refuse int     // refusals under way that did not wait
+	events agenda
+	refuse int // refusals under way that did not wait
 }
 
 type event struct {
 	at   time.Duration
 	what int // request, answer, refusal, free
 	from time.Duration
+	turn int // of those at the same time
+}
+
+// An agenda is events, the next first.
+type agenda []event
+
+func (a agenda) Len() int      { return len(a) }
+func (a agenda) Swap(i, j int) { a[i], a[j] = a[j], a[i] }
+func (a agenda) Less(i, j int) bool {
+	return a[i].at < a[j].at || a[i].at == a[j].at && a[i].turn < a[j].turn
+}
+func (a *agenda) Push(e any) { *a = append(*a, e.(event)) }
+func (a *agenda) Pop() any {
+	last := len(*a) - 1
+	e := (*a)[last]
+	*a = (*a)[:last]
+	return e
 }
 
 const (
@@ -54,20 +72,17 @@ func (w *world) run(length time.Duration) result {
 	idle := w.conns
 	clock := time.Duration(0) // when the processor is free
 	due := time.Duration(0)   // when the next request is meant to be sent
-	waiting := 0              // meant to be sent, without a connection
+	pushed := 0
+	waiting := 0 // meant to be sent, without a connection
 	push := func(e event) {
-		i, _ := slices.BinarySearchFunc(w.events, e, func(a, b event) int {
-			if a.at <= b.at {
-				return -1
-			}
-			return 1
-		})
-		w.events = slices.Insert(w.events, i, e)
+		pushed++
+		e.turn = pushed
+		heap.Push(&w.events, e)
 	}
 	release := func(at time.Duration) {
 		if waiting > 0 {
 			waiting--
-			push(event{at, request, at})
+			push(event{at: at, what: request, from: at})
 		} else {
 			idle++
 		}
@@ -87,14 +102,13 @@ func (w *world) run(length time.Duration) result {
 		for len(w.events) == 0 || due <= w.events[0].at {
 			if idle > 0 {
 				idle--
-				push(event{due, request, due})
+				push(event{at: due, what: request, from: due})
 			} else if waiting < 10*w.conns {
 				waiting++
 			}
 			due += time.Duration(w.rand.ExpFloat64() / w.rate * float64(time.Second))
 		}
-		e := w.events[0]
-		w.events = w.events[1:]
+		e := heap.Pop(&w.events).(event)
 		clock = max(clock, e.at)
 		if in := clock % period; in >= slice {
 			clock += period - in
@@ -106,14 +120,14 @@ func (w *world) run(length time.Duration) result {
 			if !w.gate.Enter(time.Unix(epoch, 0).Add(clock), func() time.Duration { return lag }) {
 				end := work(time.Duration(w.shed * float64(w.cost) / 2))
 				hold, held := w.gate.Hold()
-				push(event{end + hold, refusal, e.from})
+				push(event{at: end + hold, what: refusal, from: e.from})
 				if !held {
 					w.refuse++
 				}
 				continue
 			}
 			end := work(w.cost / 2)
-			push(event{end + w.wait, answer, e.from})
+			push(event{at: end + w.wait, what: answer, from: e.from})
 		case answer:
 			end := work(w.cost / 2)
 			w.gate.Leave()
