@@ -34,6 +34,7 @@ func (d *decoder) checkRoutes(c *Config) {
 		}
 		d.checkBuffer(c, p, r)
 		d.checkTrailers(p, r)
+		d.checkMirror(c, p, r)
 		d.between(p.key("timeout").key("total"), r.Timeout.Total, 0, 30*day)
 		within(d, p.key("priority"), r.Priority, -1_000_000, 1_000_000)
 	}
@@ -51,6 +52,25 @@ func (d *decoder) checkBuffer(c *Config, p path, r *Route) {
 		d.bad(q, "has no meaning without a pool: no server is asked")
 	case r.Buffer > c.Limits.Body && !d.spoilt(to("limits").key("body")):
 		d.bad(q, "(%s) must not be larger than limits.body (%s): a larger body is refused", r.Buffer, c.Limits.Body)
+	}
+}
+
+// checkMirror judges where copies of requests go.
+func (d *decoder) checkMirror(c *Config, p path, r *Route) {
+	if r.Mirror == nil {
+		return
+	}
+	q := p.key("mirror")
+	if !forwards(r) && !d.spoilt(p) {
+		d.bad(q, "has no meaning without a pool: no request goes on that could be copied")
+	}
+	within(d, q.key("percent"), r.Mirror.Percent, 1, 100)
+	switch pool := q.key("pool"); {
+	case d.spoilt(pool) || d.spoilt(to("pool").key(r.Mirror.Pool)):
+	case r.Mirror.Pool == "":
+		d.bad(q, `needs pool, such as { pool = "next", percent = 10 }`)
+	case c.Pool[r.Mirror.Pool] == nil || strings.HasPrefix(r.Mirror.Pool, anonymous):
+		d.bad(pool, "%q is not a pool (defined: %s)", r.Mirror.Pool, join(namedPools(c)))
 	}
 }
 

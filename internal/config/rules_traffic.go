@@ -60,6 +60,9 @@ func (d *decoder) checkPools(c *Config) {
 		for name := range r.Split {
 			used[name] = true
 		}
+		if r.Mirror != nil {
+			used[r.Mirror.Pool] = true
+		}
 	}
 	for _, name := range sortedKeys(c.Pool) {
 		if strings.HasPrefix(name, anonymous) {

@@ -258,7 +258,7 @@ type Route struct {
 	Redirect    *Redirect         `toml:"redirect"`     // action: "https", an absolute URL, or { to, status }
 	Split       map[string]int    `toml:"split"`        // action: pools and the shares of clients that each gets, a client always the same: { api = 95, api-v2 = 5 }
 	Files       *Files            `toml:"files"`        // action: the files of a directory, { root, index }
-	Mirror      *Mirror           `tobe:"mirror"`       // a copy of some requests goes to another pool, whose answers are dropped
+	Mirror      *Mirror           `toml:"mirror"`       // a copy of some requests goes to another pool, whose answers are dropped: { pool, percent }
 	StripPrefix string            `toml:"strip_prefix"` // taken off the path before it goes on; the server is told it in X-Forwarded-Prefix
 	Rewrite     *Rewrite          `toml:"rewrite"`      // of the path, after strip_prefix: { from, to }
 	ErrorPages  map[string]string `toml:"error_pages"`  // statuses, "502,503" or "5xx", and the file that is the body of such an answer made here: "file:/path"
@@ -292,8 +292,8 @@ type Files struct {
 
 // Mirror copies requests.
 type Mirror struct {
-	Pool    string `tobe:"pool"`    // that gets the copies; required
-	Percent int    `tobe:"percent"` // of the requests, 1 to 100
+	Pool    string `toml:"pool"`    // that gets the copies; required
+	Percent int    `toml:"percent"` // of the requests, 1 to 100
 }
 
 // Rewrite changes the path.

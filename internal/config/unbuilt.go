@@ -30,7 +30,7 @@ func unbuiltKeys(table string) []string {
 		return []string{"allow", "deny", "conns", "rate", "ban", "waf", "basic", "jwt", "forward",
 			"cors", "cache"}
 	case "route":
-		return []string{"mirror", "client_cert"}
+		return []string{"client_cert"}
 	case "admin":
 		return []string{"tokens"}
 	}

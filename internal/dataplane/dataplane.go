@@ -155,9 +155,11 @@ type Flusher interface{ Flush() error }
 
 // A Fetcher sends a request of our own to a server of a pool: the only way in which a
 // filter, a mirror or a check of another kind reaches one. The caller closes the
-// response's Read. ctx bounds the whole exchange.
+// response's Read, if there is one, and then the pool has its server back. ctx bounds the
+// whole exchange. The Host of q is the server's by the rule of the pool; body is all of
+// q's. client is on whose behalf it is, by which the pool may choose. It blocks.
 type Fetcher interface {
-	Fetch(ctx context.Context, pool string, q *Request, body []byte) (*Response, error)
+	Fetch(ctx context.Context, pool string, q *Request, body []byte, client netip.Addr) (*Response, error)
 }
 
 // A Handler decides; an engine moves bytes and asks it. The calls for one exchange

@@ -57,6 +57,7 @@ type Mark struct {
 	Answered  bool       // Respond has seen the answer of Pick
 	Entered   bool       // it counts as under way
 	Shed      bool       // it was not let in: the node does not keep up
+	Copied    bool       // a copy of the request goes to another pool, if it can
 	Begun     bool       // all but the choice of a server is done
 	Tried     [4]*Server // servers that failed, so that none is tried twice
 }

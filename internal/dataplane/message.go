@@ -138,6 +138,32 @@ type Request struct {
 // Reset empties r, keeping the capacity of its header and text.
 func (r *Request) Reset() { *r = Request{Header: r.Header[:0], Text: r.Text[:0]} }
 
+// Clone returns a copy of what r is sent on as: all but Target, Scheme and Text. It shares
+// no bytes with r.
+func (r *Request) Clone() *Request {
+	size := len(r.MethodText) + len(r.Host) + len(r.Port) + len(r.Path) + len(r.Query)
+	for i := range r.Header {
+		size += len(r.Header[i].Name) + len(r.Header[i].Value)
+	}
+	text := make([]byte, 0, size)
+	own := func(b []byte) []byte {
+		if b == nil {
+			return nil // a Query of nil is none
+		}
+		from := len(text)
+		text = append(text, b...)
+		return text[from:len(text):len(text)]
+	}
+	c := *r
+	c.Target, c.Scheme, c.Text = nil, nil, nil
+	c.MethodText, c.Host, c.Port, c.Path, c.Query = own(r.MethodText), own(r.Host), own(r.Port), own(r.Path), own(r.Query)
+	c.Header = make(Header, len(r.Header), len(r.Header)+2)
+	for i, f := range r.Header {
+		c.Header[i] = Field{Name: own(f.Name), Value: own(f.Value), ID: f.ID}
+	}
+	return &c
+}
+
 // A Response is a parsed response head, or an answer made here.
 type Response struct {
 	Status    int

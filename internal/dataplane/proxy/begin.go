@@ -47,6 +47,7 @@ func (p *Plane) begin(x *dataplane.Exchange, s *snapshot, r *compiledRoute) data
 		return v
 	}
 	x.Mark.Begun = true
+	x.Mark.Copied = r.mirror != nil && r.mirror.takes(x, r)
 	return p.pick(x, r)
 }
 
@@ -124,33 +125,7 @@ func (p *Plane) prepare(x *dataplane.Exchange, s *snapshot, r *compiledRoute, dr
 // send makes server the one that x goes to, and sets the Host that it is told.
 func (r *compiledRoute) send(x *dataplane.Exchange, server *upstream.Server) {
 	x.Server, x.Mark.Pick, x.Mark.Answered = &server.Server, server, false
-	q := &x.Request
-	var host []byte
-	switch {
-	case r.host == hostNamed:
-		host = r.hostName
-	case r.host == hostServer || len(q.Host) == 0: // HTTP/1.0 may name none
-		from := len(x.Text)
-		x.Text = append(x.Text, server.Name...)
-		host = x.Text[from:len(x.Text):len(x.Text)]
-	default:
-		host = clientHost(x)
-	}
-	for i := range q.Header {
-		if q.Header[i].ID == dataplane.Host {
-			q.Header[i].Value = host
-			return
-		}
-	}
-	q.Header.Add(dataplane.Host, nameHost, host)
-}
-
-// clientHost returns the canonical host and port that the client asked for.
-func clientHost(x *dataplane.Exchange) []byte {
-	if len(x.Request.Port) == 0 {
-		return x.Request.Host
-	}
-	return x.Keep(x.Request.Host, colon, x.Request.Port)
+	x.Text = r.host.tell(x.Text, &x.Request, server.Name)
 }
 
 // headTime is when the request's head was complete, as read by the engine: good enough

@@ -29,7 +29,7 @@ func processDescs() []*prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (p *Plane) Describe(out chan<- *prometheus.Desc) {
-	for _, descs := range [][]*prometheus.Desc{processDescs(), listenerDescs(), routeDescs(), poolDescs(), compressDescs(), bodyDescs(), shedDescs()} {
+	for _, descs := range [][]*prometheus.Desc{processDescs(), listenerDescs(), routeDescs(), poolDescs(), compressDescs(), bodyDescs(), shedDescs(), mirrorDescs()} {
 		for _, d := range descs {
 			out <- d
 		}
@@ -46,6 +46,7 @@ func (p *Plane) Collect(out chan<- prometheus.Metric) {
 		for _, c := range s.counters {
 			c.collect(m, listeners)
 		}
+		collectMirrors(m, s)
 		for name, pool := range s.pools {
 			collectPool(m, name, pool)
 		}

@@ -79,6 +79,9 @@ func compile(c *config.Config, old *snapshot, o Steering, key []byte, listeners 
 	}
 	for _, r := range s.routes[:len(s.routes)-1] {
 		r.counters = s.countersFor(r, old, listeners)
+		if r.mirror != nil {
+			r.mirror.counters = &r.counters.mirror
+		}
 	}
 	s.probe().counters.grow(listeners)
 	return s, nil
@@ -88,6 +91,9 @@ func compile(c *config.Config, old *snapshot, o Steering, key []byte, listeners 
 // further pool of a split.
 func (s *snapshot) compileRoutes(conf *config.Route, index int, env filter.Env) (err error) {
 	s.bySender = s.bySender || s.table != nil && s.table.BySender() || conf.Split != nil
+	if conf.Mirror != nil && s.pools[conf.Mirror.Pool] == nil {
+		return fmt.Errorf("mirror: pool %q is not defined", conf.Mirror.Pool)
+	}
 	if conf.Split == nil {
 		s.routes[index], err = s.compileRoute(conf, conf.Pool, index, env)
 		return err
@@ -176,6 +182,10 @@ func (s *snapshot) compileRoute(conf *config.Route, pool string, index int, env 
 			r.Trailers = append(r.Trailers, []byte(strings.ToLower(name)))
 		}
 		r.followPool()
+		if conf.Mirror != nil {
+			r.mirror = &mirror{pool: conf.Mirror.Pool, percent: uint64(conf.Mirror.Percent)}
+			r.Buffer = max(r.Buffer, mirrorBody)
+		}
 		r.locator = newLocator(r.pool, conf.StripPrefix)
 	}
 	return r, nil
@@ -205,16 +215,10 @@ func (r *compiledRoute) followPool() {
 	r.Timeout.Idle = conf.Timeout.Idle
 	r.Timeout.PerTry = conf.Retry.PerTry
 	r.Sized = conf.Framing == "length"
-	r.Heavy = r.Heavy || r.Buffer > 0 || r.Sized // what reads a body to hand waits for it
+	r.buffers = r.Buffer > 0
+	r.Heavy = r.Heavy || r.buffers || r.Sized // what reads a body to hand waits for it
 	r.attempts = min(max(conf.Retry.Attempts, 1), maxAttempts)
-	switch conf.Host {
-	case "", "client":
-		r.host = hostClient
-	case "server":
-		r.host = hostServer
-	default:
-		r.host, r.hostName = hostNamed, []byte(conf.Host)
-	}
+	r.host = newHostRule(conf)
 }
 
 // countersFor returns the counters of a route, adopted by label from the old snapshot.

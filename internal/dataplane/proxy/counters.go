@@ -16,6 +16,7 @@ type routeCounters struct {
 	in, out  atomic.Uint64
 	duration [len(classes)]upstream.Histogram
 	overhead upstream.Histogram
+	mirror   mirrorCounters
 	local    [len(causes)]atomic.Uint64
 	statuses [len(causes)]atomic.Int64 // the last status given for a cause of the configuration
 

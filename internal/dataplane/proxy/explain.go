@@ -256,8 +256,11 @@ func (r *compiledRoute) stages(conf *config.Route) []filter.Stage {
 		stages = append(stages, filter.Stage{Name: "files", Does: conf.Files.Root})
 	default:
 		stages = append(stages, filter.Stage{Name: "forwarded fields"})
-		if r.Buffer > 0 {
+		if r.buffers {
 			stages = append(stages, filter.Stage{Name: "buffer", Does: fmt.Sprintf("bodies up to %d bytes", r.Buffer)})
+		}
+		if r.mirror != nil {
+			stages = append(stages, filter.Stage{Name: "mirror", Does: fmt.Sprintf("%d%% to %s", r.mirror.percent, r.mirror.pool)})
 		}
 		stages = append(stages, filter.Stage{Name: "pool"})
 	}

@@ -18,14 +18,14 @@ func (p *Plane) pick(x *dataplane.Exchange, r *compiledRoute) dataplane.Verdict 
 		server, err := place.Result()
 		switch err {
 		case nil:
-			return r.begin(x, server)
+			return p.first(x, r, server)
 		case upstream.ErrWaiting: // Resume was another's, or came late
 			return dataplane.Wait
 		}
 		x.Mark.Pick = nil
 		return p.refuseFull(x, r, "queue_wait")
 	}
-	if (r.Buffer > 0 || r.Sized && x.Request.Chunked) && x.Request.Length != 0 && !x.Gathered {
+	if x.Request.Length != 0 && !x.Gathered && r.wantsBody(x) {
 		return dataplane.Gather // a slow client occupies no server, and no place in a queue
 	}
 	now := p.headTime(x)
@@ -45,17 +45,25 @@ func (p *Plane) pick(x *dataplane.Exchange, r *compiledRoute) dataplane.Verdict 
 	}
 	switch err {
 	case nil:
-		return r.begin(x, server)
+		return p.first(x, r, server)
 	case upstream.ErrFull:
 		return p.refuseFull(x, r, "queue_full")
 	}
 	return p.refuse(x, "no_server")
 }
 
-// begin sends x to its first server.
-func (r *compiledRoute) begin(x *dataplane.Exchange, server *upstream.Server) dataplane.Verdict {
+// wantsBody reports whether the body of x is read to hand before a server is asked.
+func (r *compiledRoute) wantsBody(x *dataplane.Exchange) bool {
+	return r.buffers || r.Sized && x.Request.Chunked || x.Mark.Copied && r.mirrorable(&x.Request)
+}
+
+// first sends x to its first server, and a copy of it where that is due.
+func (p *Plane) first(x *dataplane.Exchange, r *compiledRoute, server *upstream.Server) dataplane.Verdict {
 	x.Attempt = 1
 	r.send(x, server)
+	if x.Mark.Copied {
+		p.mirror(x, r)
+	}
 	return dataplane.Next
 }
 

@@ -52,6 +52,7 @@ type Plane struct {
 	broken    atomic.Pointer[string] // a listener whose engine gave up, and why
 	probing   atomic.Int32           // Probes under way
 	probes    sync.Map               // netip.AddrPort of their connections
+	mirrors   errands                // copies of requests under way
 	reloads   struct {
 		ok             atomic.Bool
 		at             atomic.Int64 // nanoseconds since 1970
@@ -100,6 +101,7 @@ func New(o Options) *Plane {
 	}
 	p.opt.Upstream.Log = o.Logger
 	p.watch = upstream.NewWatch(p.opt.Upstream)
+	p.mirrors.life, p.mirrors.end = context.WithCancel(context.Background())
 	return p
 }
 
@@ -262,10 +264,12 @@ func (p *Plane) Drain(ctx context.Context) error {
 	return p.opt.Engine.Shutdown(ctx)
 }
 
-// Shutdown drains, ends checks and look-ups, and writes the rest of the access log.
+// Shutdown drains, ends checks, look-ups and copies of requests, and writes the rest of
+// the access log.
 // The Plane cannot be used again.
 func (p *Plane) Shutdown(ctx context.Context) error {
 	err := p.Drain(ctx)
+	p.mirrors.close()
 	p.watch.Close()
 	p.access.Close(ctx)
 	p.spans.Close(ctx)

@@ -43,26 +43,18 @@ type compiledRoute struct {
 	pool     *upstream.Pool
 	locator  locator
 	host     hostRule
-	hostName []byte // of hostNamed
-	attempts int    // in all, at least 1
+	attempts int  // in all, at least 1
+	buffers  bool // a body is read to hand before a server is asked
 
 	answer   *answer
 	redirect *template
 	silent   bool // the connection is closed without an answer
 
 	split   split    // the routes to each of its pools, this one among them; nil if it has one
+	mirror  *mirror  // of requests to another pool; nil: none
 	rewrite *rewrite // of the path before it goes on; nil: none
 	files   *files.Tree
 }
-
-// hostRule says which Host a server is sent.
-type hostRule uint8
-
-const (
-	hostClient hostRule = iota // the client's, in its canonical form
-	hostServer                 // the server's name in the configuration
-	hostNamed                  // a name of the configuration
-)
 
 // of returns the snapshot and the route that Match gave to x.
 func of(x *dataplane.Exchange) (*snapshot, *compiledRoute) {
