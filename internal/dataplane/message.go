@@ -103,6 +103,31 @@ const (
 	TRACE
 )
 
+// MethodOf returns the method of that name, which is compared as it is (RFC 9110, 9.1).
+func MethodOf(name []byte) Method {
+	switch string(name) {
+	case "GET":
+		return GET
+	case "HEAD":
+		return HEAD
+	case "POST":
+		return POST
+	case "PUT":
+		return PUT
+	case "DELETE":
+		return DELETE
+	case "OPTIONS":
+		return OPTIONS
+	case "PATCH":
+		return PATCH
+	case "CONNECT":
+		return CONNECT
+	case "TRACE":
+		return TRACE
+	}
+	return MethodOther
+}
+
 // Idempotent reports whether a request may be sent twice (RFC 9110, 9.2.2).
 func (m Method) Idempotent() bool {
 	switch m {

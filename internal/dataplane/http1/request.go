@@ -75,7 +75,7 @@ func requestLine(b []byte, i int, r *dataplane.Request, lim Limits) (int, error)
 		return 0, methodError(b[start:], i-start)
 	}
 	r.MethodText = b[start:i:i]
-	r.Method = method(r.MethodText)
+	r.Method = dataplane.MethodOf(r.MethodText)
 	if string(r.MethodText) == "PRI" { // S2
 		return 0, malformed(400, "h2_preface", "")
 	}
@@ -136,30 +136,6 @@ func otherVersion(have []byte) error {
 		}
 	}
 	return nil
-}
-
-func method(b []byte) dataplane.Method {
-	switch string(b) {
-	case "GET":
-		return dataplane.GET
-	case "HEAD":
-		return dataplane.HEAD
-	case "POST":
-		return dataplane.POST
-	case "PUT":
-		return dataplane.PUT
-	case "DELETE":
-		return dataplane.DELETE
-	case "OPTIONS":
-		return dataplane.OPTIONS
-	case "PATCH":
-		return dataplane.PATCH
-	case "CONNECT":
-		return dataplane.CONNECT
-	case "TRACE":
-		return dataplane.TRACE
-	}
-	return dataplane.MethodOther
 }
 
 // requestFraming decides how long the body is (RFC 9112, 6.1 and 6.3), stricter than

@@ -38,7 +38,7 @@ func newConditions(r *config.Route) (*conditions, error) {
 	}
 	c := &conditions{}
 	for _, m := range r.Method {
-		if known := methodOf(m); known != dataplane.MethodOther {
+		if known := dataplane.MethodOf([]byte(m)); known != dataplane.MethodOther {
 			c.methods |= 1 << known
 		} else {
 			c.others = append(c.others, m)
@@ -83,26 +83,6 @@ func newConditionList(asked map[string]string) ([]condition, error) {
 	}
 	slices.SortFunc(list, func(a, b condition) int { return strings.Compare(a.name, b.name) })
 	return list, nil
-}
-
-func methodOf(name string) dataplane.Method {
-	switch name {
-	case "GET":
-		return dataplane.GET
-	case "HEAD":
-		return dataplane.HEAD
-	case "POST":
-		return dataplane.POST
-	case "PUT":
-		return dataplane.PUT
-	case "DELETE":
-		return dataplane.DELETE
-	case "OPTIONS":
-		return dataplane.OPTIONS
-	case "PATCH":
-		return dataplane.PATCH
-	}
-	return dataplane.MethodOther
 }
 
 // hold reports whether a request meets all of them.
