@@ -18,6 +18,7 @@ var allowed = map[string]string{
 	"control":             "",
 	"lab":                 "control",
 	"vip":                 "clock",
+	"vip/bpf":             "",
 	"vip/viptest":         "clock vip",
 	"ha/election":         "clock",
 	"ha/detect":           "clock",
