@@ -210,6 +210,7 @@ func (k *cluster) openMesh(c *config.Config, self election.ID, voters []election
 		return err
 	}
 	carrier.Gossip = k.gossip
+	k.shared.connect(k.gossip.Tell)
 	return nil
 }
 
@@ -263,6 +264,7 @@ func (k *cluster) leave(ctx context.Context) {
 
 // stop ends taking part and takes the addresses away.
 func (k *cluster) stop() {
+	k.shared.connect(nil)
 	if k.cancel != nil {
 		k.cancel()
 	}

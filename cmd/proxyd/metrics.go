@@ -24,6 +24,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	buildInfo    = desc("build_info", "The version that runs; always 1.", "version", "goversion")
 	nodeInfo     = desc("node_info", "This node; always 1.", "node", "zone", "cluster")
+	drift        = desc("cluster_config_drift", "Nodes that are heard and have another configuration than this one.", "cluster")
 	members      = desc("cluster_members", "Voters by what this node thinks of them.", "cluster", "state")
 	expected     = desc("cluster_expected_members", "Voters in cluster.join.", "cluster")
 	dropped      = desc("cluster_messages_dropped_total", "Messages from the heartbeat port and gossip that were not believed, or came twice.", "cluster", "reason")
@@ -63,7 +64,7 @@ func goCollector() prometheus.Collector {
 
 // Describe implements prometheus.Collector.
 func (clusterMetrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, members, expected, dropped, gap, stalls,
+	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, dropped, gap, stalls,
 		vipHolder, vipMoves, vipConflicts, vipAnnounced, vipRepairs} {
 		out <- d
 	}
@@ -77,7 +78,7 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 	count := func(d *prometheus.Desc, v uint64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	k, name, _ := m.node.part()
+	k, name, hash := m.node.part()
 	self, zone := m.node.place()
 	gauge(buildInfo, 1, version, runtime.Version())
 	gauge(nodeInfo, 1, self, zone, name)
@@ -91,11 +92,15 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 		return // the loop is ending; what is not known is not shown
 	}
 	states := map[string]int{"alive": 0, "dead": 0}
+	other := 0
 	for _, n := range v.Nodes {
 		if n.State == ha.Unheard {
 			states["dead"]++
 		} else {
 			states["alive"]++
+			if n.Config != hash {
+				other++
+			}
 		}
 		if n.Name != self {
 			gauge(gap, n.Longest.Seconds(), name, n.Name)
@@ -104,6 +109,7 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 	for state, n := range states {
 		gauge(members, float64(n), name, state)
 	}
+	gauge(drift, float64(other), name)
 	gauge(expected, float64(len(v.Nodes)), name)
 	count(stalls, v.Stats.Stalls, name)
 	if k.mesh != nil {

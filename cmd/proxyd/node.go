@@ -102,6 +102,7 @@ func run(ctx context.Context, file string) error {
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 	parts.Go(func() { n.watchdog(life) })
 	parts.Go(func() { n.followOverrides(life) })
+	parts.Go(func() { n.shared.expire(life) })
 	n.mu.Lock()
 	n.watch()
 	n.mu.Unlock()

@@ -160,18 +160,14 @@ func (o *overrides) drop(wanted map[string]control.Override) []string {
 
 // put notes an override; one that says nothing is taken back.
 func (o *overrides) put(key string, v control.Override) error {
-	o.shared.mu.Lock()
-	defer o.shared.mu.Unlock()
 	if v.Mode == "" && v.Weight == 0 && v.Status == 0 {
-		_, _, err := o.shared.store.Delete(0, overrideKind, key, time.Now().Add(forgetAfter))
-		return err
+		return o.shared.remove(0, overrideKind, key, time.Now().Add(forgetAfter))
 	}
 	text, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	_, _, err = o.shared.store.Put(0, overrideKind, key, text, time.Time{})
-	return err
+	return o.shared.put(0, overrideKind, key, text, time.Time{})
 }
 
 // save writes the file anew.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"sync"
 	"time"
@@ -13,20 +14,72 @@ import (
 // changeKind is the kind of the entries that tell how each VIP came to its holder.
 const changeKind = "change"
 
-// A shared is what this node and the others know together. Gossip gives it to a peer when
-// they meet, so that a node which was away learns what happened meanwhile. It is safe for
-// concurrent use, and implements gossip.State.
+// A shared is what this node and the others know together. What is written to it goes to
+// every node at once; when two nodes meet, gossip gives each what the other has, so that
+// one which was away learns what happened meanwhile. It is safe for concurrent use, and
+// implements gossip.State.
 type shared struct {
-	// heard has one value after another node's wish about a server or a route came in.
+	// heard has one value after what operators want was changed on another node.
 	heard chan struct{}
 
-	mu    sync.Mutex // guards the store
+	mu    sync.Mutex // guards the store and tell
 	store *state.Store
+	tell  func(name string, entry []byte) // to the other nodes, without waiting; nil: there are none
 }
 
 func newShared(node string) *shared {
 	return &shared{heard: make(chan struct{}, 1), store: state.New(node)}
 }
+
+// connect says how other nodes are told; nil: there are none any more.
+func (s *shared) connect(tell func(name string, entry []byte)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tell = tell
+}
+
+// put writes an entry and tells the other nodes.
+func (s *shared) put(term uint64, kind, key string, value []byte, expires time.Time) error {
+	s.mu.Lock()
+	e, _, err := s.store.Put(term, kind, key, value, expires)
+	tell := s.tell
+	s.mu.Unlock()
+	return spread(tell, e, err)
+}
+
+// remove writes that an entry is gone and tells the other nodes.
+func (s *shared) remove(term uint64, kind, key string, until time.Time) error {
+	s.mu.Lock()
+	e, _, err := s.store.Delete(term, kind, key, until)
+	tell := s.tell
+	s.mu.Unlock()
+	return spread(tell, e, err)
+}
+
+func spread(tell func(string, []byte), e state.Entry, err error) error {
+	if err == nil && tell != nil {
+		tell(e.Kind+"/"+e.Key, state.Append(nil, []state.Entry{e}))
+	}
+	return err
+}
+
+// get returns an entry that is not over.
+func (s *shared) get(kind, key string) (state.Entry, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store.Get(kind, key, time.Now())
+}
+
+// kind returns the entries of a kind that are not over, by key.
+func (s *shared) kind(kind string) []state.Entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store.Kind(kind, time.Now())
+}
+
+// maxPassed bounds the news of one message that are passed on: more come when nodes meet,
+// and then each gives them to the next.
+const maxPassed = 8
 
 // Encode implements gossip.State.
 func (s *shared) Encode() []byte {
@@ -42,16 +95,38 @@ func (s *shared) Merge(b []byte) error {
 		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range s.store.Merge(entries) {
+	news := s.store.Merge(entries)
+	tell := s.tell
+	s.mu.Unlock()
+	for _, e := range news {
 		if e.Kind == overrideKind {
 			select {
 			case s.heard <- struct{}{}:
 			default: // it is told already
 			}
 		}
+		// Two nodes that do not reach each other learn it by a third.
+		if len(news) <= maxPassed {
+			_ = spread(tell, e, nil)
+		}
 	}
 	return nil
+}
+
+// expire forgets what is over, once a minute until ctx ends.
+func (s *shared) expire(ctx context.Context) {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			s.mu.Lock()
+			s.store.Expire(now)
+			s.mu.Unlock()
+		}
+	}
 }
 
 // changed writes down that a VIP changed hands, under the term of its new holder.
@@ -60,10 +135,7 @@ func (s *shared) changed(c ha.Change) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, _, err = s.store.Put(c.Term, changeKind, c.VIP, text, time.Time{})
-	return err
+	return s.put(c.Term, changeKind, c.VIP, text, time.Time{})
 }
 
 // last returns the latest change of any VIP, nil if none is known.

@@ -112,7 +112,7 @@ func (n *node) SteerRoute(_ context.Context, w control.RouteWish) (*control.Stee
 	return r, err
 }
 
-// override puts o in force here, keeps it and tells the other nodes. n.mu is held.
+// override puts o in force here, tells the other nodes and keeps it. n.mu is held.
 func (n *node) override(key string, o control.Override) (*control.Steered, error) {
 	o.Node, o.Since = n.config.Node.Name, time.Now().UTC().Truncate(time.Second)
 	wanted := n.overrides.wanted(n.config)
@@ -126,15 +126,7 @@ func (n *node) override(key string, o control.Override) (*control.Steered, error
 		return nil, err
 	}
 	n.overrides.drop(wanted)
-	r := &control.Steered{Override: o, Warnings: append([]string{}, n.keep()...)}
-	if k := n.cluster; k != nil && k.gossip != nil {
-		go func() { // ends when the peers have it, or do not answer
-			if err := k.gossip.Meet(); err != nil {
-				n.log.Warn("tell the other nodes; they learn it when they meet next", "error", err)
-			}
-		}()
-	}
-	return r, nil
+	return &control.Steered{Override: o, Warnings: append([]string{}, n.keep()...)}, nil
 }
 
 // restrain puts in force what is wanted of the servers and routes of n.config, and forgets

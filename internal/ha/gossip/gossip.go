@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,9 +32,13 @@ type Config struct {
 	Receive func(b []byte)
 	// State is what all nodes share; nil shares nothing.
 	State State
+	// Answer says what to answer to what another node asked by Ask. It is called by a
+	// goroutine of its own; nil answers nothing.
+	Answer func(from election.ID, question []byte) []byte
 }
 
-// State is what nodes give each other whole when they meet, and from time to time.
+// State is what nodes give each other whole when they meet, and from time to time; what
+// is new in it they are told at once, by Tell.
 type State interface {
 	Encode() []byte
 	Merge(b []byte) error
@@ -51,6 +54,10 @@ type Gossip struct {
 	alive map[string]bool // by name, without ourselves
 
 	refused atomic.Uint64 // packets with another key, or junk
+
+	queue   memberlist.TransmitLimitedQueue
+	streams chan struct{} // has one for each stream of large news
+	asking  asking
 }
 
 // rejoin is how often nodes that are configured and not members are asked to join.
@@ -64,11 +71,13 @@ func Start(c Config) (*Gossip, error) {
 	if err != nil {
 		return nil, err
 	}
-	self, err := netip.ParseAddrPort(string(c.Self))
+	self, err := parseID(c.Self)
 	if err != nil {
-		return nil, fmt.Errorf("gossip: voter %s: %w", c.Self, err)
+		return nil, err
 	}
-	g := &Gossip{Config: c, address: map[election.ID]memberlist.Address{}, alive: map[string]bool{}}
+	g := &Gossip{Config: c, address: map[election.ID]memberlist.Address{}, alive: map[string]bool{},
+		streams: make(chan struct{}, maxStreams), asking: asking{waiting: map[token]chan message{}, passes: map[token]time.Time{}}}
+	g.queue = memberlist.TransmitLimitedQueue{NumNodes: func() int { return len(g.Alive()) }, RetransmitMult: 4}
 	for _, v := range c.Voters {
 		g.address[v] = memberlist.Address{Addr: string(v), Name: string(v)}
 	}
@@ -122,22 +131,6 @@ func (g *Gossip) Run(ctx context.Context) {
 	}
 }
 
-// Meet gives every member the state now, and takes theirs, rather than at the next time
-// that they meet. It blocks until that is done or has failed.
-func (g *Gossip) Meet() error {
-	var peers []string
-	for _, v := range g.Alive() {
-		if v != g.Self {
-			peers = append(peers, string(v))
-		}
-	}
-	if len(peers) == 0 {
-		return nil
-	}
-	_, err := g.list.Join(peers)
-	return err
-}
-
 // missing returns the voters that are configured and not members.
 func (g *Gossip) missing() []string {
 	g.mu.Lock()
@@ -177,14 +170,11 @@ func (g *Gossip) Carry(to election.ID, b []byte) {
 // delegate is what memberlist asks and tells. Its methods run on the packet loop.
 type delegate Gossip
 
-func (*delegate) NodeMeta(int) []byte             { return nil }
-func (*delegate) GetBroadcasts(int, int) [][]byte { return nil }
+func (*delegate) NodeMeta(int) []byte  { return nil }
+func (d *delegate) NotifyMsg(b []byte) { (*Gossip)(d).receive(b) }
 
-func (d *delegate) NotifyMsg(b []byte) {
-	if d.Receive != nil {
-		// Receive decrypts in place, and memberlist uses b again.
-		d.Receive(slices.Clone(b))
-	}
+func (d *delegate) GetBroadcasts(overhead, limit int) [][]byte {
+	return d.queue.GetBroadcasts(overhead, limit)
 }
 
 func (d *delegate) LocalState(bool) []byte {
@@ -194,14 +184,7 @@ func (d *delegate) LocalState(bool) []byte {
 	return d.State.Encode()
 }
 
-func (d *delegate) MergeRemoteState(b []byte, _ bool) {
-	if d.State == nil || len(b) == 0 {
-		return
-	}
-	if err := d.State.Merge(b); err != nil {
-		d.Log.Warn("cluster state of a peer", "error", err)
-	}
-}
+func (d *delegate) MergeRemoteState(b []byte, _ bool) { (*Gossip)(d).merge(b) }
 
 // events keeps Gossip.alive.
 type events Gossip
@@ -217,4 +200,13 @@ func (e *events) set(n *memberlist.Node, alive bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.alive[n.Name] = alive
+}
+
+// parseID returns the address that a voter is known by.
+func parseID(id election.ID) (netip.AddrPort, error) {
+	a, err := netip.ParseAddrPort(string(id))
+	if err != nil {
+		return a, fmt.Errorf("gossip: voter %s: %w", id, err)
+	}
+	return a, nil
 }

@@ -179,26 +179,3 @@ func TestStateIsExchangedWhenNodesMeet(t *testing.T) {
 		}
 	})
 }
-
-func TestMeetTellsTheOthersAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLAN()
-		sa, sb := &shared{}, &shared{}
-		a, stopA := join(t, l, pair[0], Config{State: sa})
-		b, stopB := join(t, l, pair[1], Config{State: sb})
-		defer stopB()
-		defer stopA()
-		sees(t, a, 2, 5*time.Second)
-		sees(t, b, 2, 5*time.Second)
-		sa.mu.Lock()
-		sa.text = "drain web/10.0.0.1:80"
-		sa.mu.Unlock()
-		if err := a.Meet(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Second)
-		if got := string(sb.Encode()); got != "drain web/10.0.0.1:80" {
-			t.Errorf("a second later b knows %q", got)
-		}
-	})
-}

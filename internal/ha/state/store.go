@@ -17,10 +17,17 @@ import (
 const (
 	MaxValue = 1 << 20 // bytes of a value
 	MaxName  = 255     // bytes of a kind, a key or a node
+	// MaxSize is how many bytes of entries a store has when nothing more may be written to
+	// it; from others it takes in twice as much. All of it goes over the wire when two
+	// nodes meet.
+	MaxSize = 8 << 20
 )
 
 // ErrTooLarge is wrapped by what refuses an entry beyond the bounds.
 var ErrTooLarge = errors.New("state entry too large")
+
+// ErrFull is wrapped by what refuses an entry for which there is no room.
+var ErrFull = errors.New("the shared state is full")
 
 // Stamp orders all writes: by term, so that a holder that was replaced loses, then by
 // sequence, then by node.
@@ -69,6 +76,14 @@ func compareBool(a, b bool) int {
 	return -1
 }
 
+// size is how many bytes e is on the wire; 0 of the zero value.
+func (e Entry) size() int {
+	if e.Kind == "" {
+		return 0
+	}
+	return minEntry + len(e.Stamp.Node) + len(e.Kind) + len(e.Key) + len(e.Value)
+}
+
 func (e Entry) check() error {
 	switch {
 	case e.Kind == "" || e.Key == "" || e.Stamp.Node == "":
@@ -94,6 +109,7 @@ type name struct{ kind, key string }
 type Store struct {
 	node    string
 	seq     uint64 // highest seen in any stamp
+	size    int    // bytes of all entries
 	entries map[name]Entry
 }
 
@@ -119,12 +135,16 @@ func (s *Store) write(e Entry) (Entry, bool, error) {
 	if err := e.check(); err != nil {
 		return Entry{}, false, err
 	}
+	if old := s.entries[name{e.Kind, e.Key}]; !e.Deleted && s.size-old.size()+e.size() > MaxSize {
+		return Entry{}, false, fmt.Errorf("%w: %s/%s would be more than %d bytes with what is in it", ErrFull, e.Kind, e.Key, MaxSize)
+	}
 	return e, len(s.Merge([]Entry{e})) > 0, nil
 }
 
 // Merge takes in entries of another node and returns those that were news. Entries
 // beyond the bounds are left out. Expired ones are taken in too, for an order in which
-// they came earlier must not give another result; Expire removes them.
+// they came earlier must not give another result; Expire removes them. What there is no
+// room for is left out.
 func (s *Store) Merge(remote []Entry) (changed []Entry) {
 	for _, e := range remote {
 		if e.check() != nil {
@@ -132,10 +152,15 @@ func (s *Store) Merge(remote []Entry) (changed []Entry) {
 		}
 		s.seq = max(s.seq, e.Stamp.Seq)
 		n := name{e.Kind, e.Key}
-		if old, ok := s.entries[n]; ok && e.compare(old) <= 0 {
+		old, known := s.entries[n]
+		if known && e.compare(old) <= 0 {
 			continue
 		}
-		s.entries[n] = e
+		size := s.size - old.size() + e.size()
+		if size > 2*MaxSize || !known && len(s.entries) >= MaxEntries {
+			continue // nobody who keeps to the rules wrote so much
+		}
+		s.entries[n], s.size = e, size
 		changed = append(changed, e)
 	}
 	return changed
@@ -187,6 +212,7 @@ func (s *Store) Expire(now time.Time) (over []Entry) {
 			continue
 		}
 		delete(s.entries, name{e.Kind, e.Key})
+		s.size -= e.size()
 		if !e.Deleted {
 			over = append(over, e)
 		}

@@ -123,6 +123,30 @@ func TestTooLargeIsRefused(t *testing.T) {
 	}
 }
 
+func TestThereIsRoomForSoMuch(t *testing.T) {
+	s := New("a")
+	for i := range MaxSize / MaxValue {
+		if _, _, err := s.Put(1, "cert", string('a'+rune(i)), make([]byte, MaxValue-1000), time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := s.Put(1, "cert", "more", make([]byte, MaxValue), time.Time{}); !errors.Is(err, ErrFull) {
+		t.Errorf("Put of too much = %v, want ErrFull", err)
+	}
+	if _, _, err := s.Put(1, "cert", "a", make([]byte, 10), time.Time{}); err != nil {
+		t.Errorf("Put of less in the place of more = %v", err)
+	}
+	for i := range 3 * MaxSize / MaxValue {
+		s.Merge([]Entry{{Kind: "cert", Key: "theirs" + string('a'+rune(i)), Value: make([]byte, MaxValue), Stamp: Stamp{1, uint64(i + 100), "b"}}})
+	}
+	if n := len(Append(nil, s.All())); n > 2*MaxSize+1 {
+		t.Errorf("the store has %d bytes", n)
+	}
+	if s.Expire(noon); s.size != len(Append(nil, s.All()))-1 {
+		t.Errorf("size is %d, of %d bytes", s.size, len(Append(nil, s.All()))-1)
+	}
+}
+
 func TestDecodeRefuses(t *testing.T) {
 	good := Append(nil, []Entry{entry("k", "value", 1, 2, "a")})
 	long := bytes.Clone(good)
