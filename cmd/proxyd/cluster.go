@@ -32,6 +32,7 @@ type cluster struct {
 	gossip  *gossip.Gossip // likewise
 	keepers map[string]*vip.Keeper
 	shared  *shared
+	links   chan struct{} // one of the interfaces went up or down
 
 	sysctls *vip.Sysctls
 	devices map[string]*vip.Device
@@ -51,7 +52,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		return nil, nil
 	}
 	k := &cluster{
-		log: n.log, config: c, shared: n.shared,
+		log: n.log, config: c, shared: n.shared, links: make(chan struct{}, 1),
 		keepers: map[string]*vip.Keeper{}, devices: map[string]*vip.Device{}, ports: map[string]*vip.Port{},
 	}
 	defer func() {
@@ -175,7 +176,7 @@ func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []ele
 		if len(stale) > 0 {
 			k.log.Info("removed addresses of an earlier life", "interface", name, "addresses", stale)
 		}
-		k.ports[name] = vip.OpenPort(d, vip.PortOptions{Now: clock.Now, Log: k.log, Peers: peers})
+		k.ports[name] = vip.OpenPort(d, vip.PortOptions{Now: clock.Now, Log: k.log, Peers: peers, OnLink: k.linkChanged})
 	}
 	for _, v := range vipsOf(c) {
 		keeper, err := k.ports[v.Interface].Keeper(v.Address, vip.Options{
@@ -201,7 +202,7 @@ func (k *cluster) openMesh(c *config.Config, self election.ID, voters []election
 	devices := slices.Sorted(maps.Keys(k.devices))
 	k.mesh, err = beat.Listen(beat.Config{
 		Cluster: c.Cluster.Name, Secret: string(c.Cluster.Secret), Self: self, Voters: voters,
-		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log, Devices: devices,
+		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log, Devices: devices, Unheard: k.askAnew,
 	}, carrier)
 	if err != nil {
 		return err
@@ -218,6 +219,21 @@ func (k *cluster) openMesh(c *config.Config, self election.ID, voters []election
 // before that runs.
 type lateCarrier struct{ *gossip.Gossip }
 
+// linkChanged has the fitness of this node looked at now.
+func (k *cluster) linkChanged(bool) {
+	select {
+	case k.links <- struct{}{}:
+	default: // it is to be looked at already
+	}
+}
+
+// askAnew lets the kernel find a peer at once that is reachable again.
+func (k *cluster) askAnew(peer netip.Addr) {
+	if err := vip.AskAnew(peer); err != nil {
+		k.log.Debug("a peer that is not heard", "error", err)
+	}
+}
+
 // watchFitness tells the election whether this node could serve, until ctx ends.
 func (k *cluster) watchFitness(ctx context.Context, n *node) {
 	tick := time.NewTicker(fitEvery)
@@ -232,6 +248,7 @@ func (k *cluster) watchFitness(ctx context.Context, n *node) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-k.links:
 		}
 	}
 }

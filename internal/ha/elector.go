@@ -152,7 +152,7 @@ func (n *Node) step(now clock.Instant, e *elector, ev election.Event) {
 		case election.Announce:
 			n.announce(e)
 		case election.WantPermit:
-			n.wantPermit(now, e, a)
+			n.wantPermit(e, a)
 		}
 	}
 }

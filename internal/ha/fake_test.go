@@ -43,7 +43,8 @@ type host struct {
 	cancel func()
 	ended  chan struct{}
 	frozen bool
-	deaf   bool // hears nothing on the LAN
+	deaf   bool          // hears nothing on the LAN
+	hushed clock.Instant // when it heard the last frame there
 	broken error
 }
 
@@ -132,7 +133,7 @@ func (w *world) isolate(name string) {
 func (w *world) deafen(name string, deaf bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.nodes[name].deaf = deaf
+	w.nodes[name].deaf, w.nodes[name].hushed = deaf, w.now()
 }
 
 func (w *world) heal() {
@@ -276,9 +277,17 @@ func (m *meshEnd) Challenge(to election.ID, d time.Duration) bool {
 	}
 	w.mu.Unlock()
 	if !answers {
-		time.Sleep(d)
+		m.host.pause(d)
 	}
 	return answers
+}
+
+// pause waits for d, or until the node has ended.
+func (h *host) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-h.ended:
+	}
 }
 
 // fakeHolder is one VIP on one host of the LAN.
@@ -321,13 +330,13 @@ func (f *fakeHolder) Drop() error {
 
 func (f *fakeHolder) Announce() error { return nil }
 
-func (f *fakeHolder) Probe(_ clock.Instant, d time.Duration) (taken, heard bool, err error) {
+func (f *fakeHolder) Probe(since clock.Instant, d time.Duration) (taken, heard bool, err error) {
 	w := f.host.w
-	time.Sleep(d)
+	f.host.pause(d)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if f.host.deaf {
-		return false, false, nil
+		return false, f.host.hushed >= since, nil
 	}
 	for _, n := range w.answering(f.vip) {
 		taken = taken || n != f.host.name && !w.cut[[2]string{n, f.host.name}]

@@ -105,6 +105,37 @@ func TestCutHolderIsReplacedAfterItsLease(t *testing.T) {
 	}
 }
 
+// A frame of somebody may come between the peer's last word and the moment at which the
+// cable is pulled. It does not show that this node is not cut off.
+func TestHolderThatIsCutOffHoldsNothingWhenItsCableIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _, _ := pair(t, public("a", "b"))
+		w.isolate("a")
+		time.Sleep(beat / 2)
+		w.deafen("a", true)
+		w.held("public", "b", time.Second)
+		time.Sleep(5 * time.Second)
+		w.deafen("a", false)
+		w.heal()
+		time.Sleep(5 * time.Second)
+		w.held("public", "b", 0)
+		w.never2(t)
+	})
+}
+
+func TestHolderThatIsCutOffAfterItWasLeftAloneLetsGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _, _ := pair(t, public("a", "b"))
+		w.kill("b")
+		time.Sleep(time.Minute)
+		w.held("public", "a", 0)
+		w.deafen("a", true)
+		w.until(2*lease+3*beat, "let go", func() bool { return len(w.holders("public")) == 0 })
+		w.deafen("a", false)
+		w.held("public", "a", time.Second)
+	})
+}
+
 func TestNothingMovesWhenTheDeadNodeReturns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, _, _ := pair(t, public("a", "b"))

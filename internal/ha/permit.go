@@ -22,13 +22,12 @@ type permit struct {
 
 // wantPermit finds out, beside the loop, whether this node may hold alone. It takes two
 // beats at the most: the machine asks when so much of the wait is left.
-func (n *Node) wantPermit(now clock.Instant, e *elector, w election.WantPermit) {
+func (n *Node) wantPermit(e *elector, w election.WantPermit) {
 	p := n.peer(w.Peer)
 	if p == nil || len(e.holders) == 0 {
 		return
 	}
-	since := max(p.heard, now.Add(-n.Timing.Lease-n.Timing.Guard))
-	n.probe(e, since, permit{elector: e, peer: p, round: w.Round, keep: w.Keep})
+	n.probe(e, w.Since, permit{elector: e, peer: p, round: w.Round, keep: w.Keep})
 }
 
 // listen finds out whether a network that was silent is so still.

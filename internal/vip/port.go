@@ -15,10 +15,11 @@ import (
 // A Port is an interface as the keepers of all virtual addresses on it share it: it
 // listens once, and tells each keeper what concerns its address.
 type Port struct {
-	link  Link
-	now   func() clock.Instant
-	log   *slog.Logger
-	peers []netip.Addr
+	link   Link
+	now    func() clock.Instant
+	log    *slog.Logger
+	peers  []netip.Addr
+	onLink func(up bool)
 
 	heardAt atomic.Int64 // clock.Instant of the last frame from another
 	cancel  context.CancelFunc
@@ -36,6 +37,8 @@ type PortOptions struct {
 	// Peers are the other nodes' own addresses. They are never asked as witnesses of
 	// whether this node hears: it is their silence that is in question.
 	Peers []netip.Addr
+	// OnLink, if set, is told that the interface went up or down. It must not block.
+	OnLink func(up bool)
 }
 
 // OpenPort starts listening on the link. The caller closes the link after the Port.
@@ -43,9 +46,12 @@ func OpenPort(link Link, o PortOptions) *Port {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.OnLink == nil {
+		o.OnLink = func(bool) {}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Port{
-		link: link, now: o.Now, peers: slices.Clone(o.Peers), cancel: cancel,
+		link: link, now: o.Now, peers: slices.Clone(o.Peers), onLink: o.OnLink, cancel: cancel,
 		log:     o.Log.With("interface", link.Name()),
 		keepers: map[netip.Addr]*Keeper{},
 		ears:    map[*ear]struct{}{},
@@ -124,8 +130,10 @@ func (p *Port) changed(c Change) {
 		for _, k := range p.keepers {
 			poke(k.linkUp)
 		}
+		p.onLink(true)
 	case LinkDown:
 		p.log.Warn("interface is down")
+		p.onLink(false)
 	}
 }
 

@@ -34,8 +34,10 @@ type Config struct {
 	Voters    []election.ID
 	Heartbeat time.Duration
 	Devices   []string // interfaces of the virtual addresses, by which a challenge is sent too
-	Now       func() clock.Instant
-	Log       *slog.Logger
+	// Unheard, if set, is told ten times a second the address of each peer that is not heard.
+	Unheard func(netip.Addr)
+	Now     func() clock.Instant
+	Log     *slog.Logger
 }
 
 // A Mesh connects the voters: what is given to Send goes out on every carrier, what
@@ -139,6 +141,7 @@ func (m *Mesh) Run(ctx context.Context) {
 	all.Go(m.read)
 	all.Go(func() { m.serveLifelines(ctx) })
 	all.Go(func() { m.watch(ctx) })
+	all.Go(func() { m.seek(ctx) })
 	all.Go(func() { m.dropped.report(ctx, m.Log) })
 	for _, p := range m.peers {
 		if p != nil {
@@ -308,6 +311,29 @@ func (m *Mesh) watch(ctx context.Context) {
 				p.heard = 0
 			}
 			p.mu.Unlock()
+		}
+	}
+}
+
+// seekEvery is how often it is told who is not heard.
+const seekEvery = 100 * time.Millisecond
+
+// seek tells who is not heard, beside the loop that judges who is: it may take a while.
+func (m *Mesh) seek(ctx context.Context) {
+	if m.Unheard == nil {
+		return
+	}
+	for wait(ctx, seekEvery) {
+		for _, p := range m.peers {
+			if p == nil {
+				continue
+			}
+			p.mu.Lock()
+			unheard := p.heard == 0
+			p.mu.Unlock()
+			if unheard {
+				m.Unheard(p.addr.Addr())
+			}
 		}
 	}
 }

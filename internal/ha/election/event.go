@@ -110,11 +110,14 @@ type (
 	// answer comes as a Permit with the same Round. With Keep it holds already and asks
 	// to go on: then it must only not be cut off itself (deaf, or without its arbiter),
 	// since a peer that lives and reaches us gets no permit. Without Keep the network
-	// must show no live holder. No answer is a no.
+	// must show no live holder. No answer is a no. Only what is heard after Since shows
+	// that the node is not cut off: a frame may well come between the peer's last word and
+	// the moment at which the cable is pulled. One who holds alone is asked again each lease.
 	WantPermit struct {
 		Peer  ID
 		Round uint64
 		Keep  bool
+		Since clock.Instant
 	}
 )
 

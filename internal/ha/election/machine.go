@@ -274,7 +274,7 @@ func (m *Machine) hear(p *peer, msg Msg) bool {
 func (m *Machine) follow(open clock.Instant, after ID) {
 	m.role = Standby
 	m.open, m.after = max(m.now, open), after
-	m.pair.sole = false
+	m.together()
 }
 
 // turn is when a Standby begins to ask for itself.

@@ -7,6 +7,7 @@ import "proxyd/internal/clock"
 // silent and the network was asked (a permit).
 type pair struct {
 	sole    bool          // candidate or holder by such a right; ends with a promise of the other
+	ends    clock.Instant // of a sole right: when it lapses unless a permit to keep prolongs it
 	deaf    bool          // was deaf during the silence
 	rival   bool          // the other was heard to hold while we did
 	unheard clock.Instant // since when the other says that it does not hear us; 0 if it does
@@ -26,6 +27,10 @@ func (m *Machine) other() *peer {
 	return &m.peers[0]
 }
 
+// soleLeases is for how many leases a right to hold alone is good. It is renewed once a
+// lease: a holder that is cut off itself after it was left alone must let go too.
+const soleLeases = 3
+
 // silence returns since when nothing has been heard of the other.
 func (m *Machine) silence() clock.Instant {
 	if p := m.other(); p.known {
@@ -34,9 +39,13 @@ func (m *Machine) silence() clock.Instant {
 	return m.born
 }
 
-// wantAt is when a permit should be asked for: two beats before it will be needed.
+// wantAt is when a permit should be asked for: two beats before it will be needed, and
+// once a lease by a holder that is alone.
 func (m *Machine) wantAt() clock.Instant {
 	var at clock.Instant
+	if m.pair.sole {
+		return m.pair.wanted.Add(m.Lease)
+	}
 	if m.role == Holder {
 		at = m.until.Add(-2 * m.Beat)
 	} else {
@@ -56,13 +65,15 @@ func (m *Machine) soleAt() clock.Instant {
 
 // seeks reports whether a permit is of use at all now.
 func (m *Machine) seeks() bool {
-	return m.other() != nil && !m.pair.sole && !m.barred() && !m.giving()
+	return m.other() != nil && (!m.pair.sole || m.role == Holder) && !m.barred() && !m.giving()
 }
 
 func (m *Machine) pairDeadline() (clock.Instant, bool) {
 	switch {
 	case !m.seeks():
 		return 0, false
+	case m.pair.sole:
+		return min(m.wantAt(), m.pair.ends), true
 	case m.pair.granted && m.role != Holder:
 		return max(m.soleAt(), m.open), true
 	}
@@ -75,6 +86,10 @@ func (m *Machine) pairDue() {
 		return
 	}
 	q := &m.pair
+	if q.sole && m.now >= q.ends {
+		m.release(Isolated)
+		return
+	}
 	if q.granted && !q.keep && m.now >= m.soleAt() && m.role != Holder && m.role != Starting && !(m.promised() && m.promise.to != m.Self) {
 		q.granted = false
 		m.claimAlone()
@@ -83,7 +98,11 @@ func (m *Machine) pairDue() {
 	if !q.granted && m.now >= m.wantAt() {
 		q.round++
 		q.keep, q.waiting, q.wanted = m.role == Holder, true, m.now
-		m.do(WantPermit{Peer: m.other().id, Round: q.round, Keep: q.keep})
+		since := m.now
+		if q.sole {
+			since = since.Add(-m.Lease)
+		}
+		m.do(WantPermit{Peer: m.other().id, Round: q.round, Keep: q.keep, Since: since})
 	}
 }
 
@@ -95,21 +114,35 @@ func (m *Machine) permit(ev Permit) {
 	}
 	q.waiting = false
 	switch {
+	case q.sole && ev.Ok:
+		q.ends = q.wanted.Add(soleLeases * m.Lease)
+	case q.sole:
+		m.release(Isolated)
 	case !ev.Ok:
 	case q.keep && m.role == Holder:
-		q.sole = true
+		m.alone()
 		m.ask()
 	case !q.keep:
 		q.granted = true // pairDue uses it when the silence has lasted long enough
 	}
 }
 
+// alone begins a right to hold without the other's promise.
+func (m *Machine) alone() {
+	q := &m.pair
+	q.sole, q.waiting, q.granted = true, false, false
+	q.wanted, q.ends = m.now, m.now.Add(soleLeases*m.Lease)
+}
+
+// together ends it.
+func (m *Machine) together() { m.pair.sole, m.pair.waiting = false, false }
+
 // claimAlone claims by a right other than the other's promise.
 func (m *Machine) claimAlone() {
 	if m.holder != "" && m.holder != m.Self {
 		m.why = NodeDead
 	}
-	m.pair.sole = true
+	m.alone()
 	switch {
 	case m.role != Candidate:
 		m.campaign()
@@ -127,7 +160,7 @@ func (m *Machine) pairLost() {
 		return
 	}
 	if m.role == Holder {
-		m.pair.sole = true
+		m.alone()
 		m.ask()
 	} else if !m.promised() || m.promise.to == m.Self {
 		m.claimAlone()
@@ -138,19 +171,22 @@ func (m *Machine) pairLost() {
 // holds nothing, and what it promised in an earlier life it promised to us.
 func (m *Machine) pairRefused(msg Msg) {
 	if m.other() != nil && msg.Info.Quiet && msg.Sent.Add(m.Lease) > m.now && !m.pair.sole {
-		m.pair.sole = true
+		m.alone()
 		m.ask()
 	}
 }
 
 // met notes that something was heard of the other, before it is taken in: a permit for
-// its silence is void.
+// its silence is void. What a sole holder asks is whether it is cut off itself, and its
+// answer counts whoever was heard.
 func (m *Machine) met(p *peer, info Info) {
 	if m.other() == nil {
 		return
 	}
 	q := &m.pair
-	q.waiting, q.granted = false, false
+	if !q.sole {
+		q.waiting, q.granted = false, false
+	}
 	if info.Hears || m.now.Sub(p.heard) > m.Lease {
 		q.unheard = 0
 	}
@@ -160,14 +196,16 @@ func (m *Machine) met(p *peer, info Info) {
 }
 
 // meet settles who stays when both of a pair hold, after a cut. A rival that does not
-// hear us cannot be moved, so after two beats of that it is we who go.
+// hear us cannot be moved, so after two beats of that it is we who go. Until then we
+// stay in any case: it would not learn that we went, and who should announce the
+// address again would not know that it is due.
 func (m *Machine) meet(p *peer) {
 	if m.other() == nil || m.role != Holder || !p.info.Holds {
 		return
 	}
 	q := &m.pair
 	q.rival = true
-	if m.stays(p) && (q.unheard == 0 || m.now.Sub(q.unheard) < 2*m.Beat) {
+	if q.unheard != 0 && m.now.Sub(q.unheard) < 2*m.Beat || q.unheard == 0 && m.stays(p) {
 		return
 	}
 	m.do(Drop{Reason: Conflict})
@@ -201,7 +239,8 @@ func (m *Machine) reunited(p *peer) {
 	if m.other() == nil {
 		return
 	}
-	m.pair.sole, m.pair.deaf = false, false
+	m.together()
+	m.pair.deaf = false
 	m.yielded(p)
 }
 

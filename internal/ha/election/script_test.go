@@ -364,6 +364,70 @@ func TestStandbyOfAPairDiesAndTheHolderGoesOn(t *testing.T) {
 	}
 }
 
+func TestHolderAloneThatIsCutOffItselfLetsGo(t *testing.T) {
+	s := start(t, 2, nil)
+	s.until("a", time.Second)
+	s.run(300 * time.Millisecond)
+	s.kill(1, true)
+	s.run(5*time.Second, s.permits(0, true))
+	if s.holders() != "a" {
+		t.Fatalf("held by %q\n%s", s.holders(), s.out.String())
+	}
+	cut := s.now
+	for no := s.permits(0, false); s.holders() == "a" && s.now-cut < time.Second; {
+		s.run(time.Millisecond, no)
+	}
+	if d := s.now - cut; d > lease+2*beat {
+		t.Errorf("let go %v after nothing more was heard, want at most a lease and two beats", d)
+	}
+}
+
+func TestHolderAloneWithoutAnAnswerLetsGo(t *testing.T) {
+	s := start(t, 2, nil)
+	s.until("a", time.Second)
+	s.run(300 * time.Millisecond)
+	s.kill(1, true)
+	s.run(soleLeases*lease + beat) // nobody answers its questions
+	if s.holders() != "" {
+		t.Errorf("held by %q\n%s", s.holders(), s.out.String())
+	}
+}
+
+func TestOnlyWhatIsHeardAfterTheQuestionGivesARightToKeep(t *testing.T) {
+	s := start(t, 2, nil)
+	s.until("a", time.Second)
+	s.run(300 * time.Millisecond)
+	s.kill(1, false)
+	for s.now < 2*time.Second {
+		s.now += time.Millisecond
+		for _, act := range s.nodes[0].m.Step(s.clock(), Tick{}) {
+			if w, ok := act.(WantPermit); ok {
+				if w.Since != s.clock() {
+					t.Errorf("Since = %v before the question, want none", s.clock().Sub(w.Since))
+				}
+				return
+			}
+		}
+	}
+	t.Fatal("no permit was wanted")
+}
+
+// After a cut one direction may work before the other does: until the kernel has asked
+// anew who has the other's address.
+func TestTranscriptHealsInOneDirectionFirst(t *testing.T) {
+	s := start(t, 2, nil)
+	s.run(700 * time.Millisecond)
+	s.split(1)
+	a, b := s.permits(0, true), s.permits(1, true)
+	s.run(400*time.Millisecond, a, b)
+	s.write("what a says reaches b again")
+	s.cut[[2]int{0, 1}] = false
+	s.run(60*time.Millisecond, a, b)
+	s.join()
+	s.run(300*time.Millisecond, a, b)
+	s.golden()
+}
+
 func TestFastRestartOfAStandbyIsNoBreak(t *testing.T) {
 	s := start(t, 2, nil)
 	s.until("a", time.Second)
@@ -467,9 +531,10 @@ func TestStickyByDefault(t *testing.T) {
 	s.run(300 * time.Millisecond)
 	s.kill(0, true)
 	s.until("b", 10*time.Millisecond)
-	s.run(time.Second)
+	alone := s.permits(1, true)
+	s.run(time.Second, alone)
 	s.restart(0)
-	s.run(5*time.Second, func() {
+	s.run(5*time.Second, alone, func() {
 		if s.holders() != "b" {
 			t.Fatalf("held by %q\n%s", s.holders(), s.out.String())
 		}
