@@ -14,7 +14,7 @@ test: check units alerts unit ## everything CI runs
 
 .PHONY: check
 check:
-	@test -z "$$(gofmt -l cmd internal)" || { gofmt -l cmd internal; exit 1; }
+	@test -z "$$(gofmt -l cmd internal deploy)" || { gofmt -l cmd internal deploy; exit 1; }
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 
@@ -55,6 +55,11 @@ N ?= 5
 .PHONY: drill
 drill: lab ## every fault N times; only=kill,cut for some, args=--json for more
 	@bin/lab drill -n $(N) $(if $(only),--only $(only)) $(args)
+
+.PHONY: soak
+soak: T = 1h
+soak: lab ## faults in random order for T
+	@bin/lab soak --for $(T) $(args)
 
 .PHONY: bench
 bench: lab ## beside nginx, HAProxy and keepalived (root)

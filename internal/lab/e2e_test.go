@@ -22,7 +22,7 @@ var programs = sync.OnceValues(func() (dir string, err error) {
 		return "", err
 	}
 	built.Store(&dir)
-	build := exec.Command("go", "build", "-o", dir+"/", "proxyd/cmd/proxyd", "proxyd/cmd/lab")
+	build := exec.Command("go", "build", "-o", dir+"/", "proxyd/cmd/proxyd", "proxyd/cmd/hactl", "proxyd/cmd/lab")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the programs: %w\n%s", err, out)
 	}

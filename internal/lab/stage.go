@@ -5,7 +5,7 @@
 //	   |        |
 //	---+--------+----- lan -----+--------+-------+---
 //	            |               |        |       |
-//	       web-1 web-2 web-3  client  watcher
+//	       web-1 web-2 web-3  client  watcher  stranger
 package lab
 
 import (
@@ -30,6 +30,7 @@ const (
 	webOctet    = 21
 	clientOctet = 31
 	watchOctet  = 32
+	otherOctet  = 41
 	webPort     = 8080
 	joinPort    = 7946
 )
@@ -53,14 +54,15 @@ type Stage struct {
 	VIP   netip.Addr
 	Nodes []*Node
 
-	dir     *runDir
-	lan     *lan
-	hosts   []*Host
-	client  *Host
-	watcher *Host
-	webs    []*Host
-	lab     string
-	unasked bool // the nodes run something else than proxyd, which has no status
+	dir      *runDir
+	lan      *lan
+	hosts    []*Host
+	client   *Host
+	watcher  *Host
+	stranger *Host // on the LAN, and none of ours
+	webs     []*Host
+	lab      string
+	unasked  bool // the nodes run something else than proxyd, which has no status
 }
 
 // NewStage lays out the network and starts the web servers. proxyd is not started yet.
@@ -99,6 +101,9 @@ func NewStage(p Plan) (s *Stage, err error) {
 		return s, err
 	}
 	if s.watcher, err = s.host("watcher", watchOctet); err != nil {
+		return s, err
+	}
+	if s.stranger, err = s.host("stranger", otherOctet); err != nil {
 		return s, err
 	}
 	if err = os.WriteFile(s.dir.file("cluster.key"), []byte("a key for one run of the lab 0123456789abcdef\n"), 0o600); err != nil {
@@ -283,7 +288,7 @@ func (s *Stage) Other(n *Node) *Node {
 func (s *Stage) Mend() error {
 	err := s.isolate(false)
 	for _, n := range s.Nodes {
-		err = errors.Join(err, n.Unsilence(), n.Uncut())
+		err = errors.Join(err, n.Unsilence(), n.Uncut(), n.Lose(Loss{}))
 		if n.Alive() {
 			err = errors.Join(err, n.Thaw())
 		} else {

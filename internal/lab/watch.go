@@ -36,29 +36,52 @@ type Watcher struct {
 
 // Watch starts the stage's watcher. Close it before the stage.
 func (s *Stage) Watch() (*Watcher, error) {
-	w := &Watcher{
-		mac: s.watcher.MAC, ip: s.watcher.Addr, who: s.VIP,
-		names: map[string]string{},
-		stop:  make(chan struct{}),
-	}
+	names := map[string]string{}
 	for _, h := range s.hosts {
-		w.names[h.MAC.String()] = h.Name
+		names[h.MAC.String()] = h.Name
 	}
+	var w *Watcher
 	err := s.watcher.Do(func() error {
-		ifi, err := net.InterfaceByName(hostInterface)
-		if err != nil {
-			return err
-		}
-		w.conn, err = packet.Listen(ifi, packet.Raw, etherTypeARP, nil)
+		var err error
+		w, err = watch(hostInterface, s.VIP, names)
 		return err
 	})
+	return w, err
+}
+
+// watch starts a watcher on an interface of the calling thread's namespace. A MAC without a
+// name stands for itself.
+func watch(device string, vip netip.Addr, names map[string]string) (*Watcher, error) {
+	ifi, err := net.InterfaceByName(device)
 	if err != nil {
-		return nil, fmt.Errorf("start the watcher: %w", err)
+		return nil, fmt.Errorf("watch %s: %w", device, err)
+	}
+	ip, err := firstIPv4(ifi)
+	if err != nil {
+		return nil, fmt.Errorf("watch %s: %w", device, err)
+	}
+	w := &Watcher{mac: ifi.HardwareAddr, ip: ip, who: vip, names: names, stop: make(chan struct{})}
+	if w.conn, err = packet.Listen(ifi, packet.Raw, etherTypeARP, nil); err != nil {
+		return nil, fmt.Errorf("watch %s: %w", device, err)
 	}
 	w.ended.Add(2)
 	go w.ask()    // ends with Close
 	go w.listen() // ends with Close
 	return w, nil
+}
+
+// firstIPv4 is the address that the questions come from.
+func firstIPv4(ifi *net.Interface) (netip.Addr, error) {
+	addrs, err := ifi.Addrs()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+			return p.Addr(), nil
+		}
+	}
+	return netip.Addr{}, errors.New("it has no IPv4 address to ask from")
 }
 
 func (w *Watcher) ask() {

@@ -11,7 +11,7 @@ import (
 // verbs are what `on HOST` understands; README.md says what they mean.
 var verbs = []string{
 	"kill", "start", "stop", "freeze", "thaw", "cut", "uncut", "silence", "unsilence", "isolate", "join",
-	"poweroff", "poweron", "deafen", "hear", "mute", "speak", "hactl", "file", "run",
+	"poweroff", "poweron", "deafen", "hear", "mute", "speak", "lose", "hactl", "file", "run",
 }
 
 func TestEveryDrillIsWhole(t *testing.T) {
