@@ -19,26 +19,43 @@ const callTime = 10 * time.Second
 func drainCommand(o *options) *cobra.Command {
 	var undo bool
 	var wait time.Duration
+	var reason string
 	cmd := &cobra.Command{
-		Use:   "drain POOL/SERVER",
-		Short: "Give a server no new exchanges, and wait until it has none",
+		Use:   "drain NODE|POOL/SERVER",
+		Short: "Take the VIPs from a node, or give a server no new exchanges",
 		Long: `drain gives a server no new exchanges on any node of the cluster. Those in progress end as
 they would have, WebSockets too, and clients that a cookie keeps at the server stay with
 it. --wait returns when no exchange is left on it on this node, with exit code 5 if some
 are left by then. It stays over reloads and restarts, until --undo or until the server
-leaves the configuration.`,
+leaves the configuration.
+
+What has no slash is a node: it hands over every VIP that it holds and takes none, and its
+/readyz says so, until online (or --undo). Exchanges in progress end as they would have;
+--wait returns when there is none left. It is refused if no other node is fit.`,
 		Example: "  hactl drain web/10.0.1.5:8080 --wait 30s && deploy 10.0.1.5 && hactl drain web/10.0.1.5:8080 --undo",
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !strings.Contains(args[0], "/") {
+				w := control.NodeWish{Node: args[0], State: "drain", WaitMS: wait.Milliseconds(), Reason: reason}
+				if undo {
+					w = control.NodeWish{Node: args[0], State: "online"}
+				}
+				return steerNode(cmd, o, w)
+			}
 			mode := "drain"
 			if undo {
 				mode, wait = "serve", 0
 			}
 			return steerServer(cmd, o, control.ServerWish{Server: args[0], Mode: &mode, WaitMS: wait.Milliseconds()})
 		},
-		ValidArgsFunction: o.completeServers,
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+			nodes, _ := o.completeNodes(cmd, args, word)
+			servers, directive := o.completeServers(cmd, args, word)
+			return append(nodes, servers...), directive
+		},
 	}
 	cmd.Flags().BoolVar(&undo, "undo", false, "let it serve again")
+	cmd.Flags().StringVar(&reason, "reason", "", "of a node: why, for the record")
 	cmd.Flags().DurationVar(&wait, "wait", 0, "how long to wait until no exchange is left on it; default: not at all")
 	return cmd
 }

@@ -137,6 +137,22 @@ func table(w io.Writer, s *control.Status, now time.Time) {
 		}
 		t.Flush()
 	}
+	if wanted := standings(s); len(wanted) > 0 {
+		fmt.Fprintln(w)
+		fmt.Fprintln(t, "WANTED\tOF\tSINCE\tUNTIL\tBY\tASKED ON\tREASON")
+		for _, x := range wanted {
+			until := "-"
+			if x.Until != nil {
+				until = "in " + age(x.Until.Sub(now))
+			}
+			of := x.Node
+			if of == "" {
+				of = "all"
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.State, of, ago(now, &x.Since), until, dash(x.By), x.On, dash(x.Reason))
+		}
+		t.Flush()
+	}
 	if len(s.Overrides) > 0 {
 		fmt.Fprintln(w)
 		fmt.Fprintln(t, "OVERRIDE\tIN FORCE\tSINCE\tASKED ON")
@@ -152,6 +168,20 @@ func table(w io.Writer, s *control.Status, now time.Time) {
 		}
 		fmt.Fprintln(w)
 	}
+}
+
+// standings lists what operators want of nodes and of the cluster.
+func standings(s *control.Status) []control.Standing {
+	var out []control.Standing
+	if s.Paused != nil {
+		out = append(out, *s.Paused)
+	}
+	for _, n := range s.Nodes {
+		if n.Standing != nil {
+			out = append(out, *n.Standing)
+		}
+	}
+	return out
 }
 
 // held lists the VIPs that a node holds.

@@ -41,7 +41,7 @@ func (n *node) openAdmin(life context.Context, parts *sync.WaitGroup, c config.A
 			EnableOpenMetrics:   true, // exemplars have no place in the older form
 			MaxRequestsInFlight: maxScrapes,
 		}),
-		Ready: n.plane.Ready,
+		Ready: n.ready,
 	}
 	socket, err := control.ListenSocket(c.Socket)
 	if err != nil {

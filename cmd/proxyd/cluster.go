@@ -95,7 +95,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		}
 	}
 	if len(voters) > 1 {
-		if err := k.openMesh(c, self, voters); err != nil {
+		if err := k.openMesh(n, c, self, voters); err != nil {
 			return nil, err
 		}
 		conf.Mesh = k.mesh
@@ -193,9 +193,9 @@ func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []ele
 	return nil
 }
 
-func (k *cluster) openMesh(c *config.Config, self election.ID, voters []election.ID) error {
+func (k *cluster) openMesh(n *node, c *config.Config, self election.ID, voters []election.ID) error {
 	var err error
-	g := gossip.Config{Cluster: c.Cluster.Name, Secret: string(c.Cluster.Secret), Self: self, Voters: voters, Log: k.log, State: k.shared}
+	g := gossip.Config{Cluster: c.Cluster.Name, Secret: string(c.Cluster.Secret), Self: self, Voters: voters, Log: k.log, State: k.shared, Answer: n.answerPeer}
 	// The mesh gives the carrier what it brings, and the carrier is opened first.
 	g.Receive = func(b []byte) { k.mesh.Receive(b) }
 	carrier := &lateCarrier{}

@@ -29,6 +29,8 @@ var (
 	expected     = desc("cluster_expected_members", "Voters in cluster.join.", "cluster")
 	dropped      = desc("cluster_messages_dropped_total", "Messages from the heartbeat port and gossip that were not believed, or came twice.", "cluster", "reason")
 	gap          = desc("cluster_heartbeat_gap_seconds_max", "Longest silence of a peer within one life of it.", "cluster", "peer")
+	pausedDesc   = desc("cluster_paused", "1 while no VIP moves by preference or fitness, by an operator's wish.", "cluster")
+	standingDesc = desc("node_standing", "1 while an operator wants this of the node.", "cluster", "node", "state")
 	stalls       = desc("cluster_stalls_total", "Times that this node's cluster loop was asleep for longer than a lease.", "cluster")
 	vipHolder    = desc("vip_holder", "1 if this node holds the address, else 0.", "cluster", "vip", "node")
 	vipMoves     = desc("vip_transitions_total", "Times that this node became the holder.", "cluster", "vip", "reason")
@@ -64,7 +66,7 @@ func goCollector() prometheus.Collector {
 
 // Describe implements prometheus.Collector.
 func (clusterMetrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, dropped, gap, stalls,
+	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, pausedDesc, standingDesc, dropped, gap, stalls,
 		vipHolder, vipMoves, vipConflicts, vipAnnounced, vipRepairs} {
 		out <- d
 	}
@@ -109,6 +111,13 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 	for state, n := range states {
 		gauge(members, float64(n), name, state)
 	}
+	standings, paused := m.node.standings()
+	gauge(pausedDesc, boolFloat(paused != nil), name)
+	for _, n := range v.Nodes {
+		for _, state := range []string{"drain", "standby"} {
+			gauge(standingDesc, boolFloat(standings[n.Name].State == state), name, n.Name, state)
+		}
+	}
 	gauge(drift, float64(other), name)
 	gauge(expected, float64(len(v.Nodes)), name)
 	count(stalls, v.Stats.Stalls, name)
@@ -135,4 +144,11 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 		count(vipAnnounced, keeper.Stats.Announcements.Load(), name, vv.Name)
 		count(vipRepairs, keeper.Stats.Repairs.Load(), name, vv.Name)
 	}
+}
+
+func boolFloat(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -6,9 +6,11 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,7 +34,8 @@ type node struct {
 	metrics *prometheus.Registry
 	taken   *prometheus.HistogramVec // how long takeovers took
 
-	shared *shared // what the nodes know together
+	shared  *shared                // what the nodes know together
+	drained atomic.Pointer[string] // why an operator wants no clients here; nil: they may come
 
 	mu        sync.Mutex     // one change at a time; guards what follows
 	config    *config.Config // in force
@@ -41,6 +44,7 @@ type node struct {
 	tried     [32]byte // digest of the texts that were last read
 	watching  *watch   // nil unless node.watch
 	admin     *admin
+	stood     stand
 }
 
 // maxScrapes is how many pages of metrics are made at once; one more is told to come
@@ -86,6 +90,9 @@ func run(ctx context.Context, file string) error {
 	} else if err != nil {
 		return err
 	}
+	if err := n.shared.restore(filepath.Join(c.Node.State, standingsFile)); err != nil {
+		n.log.Error("state directory", "error", err)
+	}
 	n.metrics = n.registry()
 	life, end := context.WithCancel(ctx)
 	defer end()
@@ -98,10 +105,12 @@ func run(ctx context.Context, file string) error {
 	if n.cluster, err = startCluster(life, n, c); err != nil {
 		return err
 	}
+	n.stand(false)
 	n.log.Info("proxyd is up", "version", version, "node", c.Node.Name, "config", c.Hash)
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 	parts.Go(func() { n.watchdog(life) })
 	parts.Go(func() { n.followOverrides(life) })
+	parts.Go(func() { n.followStandings(life) })
 	parts.Go(func() { n.shared.expire(life) })
 	n.mu.Lock()
 	n.watch()

@@ -44,14 +44,23 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 			s.Nodes[0].State, s.Nodes[0].Reason = "unfit", why
 			worsen(s, "degraded", why)
 		}
+		standings, _ := n.standings()
+		if w, ok := standings[s.Node]; ok {
+			s.Nodes[0].State, s.Nodes[0].Reason, s.Nodes[0].Standing = "draining", standingText(w), &w
+			worsen(s, "degraded", s.Nodes[0].Reason)
+		}
 		return s, nil
 	}
 	v, err := k.node.Status(ctx)
 	if err != nil {
 		return nil, err
 	}
+	standings, paused := n.standings()
+	if s.Paused = paused; paused != nil {
+		worsen(s, "degraded", "paused: no VIP moves by preference or fitness, since "+paused.Since.Format(time.RFC3339)+inBrackets(paused.Reason))
+	}
 	for _, nv := range v.Nodes {
-		s.Nodes = append(s.Nodes, nodeStatus(nv))
+		s.Nodes = append(s.Nodes, withStanding(nodeStatus(nv), nv, standings))
 		if nv.State != ha.Up {
 			worsen(s, "degraded", fmt.Sprintf("node %s is %v%s", nv.Name, nv.State, inBrackets(nv.Reason)))
 		}
@@ -115,6 +124,22 @@ func nodeStatus(v ha.NodeView) control.NodeStatus {
 		Name: v.Name, State: v.State.String(), Address: string(v.ID), AgeMS: age, Config: v.Config, Version: v.Version,
 		UptimeS: int64(v.Uptime.Seconds()), Reason: v.Reason, LongestGapMS: v.Longest.Milliseconds(), LimitMS: v.Limit.Milliseconds(),
 	}
+}
+
+// withStanding shows what an operator wants of a node beside what the node says.
+func withStanding(s control.NodeStatus, v ha.NodeView, standings map[string]control.Standing) control.NodeStatus {
+	w, ok := standings[v.Name]
+	if !ok {
+		w, ok = standings[string(v.ID)]
+	}
+	if !ok {
+		return s
+	}
+	s.Standing = &w
+	if w.State == "standby" && v.State == ha.Draining {
+		s.State = "standby"
+	}
+	return s
 }
 
 func (k *cluster) vipStatus(v ha.VIPView) control.VIPStatus {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -33,13 +34,17 @@ func TestMain(m *testing.M) {
 // A program is a proxyd that runs as a process of its own, on loopback.
 type program struct {
 	*control.Client
-	t      *testing.T
-	file   string
-	dir    string
-	cmd    *exec.Cmd
-	log    *output
-	stdout *os.File // where its standard output goes; default: log
-	done   chan struct{}
+	t     *testing.T
+	file  string
+	dir   string
+	name  string // of the node; default: edge-1
+	above string // more lines above the text, of a cluster
+
+	address string // of its listener, in a cluster
+	cmd     *exec.Cmd
+	log     *output
+	stdout  *os.File // where its standard output goes; default: log
+	done    chan struct{}
 }
 
 // output keeps what a process writes. It is safe for concurrent use.
@@ -90,7 +95,11 @@ func (p *program) write(text string) {
 	if !strings.Contains(text, "admin.listen") {
 		above += "admin.listen = \"\"\n"
 	}
-	head := above + fmt.Sprintf("node.name = \"edge-1\"\nnode.state = %q\nadmin.socket = %q\n", p.dir+"/state", p.dir+"/admin.sock")
+	name := "edge-1"
+	if p.name != "" {
+		name = p.name
+	}
+	head := above + p.above + fmt.Sprintf("node.name = %q\nnode.state = %q\nadmin.socket = %q\n", name, p.dir+"/state", p.dir+"/admin.sock")
 	if err := os.WriteFile(p.file+".new", []byte(head+text), 0o644); err != nil {
 		p.t.Fatal(err)
 	}
@@ -189,6 +198,26 @@ func get(t *testing.T, url string) (int, string) {
 	t.Helper()
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+// getUnix asks once on a socket.
+func getUnix(t *testing.T, socket, path string) (int, string) {
+	t.Helper()
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		}}}
+	resp, err := client.Get("http://localhost" + path)
 	if err != nil {
 		t.Fatal(err)
 	}

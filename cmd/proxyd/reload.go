@@ -131,6 +131,7 @@ func (n *node) recluster(c *config.Config) error {
 	if err != nil && old != nil {
 		if next, back := startCluster(context.Background(), n, n.config); back == nil {
 			n.cluster = next
+			n.standNow()
 		} else {
 			n.cluster = nil
 			n.log.Error("the previous cluster part could not be started again", "error", back)
@@ -141,5 +142,6 @@ func (n *node) recluster(c *config.Config) error {
 		return err
 	}
 	n.cluster = next
+	n.standNow()
 	return nil
 }

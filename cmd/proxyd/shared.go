@@ -99,7 +99,7 @@ func (s *shared) Merge(b []byte) error {
 	tell := s.tell
 	s.mu.Unlock()
 	for _, e := range news {
-		if e.Kind == overrideKind {
+		if e.Kind == overrideKind || e.Kind == standingKind || e.Kind == pauseKind {
 			select {
 			case s.heard <- struct{}{}:
 			default: // it is told already

@@ -166,6 +166,7 @@ func (n *node) followOverrides(ctx context.Context) {
 		n.restrain()
 		n.keep()
 		n.mu.Unlock()
+		n.stand(true)
 	}
 }
 

@@ -75,6 +75,14 @@ func (c *Client) SteerRoute(ctx context.Context, w RouteWish) (*Steered, error) 
 	return call[*Steered](ctx, c, "POST", "/v1/route", w)
 }
 
+func (c *Client) SteerNode(ctx context.Context, w NodeWish) (*NodeSteered, error) {
+	return call[*NodeSteered](ctx, c, "POST", "/v1/node", w)
+}
+
+func (c *Client) Pause(ctx context.Context, w PauseWish) (*Standing, error) {
+	return call[*Standing](ctx, c, "POST", "/v1/pause", w)
+}
+
 func (c *Client) Explain(ctx context.Context, q Question) (json.RawMessage, error) {
 	return call[json.RawMessage](ctx, c, "POST", "/v1/explain", q)
 }

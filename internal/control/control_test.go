@@ -16,8 +16,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// node is an Operator with fixed answers.
+// node is an Operator with fixed answers to what the tests ask.
 type node struct {
+	Operator
 	asked Failover
 	err   error
 }

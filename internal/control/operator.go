@@ -34,6 +34,11 @@ type Operator interface {
 	// SteerServer overrides what the configuration says of a server, and returns what is in
 	// force then.
 	SteerServer(ctx context.Context, w ServerWish) (*Steered, error)
+	// SteerNode says what part a node takes, on whichever node it is asked. Of a node that
+	// is to hold nothing it returns when that holds nothing any more.
+	SteerNode(ctx context.Context, w NodeWish) (*NodeSteered, error)
+	// Pause stops the moves of VIPs that nobody asked for, or lets them happen again.
+	Pause(ctx context.Context, w PauseWish) (*Standing, error)
 	// SteerRoute closes a route for maintenance, or opens it.
 	SteerRoute(ctx context.Context, w RouteWish) (*Steered, error)
 }
@@ -49,6 +54,7 @@ type Status struct {
 	Nodes   []NodeStatus `json:"nodes"`
 	VIPs    []VIPStatus  `json:"vips"`
 	Last    *Change      `json:"last_change"`
+	Paused  *Standing    `json:"paused,omitempty"` // no VIP moves by preference or fitness
 	// Overrides is what operators changed at run time beside the configuration.
 	Overrides []Override `json:"overrides"`
 }
@@ -56,7 +62,7 @@ type Status struct {
 // NodeStatus is one voter.
 type NodeStatus struct {
 	Name    string `json:"name"`
-	State   string `json:"state"` // up | draining | unfit | unheard
+	State   string `json:"state"` // up | draining | standby | unfit | unheard
 	Address string `json:"address"`
 	AgeMS   int64  `json:"age_ms"` // since it was last heard; 0 for the one who answers, -1 never
 	Config  string `json:"config"`
@@ -66,6 +72,46 @@ type NodeStatus struct {
 	// LongestGapMS is the longest silence between two of its beats, of LimitMS allowed.
 	LongestGapMS int64 `json:"longest_gap_ms"`
 	LimitMS      int64 `json:"limit_ms"`
+	// Standing is what an operator wants of the node, if anything.
+	Standing *Standing `json:"standing,omitempty"`
+}
+
+// A Standing is what an operator wants of a node, or of all. It stays over restarts.
+type Standing struct {
+	Node   string     `json:"node,omitempty"` // by name; "" for all
+	State  string     `json:"state"`          // drain | standby | online; of all: paused | running
+	By     string     `json:"by"`             // who asked
+	On     string     `json:"on"`             // on which node
+	Reason string     `json:"reason,omitempty"`
+	Since  time.Time  `json:"since"`
+	Until  *time.Time `json:"until,omitempty"` // nil: until it is taken back
+}
+
+// NodeWish is what to want of a node: drain (it hands over what it holds, and says that it
+// is not ready), standby (it hands over and only votes), or online (as configured).
+type NodeWish struct {
+	Node   string `json:"node"` // its name or address
+	State  string `json:"state"`
+	ForMS  int64  `json:"for_ms"`  // of standby; 0: until it is online
+	WaitMS int64  `json:"wait_ms"` // of drain: for its exchanges to end
+	By     string `json:"by"`
+	Reason string `json:"reason"`
+}
+
+// NodeSteered is what came of it.
+type NodeSteered struct {
+	Standing Standing `json:"standing"`
+	Moved    []string `json:"moved"`  // VIPs that it handed over
+	Active   int64    `json:"active"` // of drain: exchanges in progress on it
+	Warnings []string `json:"warnings"`
+}
+
+// PauseWish stops or lets happen the moves that nobody asked for.
+type PauseWish struct {
+	On     bool   `json:"on"`
+	ForMS  int64  `json:"for_ms"` // 0: until it is taken back
+	By     string `json:"by"`
+	Reason string `json:"reason"`
 }
 
 // VIPStatus is one virtual address.

@@ -43,6 +43,8 @@ func SocketHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 	mux.HandleFunc("POST /v1/failover", answer(log, op.Failover))
 	mux.HandleFunc("POST /v1/explain", answer(log, op.Explain))
 	mux.HandleFunc("POST /v1/server", answer(log, op.SteerServer))
+	mux.HandleFunc("POST /v1/node", answer(log, op.SteerNode))
+	mux.HandleFunc("POST /v1/pause", answer(log, op.Pause))
 	mux.HandleFunc("POST /v1/route", answer(log, op.SteerRoute))
 	return mux
 }

@@ -37,6 +37,8 @@ type elector struct {
 
 	fit     bool // what the machine was told
 	barred  bool // likewise
+	paused  bool // likewise
+	ceding  bool // it was held when the node was withheld, and nobody else holds it yet
 	deaf    bool // nothing is heard on the address's network
 	asking  bool // a probe is under way that finds out whether that goes on
 	broken  bool // a Holder could not do it

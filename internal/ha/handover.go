@@ -282,7 +282,8 @@ func (n *Node) holds(id election.ID, e *elector) bool {
 func (n *Node) Leave(ctx context.Context) error {
 	m := &move{id: rand.Uint64(), text: "the node leaves", done: make(chan error, 1)}
 	err := n.ask(ctx, func(now clock.Instant) {
-		n.state, n.reason, n.news = Draining, "it leaves", true
+		n.wish.leaving = true
+		n.restate()
 		var alone error
 		for _, e := range n.electors {
 			if !e.held {

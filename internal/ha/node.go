@@ -55,6 +55,7 @@ type Node struct {
 	peers    []*peer             // sorted by id
 	state    State
 	reason   string
+	wish     standing
 	left     bool          // Leave is done: this node votes and never holds again
 	seq      uint64        // of the latest hello
 	news     bool          // the hello changed: say so at once
@@ -91,6 +92,7 @@ func New(c Config) (*Node, error) {
 		permits: make(chan permit),
 		done:    make(chan struct{}),
 		byVIP:   map[string]*elector{},
+		wish:    standing{fit: true},
 	}
 	for _, v := range slices.Sorted(slices.Values(c.Voters)) {
 		if v != c.Self {
@@ -253,32 +255,22 @@ func (n *Node) ask(ctx context.Context, f func(now clock.Instant)) error {
 // SetFit says whether this host could serve if it held the addresses, and why not.
 func (n *Node) SetFit(fit bool, reason string) {
 	_ = n.ask(context.Background(), func(now clock.Instant) {
-		if n.state == Draining {
-			return
-		}
-		state := Up
-		if !fit {
-			state = Unfit
-		}
-		if n.state == state && n.reason == reason {
-			return
-		}
-		if n.state != state {
-			n.Log.Info("fitness of this node", "state", state, "reason", reason)
-		}
-		n.state, n.reason, n.news = state, reason, true
+		n.wish.fit, n.wish.why = fit, reason
+		n.restate()
 	})
 }
 
 // judge tells the machines what this node can do, where that has changed.
 func (n *Node) judge(now clock.Instant) {
 	for _, e := range n.electors {
+		n.pause(now, e)
 		if fit := n.fit(e); fit != e.fit {
 			e.fit = fit
 			n.step(now, e, election.Fitness{Fit: fit})
 		}
-		// A deaf node votes and must not hold; the same goes for one that has left.
-		if deaf := n.left || n.asleep != 0 || e.deaf; deaf != e.barred {
+		// A deaf node votes and must not hold; the same goes for one that has left, or that
+		// an operator withholds.
+		if deaf := n.left || n.asleep != 0 || e.deaf || n.withheld(e); deaf != e.barred {
 			e.barred = deaf
 			n.step(now, e, election.Deaf{Deaf: deaf})
 		}

@@ -67,6 +67,9 @@ type (
 	// Deaf says that this node hears nothing at all on the address's network. A deaf
 	// holder lets go.
 	Deaf struct{ Deaf bool }
+	// Pause stops the moves that the holder decides by preference or fitness. One that
+	// falls silent is replaced all the same.
+	Pause struct{ On bool }
 )
 
 func (Tick) event()     {}
@@ -77,6 +80,7 @@ func (Permit) event()   {}
 func (HandOver) event() {}
 func (Order) event()    {}
 func (Deaf) event()     {}
+func (Pause) event()    {}
 
 // An Action is something the node must now do. Actions are done in order, each
 // finished before the next: a promise may be waived only after the address is gone.

@@ -176,9 +176,10 @@ func (m *Machine) able(p *peer) bool {
 
 // steer hands the address to a better node if there is one: when we are unfit to
 // anyone fit, and with Preempt to one that comes before us and has been fit for long. Our
-// own hold counts too: a hand-over that was asked for is not undone at once.
+// own hold counts too: a hand-over that was asked for is not undone at once. While paused
+// it does neither.
 func (m *Machine) steer() {
-	if m.role != Holder {
+	if m.role != Holder || m.paused {
 		return
 	}
 	if !m.fit {

@@ -39,9 +39,10 @@ type Machine struct {
 	born clock.Instant
 	acts []Action
 
-	role Role
-	fit  bool
-	deaf bool
+	role   Role
+	fit    bool
+	deaf   bool
+	paused bool
 
 	term    uint64 // of our candidacy or lease
 	first   uint64 // the term with which this candidacy began; term may rise above it
@@ -149,6 +150,8 @@ func (m *Machine) Step(now clock.Instant, ev Event) []Action {
 		}
 	case Deaf:
 		m.deafen(ev.Deaf)
+	case Pause:
+		m.paused = ev.On
 	case Order:
 		m.reorder(ev.Voters)
 	}

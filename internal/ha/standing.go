@@ -1,0 +1,103 @@
+package ha
+
+import (
+	"context"
+	"math/rand/v2"
+
+	"proxyd/internal/clock"
+	"proxyd/internal/ha/election"
+)
+
+// A standing is what operators want of this node's part, beside what it could do.
+type standing struct {
+	withheld string // why it must not hold; "": it may
+	paused   bool   // nothing moves by preference or fitness
+	leaving  bool   // it hands over for the end of the process
+	fit      bool   // what SetFit said
+	why      string // likewise
+}
+
+// Withhold keeps this node from holding anything, for the reason given, until it is called
+// with "". What it holds it hands over to the best fit other node; where there is none it
+// goes on until there is one, for an outage is nobody's wish. It votes as before.
+func (n *Node) Withhold(reason string) {
+	_ = n.ask(context.Background(), func(now clock.Instant) {
+		if n.wish.withheld == reason {
+			return
+		}
+		begins := n.wish.withheld == ""
+		n.wish.withheld = reason
+		n.restate()
+		if !begins || reason == "" {
+			return
+		}
+		m := &move{id: rand.Uint64(), text: reason, done: make(chan error, 1)}
+		for _, e := range n.electors {
+			if !e.held {
+				continue
+			}
+			e.ceding = true
+			if to, ok := e.machine.Successor(""); ok {
+				m.steps = append(m.steps, step{e, n.Self, to})
+			}
+		}
+		if len(m.steps) > 0 {
+			n.begin(now, m)
+		}
+	})
+}
+
+// Pause stops, or lets happen again, the moves that are decided by preference and fitness.
+// One who falls silent is replaced all the same, and what an operator asks for is done.
+func (n *Node) Pause(on bool) {
+	_ = n.ask(context.Background(), func(clock.Instant) {
+		if n.wish.paused != on {
+			n.wish.paused = on
+			n.Log.Info("automatic moves", "paused", on)
+		}
+	})
+}
+
+// restate works out what this node says of itself.
+func (n *Node) restate() {
+	w := &n.wish
+	state, reason := Up, ""
+	switch {
+	case w.leaving:
+		state, reason = Draining, "it leaves"
+	case w.withheld != "":
+		state, reason = Draining, w.withheld
+	case !w.fit:
+		state, reason = Unfit, w.why
+	}
+	if n.state == state && n.reason == reason {
+		return
+	}
+	if n.state != state {
+		n.Log.Info("fitness of this node", "state", state, "reason", reason)
+	}
+	n.state, n.reason, n.news = state, reason, true
+}
+
+// withheld reports whether e must not be held here by an operator's wish. A hand-over
+// that it began is let end first.
+func (n *Node) withheld(e *elector) bool {
+	if n.wish.withheld == "" {
+		e.ceding = false
+		return false
+	}
+	if e.ceding && !e.held {
+		holder := n.holderOf(e)
+		e.ceding = holder == "" || holder == n.Self
+	}
+	return !e.held && !e.ceding
+}
+
+// pause tells e's machine whether it may move the address by itself.
+func (n *Node) pause(now clock.Instant, e *elector) {
+	// One who is to give away what it holds does so as soon as somebody is fit.
+	if on := n.wish.paused && n.wish.withheld == ""; on != e.paused {
+		e.paused = on
+		n.step(now, e, election.Pause{On: on})
+	}
+}

@@ -1,0 +1,126 @@
+package ha
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"proxyd/internal/config"
+	"proxyd/internal/ha/election"
+)
+
+func TestWithheldNodeHandsOverAndNeverHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, b := pair(t, public("a", "b"))
+		a.Withhold("drain")
+		if took := w.held("public", "b", time.Second); took > 3*beat {
+			t.Errorf("handed over after %v", took)
+		}
+		changes, err := b.Changes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last := changes[len(changes)-1]; last.Reason != election.Planned || last.Text != "drain" {
+			t.Errorf("last change %+v, want it planned", last)
+		}
+		if v, _ := b.Status(t.Context()); v.VIPs[0].Standby {
+			t.Error("a node that is withheld counts as a standby")
+		}
+		time.Sleep(time.Second)
+		w.kill("b")
+		time.Sleep(10 * time.Second)
+		if got := w.holders("public"); len(got) != 0 {
+			t.Errorf("held by %v, want nobody", got)
+		}
+		a.Withhold("")
+		w.held("public", "a", 2*time.Second)
+		w.never2(t)
+	})
+}
+
+func TestWithheldNodeVotes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a", "b", "c")
+		var c *host
+		for _, n := range w.names {
+			c = w.start(n, public("a", "b", "c"))
+		}
+		w.held("public", "a", 3*time.Second)
+		time.Sleep(time.Second)
+		c.Withhold("standby")
+		w.kill("a")
+		w.held("public", "b", time.Second)
+	})
+}
+
+func TestWithheldNodeKeepsWhatNobodyElseCanHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, b := pair(t, public("a", "b"))
+		b.SetFit(false, "its listeners do not answer")
+		time.Sleep(time.Second)
+		a.Withhold("drain")
+		time.Sleep(5 * time.Second)
+		w.held("public", "a", 0)
+		b.SetFit(true, "")
+		w.held("public", "b", time.Second)
+		time.Sleep(time.Second)
+		if v, _ := a.Status(t.Context()); v.Nodes[0].State != Draining || v.Nodes[0].Reason != "drain" {
+			t.Errorf("a says of itself %+v", v.Nodes[0])
+		}
+		w.never2(t)
+	})
+}
+
+func TestWithheldFromTheStartNeverHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a", "b")
+		a := w.start("a", public("a", "b"))
+		a.Withhold("standby")
+		w.start("b", public("a", "b"))
+		w.held("public", "b", 3*time.Second)
+		time.Sleep(5 * time.Second)
+		if !slices.Equal(w.moved, []string{"b"}) {
+			t.Errorf("held in turn by %v", w.moved)
+		}
+	})
+}
+
+func TestPausedClusterMovesOnlyWhatHasDied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		vips := public("a", "b")
+		vips["public"].Preempt = config.Preempt{On: true, After: time.Second}
+		w, a, b := pair(t, vips)
+		a.Pause(true)
+		b.Pause(true)
+		a.SetFit(false, "a check fails")
+		time.Sleep(5 * time.Second)
+		w.held("public", "a", 0)
+		a.SetFit(true, "")
+		w.kill("a")
+		w.held("public", "b", time.Second)
+		a = w.start("a", vips)
+		a.Pause(true)
+		time.Sleep(10 * time.Second)
+		w.held("public", "b", 0)
+		b.Pause(false)
+		w.held("public", "a", 3*time.Second)
+		w.never2(t)
+	})
+}
+
+func TestWhatAnOperatorAsksForIsDoneInAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, b := pair(t, public("a", "b"))
+		a.Pause(true)
+		b.Pause(true)
+		if _, err := a.Failover(t.Context(), "public", "b", ""); err != nil {
+			t.Fatal(err)
+		}
+		w.held("public", "b", time.Second)
+		time.Sleep(time.Second)
+		b.Withhold("drain")
+		w.held("public", "a", time.Second)
+		w.never2(t)
+	})
+}
