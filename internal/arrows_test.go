@@ -15,7 +15,8 @@ import (
 var allowed = map[string]string{
 	"clock":               "",
 	"config":              "",
-	"control":             "",
+	"control":             "history",
+	"history":             "",
 	"lab":                 "control",
 	"vip":                 "clock",
 	"vip/bpf":             "",
@@ -42,6 +43,7 @@ var allowed = map[string]string{
 // forbidden names what may not be imported, with the reason that a reader is owed.
 var forbidden = []struct{ pkg, imports, why string }{
 	{"ha/election", "net os time/tick log/slog", "the election is a value: no socket, file or logger"},
+	{"history", "net net/http log/slog", "entries go to a directory, and to other nodes by whoever asks for them"},
 	{"ha/detect", "net os log/slog", "detection is a value"},
 	{"ha/state", "net os log/slog", "merging is a value"},
 	{"dataplane/http1", "net os net/http log/slog", "the parser works on bytes alone"},

@@ -26,36 +26,42 @@ func statusCommand(o *options) *cobra.Command {
 			if format != "table" && format != "json" {
 				return usageError{fmt.Errorf("status: -o %s: want table or json", format)}
 			}
-			for {
-				s, err := status(cmd.Context(), o)
-				if !watch {
-					if err != nil {
-						return statusError{exitUnreachable, err.Error()}
-					}
-					return show(cmd.OutOrStdout(), s, format)
-				}
-				if format == "table" {
-					// Home, then clear what the last picture left.
-					fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J")
-				}
-				if err != nil {
-					fmt.Fprintln(cmd.OutOrStdout(), err)
-				} else {
-					// The code of a picture that is replaced in a second means nothing.
-					_ = show(cmd.OutOrStdout(), s, format)
-				}
-				select {
-				case <-cmd.Context().Done():
-					return nil
-				case <-time.After(time.Second):
-				}
+			if watch {
+				return statusScreen(cmd, o, format)
 			}
+			s, err := status(cmd.Context(), o)
+			if err != nil {
+				return statusError{exitUnreachable, err.Error()}
+			}
+			return show(cmd.OutOrStdout(), s, format)
 		},
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "table or json")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again every second")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// statusScreen shows the status again every second until the operator has enough.
+func statusScreen(cmd *cobra.Command, o *options, format string) error {
+	for {
+		s, err := status(cmd.Context(), o)
+		if format == "table" {
+			// Home, then clear what the last picture left.
+			fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J")
+		}
+		if err != nil {
+			fmt.Fprintln(cmd.OutOrStdout(), err)
+		} else {
+			// The code of a picture that is replaced in a second means nothing.
+			_ = show(cmd.OutOrStdout(), s, format)
+		}
+		select {
+		case <-cmd.Context().Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 func status(ctx context.Context, o *options) (*control.Status, error) {

@@ -19,6 +19,7 @@ import (
 	"proxyd/internal/ha/beat"
 	"proxyd/internal/ha/election"
 	"proxyd/internal/ha/gossip"
+	"proxyd/internal/history"
 	"proxyd/internal/vip"
 )
 
@@ -33,6 +34,7 @@ type cluster struct {
 	keepers map[string]*vip.Keeper
 	shared  *shared
 	links   chan struct{} // one of the interfaces went up or down
+	record  *recorder
 
 	sysctls *vip.Sysctls
 	devices map[string]*vip.Device
@@ -52,7 +54,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		return nil, nil
 	}
 	k := &cluster{
-		log: n.log, config: c, shared: n.shared, links: make(chan struct{}, 1),
+		log: n.log, config: c, shared: n.shared, record: n.record, links: make(chan struct{}, 1),
 		keepers: map[string]*vip.Keeper{}, devices: map[string]*vip.Device{}, ports: map[string]*vip.Port{},
 	}
 	defer func() {
@@ -86,7 +88,12 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 	for _, v := range vipsOf(c) {
 		n.taken.WithLabelValues(name, v.Name) // the series is there from the start, at 0
 	}
+	conf.OnFact = n.record.met
 	conf.OnChange = func(c ha.Change) {
+		n.record.changed(c)
+		if c.To == conf.Name {
+			k.loops.Go(func() { k.answered(ctx, n, c) })
+		}
 		if err := k.shared.changed(c); err != nil {
 			k.log.Warn("note a change of holder", "vip", c.VIP, "error", err)
 		}
@@ -183,6 +190,7 @@ func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []ele
 			Drain: drainTime,
 			OnConflict: func(mac net.HardwareAddr) {
 				k.log.Warn("vip conflict: another host answers for it", "vip", v.Name, "mac", mac.String())
+				k.record.note(history.Entry{Kind: history.Conflict, VIP: v.Name, Text: mac.String()})
 			},
 		})
 		if err != nil {

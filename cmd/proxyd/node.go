@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -21,6 +22,7 @@ import (
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane/engine"
 	"proxyd/internal/dataplane/proxy"
+	"proxyd/internal/history"
 )
 
 // A node is this process: the one place where data plane, cluster and control meet.
@@ -35,6 +37,7 @@ type node struct {
 	taken   *prometheus.HistogramVec // how long takeovers took
 
 	shared  *shared                // what the nodes know together
+	record  *recorder              // what happened
 	drained atomic.Pointer[string] // why an operator wants no clients here; nil: they may come
 
 	mu        sync.Mutex     // one change at a time; guards what follows
@@ -81,6 +84,8 @@ func run(ctx context.Context, file string) error {
 	n.engine = engine.NewLoop(engine.Config{Logger: n.log, Panic: func(what any) { n.plane.NotePanic(what) }})
 	n.plane = proxy.New(proxy.Options{Engine: n.engine, Logger: n.log, Curbed: newQuota().Curbed})
 	n.shared = newShared(c.Node.Name)
+	n.record = newRecorder(c.Node.State, c.Node.Name, n.started, n.log)
+	n.shared.record = n.record
 	if n.overrides, err = openOverrides(c.Node.State, n.shared); err != nil {
 		n.log.Error("state directory", "error", err)
 	}
@@ -106,6 +111,8 @@ func run(ctx context.Context, file string) error {
 		return err
 	}
 	n.stand(false)
+	parts.Go(func() { n.record.run(life, n) })
+	n.record.note(history.Entry{Kind: history.Started, Text: fmt.Sprintf("version %s, configuration %s", version, c.Hash)})
 	n.log.Info("proxyd is up", "version", version, "node", c.Node.Name, "config", c.Hash)
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 	parts.Go(func() { n.watchdog(life) })
@@ -126,6 +133,7 @@ func run(ctx context.Context, file string) error {
 			n.plane.ReopenLogs()
 			continue
 		}
+		n.record.note(history.Entry{Kind: history.Stopped, Text: s.String()})
 		break
 	}
 	n.log.Info("ending: handing addresses over, then letting exchanges end")
@@ -154,6 +162,7 @@ func (n *node) end(signals <-chan os.Signal) error {
 	n.mu.Unlock()
 	if held != nil {
 		held.leave(ctx)
+		n.record.publish(n.shared) // the others learn how this node left
 	}
 	err := n.plane.Shutdown(ctx)
 	if held != nil {

@@ -38,6 +38,9 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 	if unsaved != nil {
 		worsen(s, "degraded", unsaved.Error())
 	}
+	if h := n.record.ring.Stats(); h.Fault != "" {
+		worsen(s, "degraded", fmt.Sprintf("what happens is not kept over a restart: %s (%d failures)", h.Fault, h.Errors))
+	}
 	if k == nil {
 		s.Nodes = []control.NodeStatus{{Name: s.Node, State: "up", Config: hash, Version: version, UptimeS: int64(time.Since(n.started).Seconds())}}
 		if ok, why := n.plane.Ready(); !ok {

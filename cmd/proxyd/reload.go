@@ -6,6 +6,7 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/control"
+	"proxyd/internal/history"
 )
 
 // reload reads the file again and takes it into use, whole or not at all.
@@ -33,6 +34,7 @@ func (n *node) texts() config.Texts {
 // tell logs how a reload went that cause asked for.
 func (n *node) tell(cause string, r *control.Reload, err error) {
 	if err != nil {
+		n.record.note(history.Entry{Kind: history.Config, Reason: cause, Text: "refused: " + err.Error()})
 		n.log.Error("reload refused, the old configuration keeps serving", "asked", cause, "error", err)
 		return
 	}
@@ -80,6 +82,9 @@ func (n *node) take(c *config.Config) error {
 		return err
 	}
 	settle(true)
+	if c.Hash != n.config.Hash {
+		n.record.note(history.Entry{Kind: history.Config, Text: fmt.Sprintf("%s is in force in place of %s", c.Hash, n.config.Hash)})
+	}
 	n.level.Set(level(c.Log.Level))
 	n.config = c
 	n.restrain()

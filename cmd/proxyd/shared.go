@@ -21,6 +21,9 @@ const changeKind = "change"
 type shared struct {
 	// heard has one value after what operators want was changed on another node.
 	heard chan struct{}
+	// record, if set, gives and takes what the nodes wrote down. It is set before the first
+	// peer is met.
+	record *recorder
 
 	mu    sync.Mutex // guards the store and tell
 	store *state.Store
@@ -99,6 +102,9 @@ func (s *shared) Merge(b []byte) error {
 	tell := s.tell
 	s.mu.Unlock()
 	for _, e := range news {
+		if e.Kind == historyKind && s.record != nil {
+			s.record.learn(e.Key, e.Value)
+		}
 		if e.Kind == overrideKind || e.Kind == standingKind || e.Kind == pauseKind {
 			select {
 			case s.heard <- struct{}{}:

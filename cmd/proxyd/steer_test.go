@@ -207,6 +207,14 @@ func TestMaintenanceAnswersUntilItIsOff(t *testing.T) {
 func TestStateDirectoryThatFailsCostsPersistenceAlone(t *testing.T) {
 	address, a, b := port(t), newBackend(t), newBackend(t)
 	p := launch(t, balanced(address, a, b))
+	// What was noted at the start is written: nothing makes the directory anew.
+	p.eventually("the history is on the disk", func() bool {
+		i, err := os.Stat(filepath.Join(p.dir, "state", "history.log"))
+		return err == nil && i.Size() > 0
+	})
+	if err := os.RemoveAll(filepath.Join(p.dir, "state")); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(filepath.Join(p.dir, "state"), nil, 0o600); err != nil { // a file where the directory should be
 		t.Fatal(err)
 	}

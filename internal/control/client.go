@@ -109,6 +109,18 @@ func call[Out any](ctx context.Context, c *Client, method, path string, in any) 
 	return out, nil
 }
 
+// unreached says why there was no answer.
+func (c *Client) unreached(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return TimedOut(fmt.Sprintf("proxyd at %s: no answer in time", c.socket))
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	return &Error{fmt.Sprintf("proxyd at %s: %v", c.socket, err), ErrAbsent}
+}
+
 func (c *Client) do(ctx context.Context, method, path string, in any) ([]byte, error) {
 	var send io.Reader = http.NoBody
 	if in != nil {
@@ -124,14 +136,7 @@ func (c *Client) do(ctx context.Context, method, path string, in any) ([]byte, e
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, TimedOut(fmt.Sprintf("proxyd at %s: no answer in time", c.socket))
-		}
-		var op *net.OpError
-		if errors.As(err, &op) {
-			err = op.Err
-		}
-		return nil, &Error{fmt.Sprintf("proxyd at %s: %v", c.socket, err), ErrAbsent}
+		return nil, c.unreached(ctx, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)

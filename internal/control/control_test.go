@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"proxyd/internal/history"
 )
 
 // node is an Operator with fixed answers to what the tests ask.
@@ -44,7 +46,22 @@ func (n *node) Edit(_ context.Context, e Edit) (*Reload, error) {
 }
 func (n *node) Changes(context.Context) (string, error)                   { return "[remove]\n", n.err }
 func (n *node) SteerServer(context.Context, ServerWish) (*Steered, error) { return &Steered{}, n.err }
-func (n *node) SteerRoute(context.Context, RouteWish) (*Steered, error)   { return &Steered{}, n.err }
+func (n *node) History(_ context.Context, q HistoryQuery) (*History, error) {
+	return &History{Entries: []history.Entry{{Node: "edge-1", VIP: q.VIP}}, Tellers: []Teller{}}, n.err
+}
+func (n *node) Why(_ context.Context, q WhyQuery) (*history.Story, error) {
+	return &history.Story{VIP: q.VIP, Term: q.Term}, n.err
+}
+func (n *node) Watch(ctx context.Context, tell func(history.Entry) error) error {
+	for i := range uint64(3) {
+		if err := tell(history.Entry{Node: "edge-1", Seq: i}); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+func (n *node) SteerRoute(context.Context, RouteWish) (*Steered, error) { return &Steered{}, n.err }
 func (n *node) Failover(_ context.Context, f Failover) (*FailoverResult, error) {
 	n.asked = f
 	return &FailoverResult{To: f.To}, n.err

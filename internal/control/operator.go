@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"net/netip"
 	"time"
+
+	"proxyd/internal/history"
 )
 
 // An Operator answers and carries out what an operator wants of one node.
@@ -41,6 +43,13 @@ type Operator interface {
 	Pause(ctx context.Context, w PauseWish) (*Standing, error)
 	// SteerRoute closes a route for maintenance, or opens it.
 	SteerRoute(ctx context.Context, w RouteWish) (*Steered, error)
+	// History returns what happened, as all nodes wrote it down.
+	History(ctx context.Context, q HistoryQuery) (*History, error)
+	// Why tells the story of a change of a holder.
+	Why(ctx context.Context, q WhyQuery) (*history.Story, error)
+	// Watch calls tell for each entry of the history from now on until ctx ends, which is no
+	// error, or tell fails.
+	Watch(ctx context.Context, tell func(history.Entry) error) error
 }
 
 // Status is the cluster as one node sees it now. Keys are stable.

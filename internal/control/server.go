@@ -46,6 +46,9 @@ func SocketHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 	mux.HandleFunc("POST /v1/node", answer(log, op.SteerNode))
 	mux.HandleFunc("POST /v1/pause", answer(log, op.Pause))
 	mux.HandleFunc("POST /v1/route", answer(log, op.SteerRoute))
+	mux.HandleFunc("POST /v1/history", answer(log, op.History))
+	mux.HandleFunc("POST /v1/why", answer(log, op.Why))
+	mux.HandleFunc("GET /v1/watch", stream(log, op.Watch))
 	return mux
 }
 
@@ -206,7 +209,8 @@ func ListenSocket(path string) (net.Listener, error) {
 // Serve answers on l until ctx ends. It returns after the calls in progress have ended
 // or a second has passed.
 func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx }} // so that streams end with it
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }() // ends with Shutdown
 	select {

@@ -46,6 +46,10 @@ type elector struct {
 	fault   string
 	warned  clock.Instant // when a refused claim was last worth a warning
 	changes map[election.Reason]uint64
+
+	role      election.Role // as last seen
+	permitted string        // what the network said when it was last asked
+	unheld    unheld
 }
 
 // brokenFor is how long a node does not try again to hold what it could not.
@@ -141,7 +145,9 @@ func (n *Node) reorder(now clock.Instant) {
 
 // step gives one event to e's machine and does what it says, in order.
 func (n *Node) step(now clock.Instant, e *elector, ev election.Event) {
-	for _, a := range e.machine.Step(now, ev) {
+	acts := e.machine.Step(now, ev)
+	n.noteRole(now, e)
+	for _, a := range acts {
 		switch a := a.(type) {
 		case election.Send:
 			n.post(e, a)
@@ -189,6 +195,9 @@ func (n *Node) hold(e *elector, a election.Hold) {
 	}
 	n.flush()
 	n.Terms.Used(a.Term, n.termsKept)
+	if !e.held {
+		n.note(Fact{Kind: FactTake, VIP: e.name, Term: a.Term})
+	}
 	for i, h := range e.holders {
 		if err := h.Hold(a.Until); err != nil {
 			if n.Now() >= a.Until {
@@ -204,6 +213,7 @@ func (n *Node) hold(e *elector, a election.Hold) {
 		return
 	}
 	now := n.Now()
+	n.note(Fact{At: now, Kind: FactAnnounced, VIP: e.name, Term: a.Term})
 	e.held, e.since, e.reason, e.text, e.fault = true, now, a.Reason, "", ""
 	e.from = n.nameOf(e.holder)
 	if a.Reason == election.Planned && e.noteAt != 0 && now.Sub(e.noteAt) < noteLife {
@@ -211,7 +221,13 @@ func (n *Node) hold(e *elector, a election.Hold) {
 	}
 	e.noteAt = 0
 	e.changes[e.reason]++
-	c := Change{VIP: e.name, From: e.from, To: n.Name, Term: a.Term, Reason: e.reason, Text: e.text, Time: time.Now()}
+	c := Change{VIP: e.name, From: e.from, To: n.Name, Term: a.Term, Reason: e.reason, Text: e.text, Time: time.Now(), At: now}
+	since := now
+	if e.holder != "" && e.holder != n.Self {
+		c.Heard, since = e.heard, e.heard
+		e.tookFromTheDead(now, a.Reason)
+	}
+	c.Trail = n.evidence(e, since, now)
 	if e.holder != "" && e.holder != n.Self {
 		c.Took = now.Sub(e.heard)
 	}
@@ -226,6 +242,7 @@ func (n *Node) fail(e *elector, vip string, err error) {
 	if e.fault != err.Error() {
 		n.Log.Error("this node cannot hold the address", "vip", vip, "error", err)
 	}
+	n.note(Fact{At: now, Kind: FactFault, VIP: e.name, Term: e.term, Text: err.Error()})
 	e.broken, e.retry, e.fault = true, now.Add(brokenFor), err.Error()
 	n.news = true
 	n.letGo(e)
@@ -248,6 +265,7 @@ func (n *Node) yield(e *elector, a election.Yield) {
 	}
 	e.held = false
 	n.news = true
+	n.note(Fact{Kind: FactYield, VIP: e.name, Peer: n.nameOf(a.To), Term: e.term, Text: string(a.Reason)})
 }
 
 // announce says again whose e's addresses are.
@@ -267,6 +285,7 @@ func (n *Node) drop(e *elector, why election.Reason) {
 	n.flush()
 	if e.held {
 		n.Log.Warn("the address is let go", "vip", e.name, "reason", why)
+		n.note(Fact{Kind: FactRelease, VIP: e.name, Term: e.term, Text: string(why)})
 	}
 	n.letGo(e)
 }

@@ -198,6 +198,8 @@ func (n *Node) begin(now clock.Instant, m *move) {
 	n.moves = append(n.moves, m)
 	for _, s := range m.steps {
 		s.elector.note, s.elector.noteAt = m.text, now
+		n.note(Fact{At: now, Kind: FactAsked, VIP: s.elector.name, Peer: n.Name, Term: s.elector.machine.View().Term,
+			Text: fmt.Sprintf("from %s to %s: %s", n.nameOf(s.from), n.nameOf(s.to), orNone(m.text))})
 	}
 	for _, p := range n.peers {
 		m.remind(p)
@@ -218,6 +220,7 @@ func (n *Node) requested(now clock.Instant, p *peer, q request) {
 	p.requests[p.turn%len(p.requests)] = q.ID
 	p.turn++
 	n.Log.Info("hand-over asked for", "vip", e.name, "by", n.nameOf(p.id), "to", n.nameOf(q.To))
+	n.note(Fact{At: now, Kind: FactAsked, VIP: e.name, Peer: n.nameOf(p.id), Term: e.term, Text: fmt.Sprintf("to %s: %s", n.nameOf(q.To), orNone(e.note))})
 	n.step(now, e, election.HandOver{To: q.To})
 }
 
@@ -240,6 +243,9 @@ func (n *Node) await(ctx context.Context, m *move) error {
 // moves are done.
 func (n *Node) settle(now clock.Instant) {
 	n.judge(now)
+	for _, e := range n.electors {
+		n.watchUnheld(now, e)
+	}
 	n.moves = slices.DeleteFunc(n.moves, func(m *move) bool {
 		done := true
 		for _, s := range m.steps {
@@ -266,6 +272,14 @@ func (n *Node) retaken(now clock.Instant, m *move, s step) bool {
 	}
 	p := n.peer(s.from)
 	return p.heard.Add(-p.tenures[s.elector.name].Held) > m.began
+}
+
+// orNone says that no reason was given.
+func orNone(reason string) string {
+	if reason == "" {
+		return "no reason given"
+	}
+	return fmt.Sprintf("%q", reason)
 }
 
 func (n *Node) holds(id election.ID, e *elector) bool {

@@ -3,6 +3,7 @@ package ha
 import (
 	"time"
 
+	"proxyd/internal/clock"
 	"proxyd/internal/ha/election"
 )
 
@@ -15,6 +16,9 @@ type Change struct {
 	Term   uint64
 	Reason election.Reason
 	Text   string        // what the operator gave as the reason
+	At     clock.Instant // Time, by this node's own clock
+	Heard  clock.Instant // the last sign of life of the old holder; 0 if there was none, or it is not known
+	Trail  []Fact        // what this node met before it
 	Took   time.Duration // last sign of life of the old holder to the first announcement; only of changes to this node
 }
 

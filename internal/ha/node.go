@@ -35,6 +35,9 @@ type Config struct {
 	// OnChange, if set, is told each change of a holder that this node sees. It is called
 	// by the loop and must not block.
 	OnChange func(Change)
+	// OnFact, if set, is told what this node meets beside the changes. It is called by the
+	// loop and must not block.
+	OnFact func(Fact)
 }
 
 // ErrStopped is returned by what asks a Node that does not run (yet, or any more).
@@ -63,6 +66,8 @@ type Node struct {
 	turned   clock.Instant // when the latest turn of the loop began
 	moves    []*move
 	history  history
+	trail    []Fact        // the latest, as evidence
+	born     clock.Instant // when Run began
 	stats    Stats
 	mesh     <-chan MeshEvent
 	timer    *time.Timer
@@ -117,7 +122,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.timer = time.NewTimer(0)
 	defer n.timer.Stop()
 	now := n.Now()
-	n.turned = now
+	n.turned, n.born = now, now
 	n.start(now)
 	for {
 		n.timer.Reset(n.wake(now).Sub(now))
@@ -198,6 +203,7 @@ func (n *Node) awake(now clock.Instant) {
 		return
 	}
 	n.stats.Stalls++
+	n.note(Fact{At: now, Kind: FactStall, For: late})
 	n.Log.Warn("this node was asleep", "for", late.Round(time.Millisecond), "lease", n.Timing.Lease)
 	n.tick(now) // leases lapse before anything else is believed
 	if len(n.peers) > 0 {

@@ -15,7 +15,9 @@ type peer struct {
 	why     string        // it is not alive
 	hello   hello
 	tenures map[string]tenure // by VIP that leads
-	longest time.Duration     // silence between two frames of one life
+	longest aDay              // silence between two frames of one life
+	missAt  clock.Instant     // when a near miss was last noted
+	miss    time.Duration     // and how near it came
 	gaps    bool              // the next frame ends a gap of the same life
 
 	asked    clock.Instant // when it last asked for anything
@@ -95,8 +97,10 @@ func (n *Node) hear(now clock.Instant, e MeshEvent) {
 			n.step(now, el, election.Gone{Peer: p.id, At: e.At})
 		}
 	case Message:
-		if p.gaps {
-			p.longest = max(p.longest, e.At.Sub(p.heard))
+		if p.gaps && n.asleep == 0 { // else it is we who were silent
+			gap := e.At.Sub(p.heard)
+			p.longest.add(e.At, gap)
+			n.noteGap(p, e.At, gap)
 		}
 		n.live(p, e.At)
 		p.gaps = true
@@ -119,6 +123,14 @@ func (n *Node) live(p *peer, at clock.Instant) {
 		p.alive, p.why = true, ""
 		p.beatAt = 0 // it is owed a hello at once
 		n.Log.Info("node heard", "node", n.nameOf(p.id))
+		f := Fact{At: at, Kind: FactHeard, Peer: n.nameOf(p.id)}
+		if p.heard != 0 {
+			f.For = at.Sub(p.heard)
+		}
+		n.note(f)
+		for _, e := range n.electors {
+			e.permitted = ""
+		}
 	}
 	p.heard = max(p.heard, at)
 	for _, e := range n.electors {
@@ -132,6 +144,8 @@ func (n *Node) live(p *peer, at clock.Instant) {
 func (n *Node) lost(p *peer, why string) {
 	if p.alive {
 		n.Log.Warn("node lost", "node", n.nameOf(p.id), "why", why)
+		now := n.Now()
+		n.note(Fact{At: now, Kind: FactLost, Peer: n.nameOf(p.id), For: now.Sub(p.heard), Text: why})
 	}
 	p.alive, p.why = false, why
 	clear(p.tenures)
@@ -162,6 +176,7 @@ func (n *Node) read(now clock.Instant, p *peer, b []byte) error {
 				if m.Msg.Kind == election.Ask {
 					p.asked = now
 				}
+				n.noteAnswer(now, e, p, m.Msg)
 				n.step(now, e, election.Received{From: p.id, Msg: m.Msg})
 			}
 		case requestRecord:
@@ -208,8 +223,12 @@ func (n *Node) tenure(now clock.Instant, p *peer, t tenure) {
 	if e.holder != p.id && !e.held {
 		known := e.holder != ""
 		e.holder = p.id
+		if known {
+			e.tookFromTheDead(now.Add(-t.Held), t.Reason)
+		}
 		if known || t.Held < time.Minute {
-			n.changed(Change{VIP: e.name, From: t.From, To: p.hello.Name, Term: t.Term, Reason: t.Reason, Text: t.Text,
+			at := now.Add(-t.Held)
+			n.changed(Change{At: at, Heard: e.heard, Trail: n.evidence(e, at, now), VIP: e.name, From: t.From, To: p.hello.Name, Term: t.Term, Reason: t.Reason, Text: t.Text,
 				Time: time.Now().Add(-t.Held)})
 		}
 	}

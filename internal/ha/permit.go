@@ -13,6 +13,7 @@ type permit struct {
 	elector  *elector
 	peer     *peer
 	round    uint64
+	asked    clock.Instant
 	keep     bool // the machine holds, and asks to go on
 	taken    bool // somebody answers for the address
 	heard    bool // anything was heard on its network since the silence began
@@ -27,7 +28,8 @@ func (n *Node) wantPermit(e *elector, w election.WantPermit) {
 	if p == nil || len(e.holders) == 0 {
 		return
 	}
-	n.probe(e, w.Since, permit{elector: e, peer: p, round: w.Round, keep: w.Keep})
+	n.note(Fact{Kind: FactAsk, VIP: e.name, Peer: n.nameOf(p.id)})
+	n.probe(e, w.Since, permit{elector: e, peer: p, round: w.Round, asked: n.Now(), keep: w.Keep})
 }
 
 // listen finds out whether a network that was silent is so still.
@@ -85,5 +87,6 @@ func (n *Node) permit(now clock.Instant, a permit) {
 		n.Log.Info("the other node's kernel answers for the address, its process does not: it is frozen or dead",
 			"vip", e.name, "node", n.nameOf(a.peer.id))
 	}
+	n.notePermit(now, a, ok)
 	n.step(now, e, election.Permit{Round: a.round, Ok: ok})
 }

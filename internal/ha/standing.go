@@ -75,6 +75,7 @@ func (n *Node) restate() {
 	}
 	if n.state != state {
 		n.Log.Info("fitness of this node", "state", state, "reason", reason)
+		n.noteFitness(state, reason)
 	}
 	n.state, n.reason, n.news = state, reason, true
 }

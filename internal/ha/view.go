@@ -41,7 +41,7 @@ type NodeView struct {
 	Config  string        // hash
 	Version string
 	Uptime  time.Duration
-	Longest time.Duration // silence between two of its beats
+	Longest time.Duration // silence between two of its beats, within the last 24 hours
 	Limit   time.Duration // the silence after which it is judged lost
 }
 
@@ -57,6 +57,8 @@ type VIPView struct {
 	Fault   string                     // why this node could not hold it
 	Changes map[election.Reason]uint64 // how often this node became the holder
 	Standby bool                       // another node could take it over now
+	Unheld  time.Duration              // in which this node knew of no holder, since it started
+	Prefer  []election.ID              // the order of the candidates, the best first
 }
 
 // Stats counts what the loop met.
@@ -97,7 +99,7 @@ func (n *Node) view(now clock.Instant) View {
 func (n *Node) nodeView(now clock.Instant, p *peer) NodeView {
 	v := NodeView{ID: p.id, Name: n.nameOf(p.id), State: p.hello.State, Reason: p.hello.Reason, Age: -1,
 		Config: p.hello.Config, Version: p.hello.Version, Uptime: p.hello.Uptime,
-		Longest: p.longest, Limit: patience(n.Timing.Heartbeat)}
+		Longest: p.longest.longest(now), Limit: patience(n.Timing.Heartbeat)}
 	if p.heard != 0 {
 		v.Age = max(now.Sub(p.heard), 0)
 	}
@@ -112,7 +114,8 @@ func patience(beat time.Duration) time.Duration { return 6*beat + beat/2 }
 
 func (n *Node) vipView(now clock.Instant, name string) VIPView {
 	e := n.byVIP[name]
-	v := VIPView{Name: name, Here: e.held, Fault: e.fault, Changes: maps.Clone(e.changes), Term: e.term}
+	v := VIPView{Name: name, Here: e.held, Fault: e.fault, Changes: maps.Clone(e.changes), Term: e.term,
+		Unheld: e.unheld.until(now), Prefer: slices.Clone(e.order)}
 	if e.held {
 		v.Holders, v.IDs = append(v.Holders, n.Name), append(v.IDs, n.Self)
 		v.Held, v.Lease = now.Sub(e.since), max(e.until.Sub(now), 0)

@@ -32,6 +32,9 @@ type PeerView struct {
 	Gone  bool          // its process is gone and nothing was heard since
 }
 
+// Role returns what the Machine is as of its latest Step.
+func (m *Machine) Role() Role { return m.role }
+
 // View returns what the Machine knows as of its latest Step.
 func (m *Machine) View() View {
 	v := View{Role: m.role, Term: m.seen, Fit: m.fit, Deaf: m.deaf}
