@@ -167,6 +167,10 @@ func table(w io.Writer, s *control.Status, now time.Time) {
 		}
 		t.Flush()
 	}
+	if u := s.Upgrade; u != nil && u.Draining != nil {
+		fmt.Fprintf(w, "\nUPGRADED  %s -> %s, %s ago: the process before (pid %d) lets %d connections end\n",
+			u.From, u.To, age(now.Sub(u.Since)), u.Draining.PID, u.Draining.Connections)
+	}
 	if c := s.Last; c != nil {
 		fmt.Fprintf(w, "\nLAST CHANGE  %s  %s: %s -> %s  %s", c.Time.UTC().Format(time.RFC3339), c.VIP, dash(c.From), dash(c.To), c.Reason)
 		if c.Text != "" {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"proxyd/internal/baton"
 	"proxyd/internal/config"
 	"proxyd/internal/control"
 )
@@ -20,6 +21,9 @@ import (
 // life, and the TCP addresses, which a reload may move. node.mu guards it once it is open.
 type admin struct {
 	log      *slog.Logger
+	from     *predecessor
+	path     string // of the socket
+	socket   net.Listener
 	life     context.Context // ends all of them
 	parts    *sync.WaitGroup
 	handlers map[string]http.Handler // by key of the configuration
@@ -43,12 +47,12 @@ func (n *node) openAdmin(life context.Context, parts *sync.WaitGroup, c config.A
 		}),
 		Ready: n.ready,
 	}
-	socket, err := control.ListenSocket(c.Socket)
+	socket, err := n.from.listenSocket(c.Socket)
 	if err != nil {
 		return err
 	}
 	n.admin = &admin{
-		log: n.log, life: life, parts: parts, doors: map[string]*adminDoor{},
+		log: n.log, from: n.from, path: c.Socket, socket: socket, life: life, parts: parts, doors: map[string]*adminDoor{},
 		handlers: map[string]http.Handler{
 			"admin.listen":  control.PublicHandler(n, pages, n.log),
 			"admin.metrics": control.MetricsHandler(pages),
@@ -103,7 +107,7 @@ func (a *admin) move(c config.Admin) (settle func(take bool), err error) {
 		if d := a.doors[key]; address == "" || d != nil && d.address == address {
 			continue
 		}
-		l, err := net.Listen("tcp", address)
+		l, err := a.from.listenTCP(address)
 		if errors.Is(err, syscall.EADDRINUSE) && len(stale) > 0 && !aside {
 			for _, d := range stale {
 				d.close()
@@ -141,4 +145,37 @@ func (a *admin) serve(ctx context.Context, l net.Listener, h http.Handler) {
 			a.log.Error("admin", "address", l.Addr(), "error", err)
 		}
 	})
+}
+
+// sockets returns copies of all open ones, for the process that takes this one's place.
+func (a *admin) sockets() ([]baton.File, error) {
+	listeners := map[string]net.Listener{adminSocket + " " + a.path: a.socket}
+	for _, d := range a.doors {
+		listeners[adminPrefix+d.address] = d.listener
+	}
+	var files []baton.File
+	for name, l := range listeners {
+		c, ok := bare(l).(syscall.Conn)
+		if !ok {
+			continue
+		}
+		f, err := baton.Copy(name, c)
+		if err != nil {
+			baton.CloseFiles(files)
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// leave closes the sockets for this process alone: another one has them too.
+func (a *admin) leave() {
+	if u, ok := bare(a.socket).(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+	}
+	a.socket.Close()
+	for _, d := range a.doors {
+		d.listener.Close()
+	}
 }

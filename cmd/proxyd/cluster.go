@@ -51,7 +51,7 @@ const fitEvery = 500 * time.Millisecond
 // this host; nothing is left open then.
 func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, err error) {
 	if len(c.VIP) == 0 && len(c.Cluster.Join) == 0 {
-		return nil, nil
+		return nil, n.from.takeOver(n, nil)
 	}
 	k := &cluster{
 		log: n.log, config: c, shared: n.shared, record: n.record, links: make(chan struct{}, 1),

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/control"
+	"proxyd/internal/ha"
 )
 
 // version is set by the build.
@@ -90,15 +92,30 @@ func root() *cobra.Command {
 		sub.Flags().StringVarP(&file, "config", "c", "/etc/proxyd/proxyd.toml", "configuration file")
 		cmd.AddCommand(sub)
 	}
-	cmd.AddCommand(&cobra.Command{
+	cmd.AddCommand(versionCommand())
+	return cmd
+}
+
+func versionCommand() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArgs,
-		Run: func(cmd *cobra.Command, _ []string) {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			b := build()
-			fmt.Fprintln(cmd.OutOrStdout(), "proxyd", b.Version, b.Go, b.Commit)
+			switch format {
+			case "text":
+				fmt.Fprintf(cmd.OutOrStdout(), "proxyd %s %s wire %d %s\n", b.Version, b.Go, b.Wire, b.Commit)
+			case "json":
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(b)
+			default:
+				return fault{exitUsage, fmt.Errorf("version: -o %s: want text or json", format)}
+			}
+			return nil
 		},
-	})
+	}
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
 	return cmd
 }
 
@@ -124,7 +141,7 @@ func load(t config.Texts) (*config.Config, error) {
 
 // build tells what this binary is.
 func build() control.Version {
-	v := control.Version{Version: version, Go: runtime.Version()}
+	v := control.Version{Version: version, Go: runtime.Version(), Wire: ha.Wire}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {

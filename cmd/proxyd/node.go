@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"proxyd/internal/config"
+	"proxyd/internal/control"
 	"proxyd/internal/dataplane/engine"
 	"proxyd/internal/dataplane/proxy"
 	"proxyd/internal/history"
@@ -35,6 +36,7 @@ type node struct {
 	engine  *engine.Loop
 	metrics *prometheus.Registry
 	taken   *prometheus.HistogramVec // how long takeovers took
+	succession
 
 	shared  *shared                // what the nodes know together
 	record  *recorder              // what happened
@@ -62,14 +64,26 @@ const leaveTime = 5 * time.Second
 
 // run is the life of a node: everything is open before it says that it is ready, and
 // SIGTERM gives the addresses away before anything closes.
-func run(ctx context.Context, file string) error {
+func run(ctx context.Context, file string) (err error) {
+	from, err := findPredecessor()
+	defer func() {
+		if err != nil {
+			from.failed(err)
+		}
+	}()
+	if err != nil {
+		return err
+	}
 	tried := digest(config.Texts{Main: file})
 	c, err := load(config.Texts{Main: file})
 	if err != nil {
 		return err
 	}
-	n := &node{file: file, level: new(slog.LevelVar), started: time.Now(), config: c, tried: tried, taken: newTakeovers()}
+	n := &node{file: file, level: new(slog.LevelVar), started: time.Now(), config: c, tried: tried, taken: newTakeovers(), succession: newSuccession(from)}
 	n.level.Set(level(c.Log.Level))
+	if n.binary, err = os.Executable(); err != nil {
+		return err
+	}
 	n.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: n.level}))
 
 	// The heartbeat must find a processor while every other is busy with traffic.
@@ -78,11 +92,11 @@ func run(ctx context.Context, file string) error {
 	limitMemory(n.log)
 
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP, syscall.SIGUSR1)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	signal.Ignore(syscall.SIGPIPE) // of whoever read the access log from standard output
 
 	n.engine = engine.NewLoop(engine.Config{Logger: n.log, Panic: func(what any) { n.plane.NotePanic(what) }})
-	n.plane = proxy.New(proxy.Options{Engine: n.engine, Logger: n.log, Curbed: newQuota().Curbed})
+	n.plane = proxy.New(proxy.Options{Engine: n.engine, Logger: n.log, Curbed: newQuota().Curbed, Listen: from.listen, Shut: from != nil})
 	n.shared = newShared(c.Node.Name)
 	n.record = newRecorder(c.Node.State, c.Node.Name, n.started, n.log)
 	n.shared.record = n.record
@@ -101,6 +115,7 @@ func run(ctx context.Context, file string) error {
 	n.metrics = n.registry()
 	life, end := context.WithCancel(ctx)
 	defer end()
+	n.end = end
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer end()
@@ -110,6 +125,8 @@ func run(ctx context.Context, file string) error {
 	if n.cluster, err = startCluster(life, n, c); err != nil {
 		return err
 	}
+	n.plane.Open()
+	from.serve(life, n, &parts)
 	n.stand(false)
 	parts.Go(func() { n.record.run(life, n) })
 	n.record.note(history.Entry{Kind: history.Started, Text: fmt.Sprintf("version %s, configuration %s", version, c.Hash)})
@@ -123,33 +140,49 @@ func run(ctx context.Context, file string) error {
 	n.watch()
 	n.mu.Unlock()
 
-	for s := range signals {
-		switch s {
-		case syscall.SIGHUP:
-			r, err := n.reload()
-			n.tell("SIGHUP", r, err)
-			continue
-		case syscall.SIGUSR1:
-			n.plane.ReopenLogs()
-			continue
+	for ending := false; !ending; {
+		select {
+		case to := <-n.handed:
+			return n.retire(to, signals)
+		case s := <-signals:
+			if ending = n.signalled(life, s); ending {
+				n.record.note(history.Entry{Kind: history.Stopped, Text: s.String()})
+			}
 		}
-		n.record.note(history.Entry{Kind: history.Stopped, Text: s.String()})
-		break
 	}
 	n.log.Info("ending: handing addresses over, then letting exchanges end")
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
-	return n.end(signals)
+	return n.finish(signals)
 }
 
-// end gives the addresses away, lets exchanges end, and closes everything. A further
+// signalled does what a signal asks for, and reports whether that is the end.
+func (n *node) signalled(ctx context.Context, s os.Signal) (end bool) {
+	switch s {
+	case syscall.SIGHUP:
+		r, err := n.reload()
+		n.tell("SIGHUP", r, err)
+	case syscall.SIGUSR1:
+		n.plane.ReopenLogs()
+	case syscall.SIGUSR2:
+		go func() { // ends with the conversation, which has its time-outs
+			// The log says how it went.
+			_, _ = n.Upgrade(ctx, control.Upgrade{})
+		}()
+	default:
+		return true
+	}
+	return false
+}
+
+// finish gives the addresses away, lets exchanges end, and closes everything. A further
 // SIGTERM cuts it short.
-func (n *node) end(signals <-chan os.Signal) error {
+func (n *node) finish(signals <-chan os.Signal) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	go func() { // ends with the process
 		for s := range signals {
 			switch s {
-			case syscall.SIGHUP:
+			case syscall.SIGHUP, syscall.SIGUSR2:
 			case syscall.SIGUSR1:
 				n.plane.ReopenLogs()
 			default:
@@ -184,6 +217,7 @@ func (n *node) registry() *prometheus.Registry {
 		newSlowBatches(n.engine),
 		clusterMetrics{n},
 		n.taken,
+		&n.upgrades,
 	)
 	return r
 }

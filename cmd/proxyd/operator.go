@@ -35,6 +35,7 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 	k, name, hash := n.part()
 	kept, unsaved := n.wishes()
 	s := &control.Status{Cluster: name, Health: "healthy", Reasons: []string{}, Node: n.nodeName(), Config: hash, Since: n.started, VIPs: []control.VIPStatus{}, Overrides: kept}
+	s.Upgrade = n.upgradeStatus()
 	if unsaved != nil {
 		worsen(s, "degraded", unsaved.Error())
 	}

@@ -64,6 +64,9 @@ func (n *node) compare(next *config.Config) (*config.Config, *control.Reload) {
 
 // take puts c in force. On error all is as before. n.mu is held.
 func (n *node) take(c *config.Config) error {
+	if n.succeeding {
+		return errSucceeding
+	}
 	settle, err := n.admin.move(c.Admin)
 	if err != nil {
 		n.plane.NoteRejected()

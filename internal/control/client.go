@@ -91,6 +91,10 @@ func (c *Client) Version(ctx context.Context) (*Version, error) {
 	return call[*Version](ctx, c, "GET", "/v1/version", nil)
 }
 
+func (c *Client) Upgrade(ctx context.Context, u Upgrade) (*Upgraded, error) {
+	return call[*Upgraded](ctx, c, "POST", "/v1/upgrade", u)
+}
+
 // Metrics returns the metrics page.
 func (c *Client) Metrics(ctx context.Context) (string, error) {
 	body, err := c.do(ctx, "GET", "/metrics", nil)

@@ -62,6 +62,9 @@ func (n *node) Watch(ctx context.Context, tell func(history.Entry) error) error 
 	return nil
 }
 func (n *node) SteerRoute(context.Context, RouteWish) (*Steered, error) { return &Steered{}, n.err }
+func (n *node) Upgrade(_ context.Context, u Upgrade) (*Upgraded, error) {
+	return &Upgraded{To: Version{Version: u.Binary}}, n.err
+}
 func (n *node) Failover(_ context.Context, f Failover) (*FailoverResult, error) {
 	n.asked = f
 	return &FailoverResult{To: f.To}, n.err

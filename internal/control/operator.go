@@ -31,6 +31,9 @@ type Operator interface {
 	// node ("" for the best fit one) and returns when it is held there.
 	Failover(ctx context.Context, f Failover) (*FailoverResult, error)
 	Version(ctx context.Context) (*Version, error)
+	// Upgrade has another process of proxyd take the place of the one that answers, with its
+	// sockets and addresses, and returns when it serves. On error nothing has changed.
+	Upgrade(ctx context.Context, u Upgrade) (*Upgraded, error)
 	// Explain tells what is done with a request that nobody sends, as the data plane says it.
 	Explain(ctx context.Context, q Question) (json.RawMessage, error)
 	// SteerServer overrides what the configuration says of a server, and returns what is in
@@ -66,6 +69,22 @@ type Status struct {
 	Paused  *Standing    `json:"paused,omitempty"` // no VIP moves by preference or fitness
 	// Overrides is what operators changed at run time beside the configuration.
 	Overrides []Override `json:"overrides"`
+	// Upgrade is how the process came to be that answers, if it took another's place.
+	Upgrade *UpgradeStatus `json:"upgrade,omitempty"`
+}
+
+// UpgradeStatus is an upgrade that is done, but for the exchanges of the process before.
+type UpgradeStatus struct {
+	From     string    `json:"from"` // versions
+	To       string    `json:"to"`
+	Since    time.Time `json:"since"`
+	Draining *Draining `json:"draining"` // null when the process before has ended
+}
+
+// Draining is a process that lets its exchanges end.
+type Draining struct {
+	PID         int   `json:"pid"`
+	Connections int64 `json:"connections"`
 }
 
 // NodeStatus is one voter.
@@ -284,4 +303,20 @@ type Version struct {
 	Version string `json:"version"`
 	Go      string `json:"go"`
 	Commit  string `json:"commit,omitempty"`
+	Wire    int    `json:"wire"` // of what nodes send each other: the highest version it speaks
+}
+
+// Upgrade is the wish for another process.
+type Upgrade struct {
+	Binary string `json:"binary,omitempty"` // default: the file that runs now, as it is on the disk
+}
+
+// Upgraded is how it went.
+type Upgraded struct {
+	From    Version `json:"from"`
+	To      Version `json:"to"`
+	PID     int     `json:"pid"`      // of the process that serves now
+	MS      int64   `json:"ms"`       // all in all
+	PauseMS float64 `json:"pause_ms"` // of it, nobody decided about addresses
+	Left    int64   `json:"left"`     // connections that the process before lets end
 }

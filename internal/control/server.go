@@ -41,6 +41,7 @@ func SocketHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 	mux.HandleFunc("POST /v1/reload", answer(log, func(ctx context.Context, _ struct{}) (*Reload, error) { return op.Reload(ctx) }))
 	mux.HandleFunc("POST /v1/diff", answerUpTo(maxText, log, op.Diff))
 	mux.HandleFunc("POST /v1/failover", answer(log, op.Failover))
+	mux.HandleFunc("POST /v1/upgrade", answer(log, op.Upgrade))
 	mux.HandleFunc("POST /v1/explain", answer(log, op.Explain))
 	mux.HandleFunc("POST /v1/server", answer(log, op.SteerServer))
 	mux.HandleFunc("POST /v1/node", answer(log, op.SteerNode))

@@ -18,6 +18,9 @@ import (
 // encoding/binary, texts are a length byte and up to 255 bytes.
 const frameVersion = 1
 
+// Wire is the highest version of what nodes send each other that this program speaks.
+const Wire = frameVersion
+
 // maxFrame keeps a frame, sealed and in an envelope of memberlist, within one packet of
 // an Ethernet. What does not fit goes into a further frame.
 const maxFrame = 1200

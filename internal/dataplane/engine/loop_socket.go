@@ -68,6 +68,16 @@ func (s *Socket) Share() (*Socket, error) {
 	return &Socket{address: s.address, fd: fd}, nil
 }
 
+// File returns a second handle of the same socket as a file, for another process. It stays
+// non-blocking: that is a property of the socket, which both have.
+func (s *Socket) File() (*os.File, error) {
+	o, err := s.Share()
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(o.fd), s.address.String()), nil
+}
+
 // Addr implements net.Listener.
 func (s *Socket) Addr() net.Addr { return s.address }
 

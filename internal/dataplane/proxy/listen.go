@@ -142,7 +142,7 @@ func (p *Plane) moveBack(moved []*door) {
 		}
 		again := &door{address: d.address, listener: d.listener, socket: socket}
 		p.doors[d.address] = again
-		go p.serve(again) // ends when the door's socket is closed
+		p.attend(again)
 	}
 }
 

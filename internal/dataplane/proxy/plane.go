@@ -32,6 +32,7 @@ type Options struct {
 	AccessLog io.Writer                                           // what log.access.output = "stdout" means; default os.Stdout
 	Upstream  upstream.Env                                        // Log is filled in
 	Curbed    func() bool                                         // of overload.Gate
+	Shut      bool                                                // listeners are open and nobody is let in before Open
 }
 
 // A Plane is the data plane of one process. It implements dataplane.Handler for the
@@ -188,7 +189,7 @@ func (p *Plane) apply(c *config.Config) error {
 		p.doors[d.address] = d
 	}
 	for _, d := range fresh {
-		go p.serve(d) // ends when the door's socket is closed
+		p.attend(d)
 	}
 	for address, d := range before {
 		if p.doors[address] != d {

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"proxyd/internal/baton"
+	"proxyd/internal/control"
+	"proxyd/internal/dataplane/proxy"
+)
+
+// A predecessor is the process whose place this one takes. A nil one is none: then this
+// process opens everything itself.
+type predecessor struct {
+	line   *baton.Line
+	stderr *os.File // where it writes its log; nil: where this process does
+	words  socketsWords
+	legacy *baton.Legacy
+	ours   bool          // it has said yours
+	open   chan struct{} // closed when this process serves
+
+	left atomic.Int64 // its connections; -1 when it has ended
+}
+
+// The environment of a process that is started to take another's place: the descriptors of
+// the line to it, and of the log once all is well.
+const (
+	lineEnv = "PROXYD_BATON"
+	logEnv  = "PROXYD_BATON_LOG"
+)
+
+// findPredecessor returns the process that started this one to take its place, nil if none
+// did, and takes its sockets over.
+func findPredecessor() (*predecessor, error) {
+	text := os.Getenv(lineEnv)
+	if text == "" {
+		return nil, nil
+	}
+	log := os.Getenv(logEnv)
+	os.Unsetenv(lineEnv) // it is not for who is started by this process
+	os.Unsetenv(logEnv)
+	fd, err := strconv.Atoi(text)
+	if err != nil || fd < 3 {
+		return nil, fmt.Errorf("%s=%q is no descriptor: it is set by proxyd itself", lineEnv, text)
+	}
+	line, err := baton.At(fd)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", lineEnv, err)
+	}
+	p := newPredecessor(line)
+	if n, err := strconv.Atoi(log); err == nil && n > 2 {
+		unix.CloseOnExec(n)
+		p.stderr = os.NewFile(uintptr(n), "log")
+	}
+	return p, p.greet()
+}
+
+func newPredecessor(l *baton.Line) *predecessor {
+	return &predecessor{line: l, open: make(chan struct{})}
+}
+
+// greet says who this process is and takes the sockets.
+func (p *predecessor) greet() error {
+	if err := p.line.Send(answerTime, sayHello, helloWords{successionVersion, os.Getpid(), build()}); err != nil {
+		return err
+	}
+	m, err := p.hear(saySockets, answerTime, &p.words)
+	p.legacy = baton.NewLegacy(m.Files)
+	return err
+}
+
+// hear waits for one word, into body.
+func (p *predecessor) hear(kind string, d time.Duration, body any) (baton.Message, error) {
+	m, err := p.line.Receive(d)
+	if err != nil {
+		return m, fmt.Errorf("the process before this one: waiting for %q: %w", kind, err)
+	}
+	if m.Kind != kind {
+		return m, fmt.Errorf("the process before this one says %q, want %q", m.Kind, kind)
+	}
+	if body != nil {
+		err = json.Unmarshal(m.Body, body)
+	}
+	return m, err
+}
+
+// failed tells the predecessor that this process cannot take its place, and why.
+func (p *predecessor) failed(err error) {
+	if p == nil {
+		return
+	}
+	_ = p.line.Send(answerTime, sayFailed, failedWords{err.Error()}) // it sees our end, too
+	p.line.Close()
+}
+
+// listen opens a listener of the data plane, or takes the predecessor's.
+func (p *predecessor) listen(network, address string) (net.Listener, error) {
+	if p != nil {
+		if l, ok, err := p.legacy.Listener(listenerPrefix + address); err != nil {
+			return nil, err
+		} else if ok {
+			return proxy.Adopt(l)
+		}
+	}
+	return proxy.Listen(network, address)
+}
+
+// listenSocket opens the admin socket, or takes the predecessor's.
+func (p *predecessor) listenSocket(path string) (net.Listener, error) {
+	if p == nil {
+		return control.ListenSocket(path)
+	}
+	l, ok, err := p.legacy.Listener(adminSocket + " " + path)
+	if err == nil && !ok {
+		l, err = control.ListenSocket(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if u, is := l.(*net.UnixListener); is {
+		u.SetUnlinkOnClose(true)
+	}
+	return gated{l, p.open}, nil
+}
+
+// listenTCP opens an admin address, or takes the predecessor's.
+func (p *predecessor) listenTCP(address string) (net.Listener, error) {
+	if p == nil {
+		return net.Listen("tcp", address)
+	}
+	l, ok, err := p.legacy.Listener(adminPrefix + address)
+	if err == nil && !ok {
+		l, err = net.Listen("tcp", address)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return gated{l, p.open}, nil
+}
+
+// A gated listener takes nobody in before the channel is closed.
+type gated struct {
+	net.Listener
+	open <-chan struct{}
+}
+
+func (g gated) Accept() (net.Conn, error) {
+	<-g.open // it is closed when the process serves; one that never does ends
+	return g.Listener.Accept()
+}
+
+// bare returns the listener behind a gate.
+func bare(l net.Listener) net.Listener {
+	if g, ok := l.(gated); ok {
+		return g.Listener
+	}
+	return l
+}
+
+// takeOver is the moment of change: this process is ready, hears what the other knows, has
+// take put it in place, and decides from then on.
+func (p *predecessor) takeOver(n *node, take func(cluster json.RawMessage) error) error {
+	if p == nil {
+		return nil
+	}
+	p.settle(n.plane)
+	if err := p.line.Send(answerTime, sayReady, nil); err != nil {
+		return err
+	}
+	var s stateWords
+	if _, err := p.hear(sayState, answerTime, &s); err != nil {
+		return err
+	}
+	if len(s.Shared) > 0 {
+		if err := n.shared.Merge(s.Shared); err != nil {
+			return err
+		}
+	}
+	n.upgrades.done.Store(s.Done + 1)
+	n.upgrades.failed.Store(s.Failed)
+	if take != nil {
+		if err := take(s.Cluster); err != nil {
+			return err
+		}
+	}
+	if err := p.line.Send(answerTime, saySet, nil); err != nil {
+		return err
+	}
+	if _, err := p.hear(sayYours, answerTime, nil); err != nil {
+		return err
+	}
+	p.ours = true
+	return nil
+}
+
+// settle waits for the first round of checks, during which the other process serves. The
+// plane knows when it has waited for long enough.
+func (p *predecessor) settle(plane *proxy.Plane) {
+	for ok, _ := plane.Ready(); !ok; ok, _ = plane.Ready() {
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// serve says that this process serves, and follows how the other one comes to its end.
+func (p *predecessor) serve(ctx context.Context, n *node, parts *sync.WaitGroup) {
+	if p == nil {
+		return
+	}
+	close(p.open)
+	if p.stderr != nil {
+		// From now on this process writes its log itself: the other, which has passed it on
+		// so far, will end.
+		if err := unix.Dup3(int(p.stderr.Fd()), 2, 0); err != nil {
+			n.log.Warn("the log goes through the process before this one", "error", err)
+		}
+		p.stderr.Close()
+	}
+	if err := p.line.Send(answerTime, sayUp, nil); err != nil {
+		n.log.Warn("the process before this one is gone already", "error", err)
+	}
+	if unused := p.legacy.Close(); len(unused) > 0 {
+		n.log.Info("sockets that the configuration no longer has are closed", "sockets", unused)
+	}
+	n.log.Info("upgraded", "from", p.words.Version.Version, "to", version, "pid_before", p.words.PID)
+	parts.Go(func() { p.follow(ctx) })
+}
+
+// follow notes how many connections the other process has, until it or ctx ends.
+func (p *predecessor) follow(ctx context.Context) {
+	defer context.AfterFunc(ctx, func() { p.line.Close() })()
+	defer p.line.Close()
+	defer p.left.Store(-1)
+	for {
+		m, err := p.line.Receive(10 * time.Second)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue // it is busy, or frozen
+		}
+		if err != nil {
+			return
+		}
+		var w leftWords
+		if m.Kind == sayLeft && json.Unmarshal(m.Body, &w) == nil {
+			p.left.Store(w.Connections)
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"encoding/json"
+	"time"
+
+	"proxyd/internal/control"
+)
+
+// A succession is what a node knows of the processes before and after it.
+type succession struct {
+	from     *predecessor    // whose place this process took; nil: nobody's
+	binary   string          // the file of this program, for the next process
+	end      func()          // ends what is not traffic
+	handed   chan *successor // to whom all was given: this process has only to end
+	upgrades upgrades
+
+	succeeding bool // another process is about to take this one's place; node.mu guards it
+}
+
+func newSuccession(from *predecessor) succession {
+	return succession{from: from, handed: make(chan *successor, 1)}
+}
+
+// Two processes change places in this conversation; those marked < are said by the one
+// that comes.
+//
+//	hello  <  who it is
+//	sockets   every listening socket. It holds them and takes nobody in yet
+//	ready  <  it could serve: the file is read, the first round of checks is done
+//	state     what the cluster part knows. From here on the one that goes decides nothing
+//	set    <  that is taken over
+//	yours     from here on the one that comes decides; there is no way back
+//	up     <  it serves. The one that goes takes nobody in any more
+//	left      every second: how many connections that one still has. It ends with its end
+//
+// In the place of each of its words the one that comes may say failed, and why; the other
+// goes on then as if nothing had happened. Words and fields that are not known are passed
+// over: the two may be of two releases, either of which is the newer one.
+const (
+	sayHello   = "hello"
+	saySockets = "sockets"
+	sayReady   = "ready"
+	sayState   = "state"
+	saySet     = "set"
+	sayYours   = "yours"
+	sayUp      = "up"
+	sayLeft    = "left"
+	sayFailed  = "failed"
+)
+
+// successionVersion is that of the conversation. Both sides must have it.
+const successionVersion = 1
+
+// Names of the sockets on their way; those of listeners follow listenerPrefix.
+const (
+	listenerPrefix = "listener "
+	adminPrefix    = "admin "
+	adminSocket    = adminPrefix + "socket"
+)
+
+const (
+	// answerTime is how long the other process may take for a word that costs it nothing.
+	answerTime = 5 * time.Second
+	// readyTime is how long the one that comes may take to be ready: it looks names up and
+	// checks every server.
+	readyTime = 30 * time.Second
+)
+
+type helloWords struct {
+	Succession int             `json:"succession"`
+	PID        int             `json:"pid"`
+	Version    control.Version `json:"version"`
+}
+
+type socketsWords struct {
+	Version control.Version `json:"version"`
+	PID     int             `json:"pid"`
+}
+
+// stateWords is what a process knows that no file has.
+type stateWords struct {
+	Shared  []byte          `json:"shared"` // entries of the shared state, as gossip has them
+	Done    uint64          `json:"upgrades_done"`
+	Failed  uint64          `json:"upgrades_failed"`
+	Cluster json.RawMessage `json:"cluster,omitempty"` // a clusterState; nothing without VIPs and cluster
+}
+
+type leftWords struct {
+	Connections int64 `json:"connections"`
+}
+
+type failedWords struct {
+	Error string `json:"error"`
+}

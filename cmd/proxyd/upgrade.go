@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"proxyd/internal/baton"
+	"proxyd/internal/control"
+)
+
+// upgrades is how those of this node went. The numbers go on from process to process.
+type upgrades struct{ done, failed atomic.Uint64 }
+
+// vetTime is how long a binary may take to say who it is, and to check the file.
+const vetTime = 10 * time.Second
+
+// Upgrade implements control.Operator: another process of the binary takes this one's place.
+// If it cannot, this one goes on as if nothing had happened.
+func (n *node) Upgrade(ctx context.Context, u control.Upgrade) (*control.Upgraded, error) {
+	if u.Binary == "" {
+		u.Binary = n.binary
+	}
+	if k, _, _ := n.part(); k != nil {
+		return nil, control.Refuse("a node with a VIP or a cluster is not upgraded in place yet: restart it, which hands its addresses over")
+	}
+	if err := n.claim(); err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	to, err := n.succeed(ctx, u.Binary)
+	if err != nil {
+		n.upgrades.failed.Add(1)
+		n.log.Error("the upgrade failed, this process goes on", "binary", u.Binary, "error", err)
+		n.release()
+		return nil, err
+	}
+	n.log.Info("another process serves now; this one lets its exchanges end", "pid", to.hello.PID,
+		"version", to.hello.Version.Version, "took", time.Since(began).Round(time.Millisecond), "connections", n.plane.Connections())
+	r := &control.Upgraded{From: build(), To: to.hello.Version, PID: to.hello.PID,
+		MS: time.Since(began).Milliseconds(), PauseMS: float64(to.pause.Microseconds()) / 1000, Left: n.plane.Connections()}
+	// Who asks next is answered by the other process.
+	n.end()
+	n.admin.leave()
+	n.handed <- to // there is room: one process can be left to one other
+	return r, nil
+}
+
+// claim keeps all other changes out until release.
+func (n *node) claim() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.succeeding {
+		return errSucceeding
+	}
+	n.succeeding = true
+	return nil
+}
+
+func (n *node) release() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.succeeding = false
+}
+
+// errSucceeding refuses what would change this process while another takes its place.
+var errSucceeding = control.Refuse("an upgrade is under way: ask again when it is done")
+
+// succeed starts a process of binary and gives it all that this one has. On error all is as
+// before.
+func (n *node) succeed(ctx context.Context, binary string) (*successor, error) {
+	if err := n.vet(ctx, binary); err != nil {
+		return nil, err
+	}
+	to, err := n.spawn(binary)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", binary, err)
+	}
+	if err := n.pass(to); err != nil {
+		return nil, to.abandon(err)
+	}
+	return to, nil
+}
+
+// vet asks a binary who it is, and what it thinks of the file.
+func (n *node) vet(ctx context.Context, binary string) error {
+	ctx, cancel := context.WithTimeout(ctx, vetTime)
+	defer cancel()
+	text, err := exec.CommandContext(ctx, binary, "version", "-o", "json").Output()
+	var v control.Version
+	if err == nil {
+		err = json.Unmarshal(text, &v)
+	}
+	if err != nil {
+		return control.Invalid(fmt.Sprintf("%s is no proxyd that runs here: %v", binary, err))
+	}
+	check := exec.CommandContext(ctx, binary, "check", "-c", n.file)
+	if out, err := check.CombinedOutput(); err != nil {
+		return control.Invalid(fmt.Sprintf("%s (%s) refuses %s: %v\n%s", binary, v.Version, n.file, err, strings.TrimSpace(string(out))))
+	}
+	n.log.Info("upgrade", "from", version, "to", v.Version, "binary", binary)
+	return nil
+}
+
+// spawn starts a process of binary with a line to this one.
+func (n *node) spawn(binary string) (*successor, error) {
+	line, far, err := baton.Pair()
+	if err != nil {
+		return nil, err
+	}
+	defer far.Close()
+	to := &successor{line: line, ended: make(chan struct{}), said: &lastLines{to: os.Stderr}}
+	cmd := exec.Command(binary, "run", "-c", n.file)
+	cmd.Stdout, cmd.Stderr = os.Stdout, to.said
+	cmd.ExtraFiles = []*os.File{far, os.Stderr}
+	for _, e := range os.Environ() {
+		// The watchdog of systemd is meant for one process, which is now another.
+		if !strings.HasPrefix(e, "WATCHDOG_PID=") {
+			cmd.Env = append(cmd.Env, e)
+		}
+	}
+	cmd.Env = append(cmd.Env, lineEnv+"=3", logEnv+"=4")
+	// A pipe that somebody else holds open must not keep us.
+	cmd.WaitDelay = time.Second
+	if err := cmd.Start(); err != nil {
+		line.Close()
+		return nil, err
+	}
+	to.kill = cmd.Process.Kill
+	go func() { // ends with the process
+		to.err = cmd.Wait()
+		close(to.ended)
+	}()
+	return to, nil
+}
+
+// pass has the conversation with the process that comes, up to where it serves.
+func (n *node) pass(to *successor) error {
+	if _, err := to.hear(sayHello, answerTime, &to.hello); err != nil {
+		return err
+	}
+	if to.hello.Succession != successionVersion {
+		return fmt.Errorf("it has version %d of the hand-over between processes, this one has %d", to.hello.Succession, successionVersion)
+	}
+	files, err := n.sockets()
+	if err != nil {
+		return err
+	}
+	err = to.line.Send(answerTime, saySockets, socketsWords{build(), os.Getpid()}, files...)
+	baton.CloseFiles(files)
+	if err != nil {
+		return err
+	}
+	if _, err := to.hear(sayReady, readyTime, nil); err != nil {
+		return err
+	}
+
+	stopped := time.Now()
+	words := stateWords{Shared: n.shared.Encode(), Done: n.upgrades.done.Load(), Failed: n.upgrades.failed.Load()}
+	if err := to.line.Send(answerTime, sayState, words); err != nil {
+		return err
+	}
+	if _, err := to.hear(saySet, answerTime, nil); err != nil {
+		return err
+	}
+	if err := to.line.Send(answerTime, sayYours, nil); err != nil {
+		return err
+	}
+	_, err = to.hear(sayUp, answerTime, nil)
+	to.pause = time.Since(stopped)
+	return err
+}
+
+// sockets returns copies of all sockets that the next process must have.
+func (n *node) sockets() ([]baton.File, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	files, err := n.admin.sockets()
+	if err != nil {
+		return nil, err
+	}
+	doors, err := n.plane.Sockets()
+	if err != nil {
+		baton.CloseFiles(files)
+		return nil, err
+	}
+	for address, f := range doors {
+		files = append(files, baton.File{Name: listenerPrefix + address, File: f})
+	}
+	return files, nil
+}
+
+// retire ends this process, whose place another has taken: nobody new is let in, and what
+// is in progress may end. A second SIGTERM cuts that short; the first only says that the
+// service ends, which this process does anyway.
+func (n *node) retire(to *successor, signals <-chan os.Signal) error {
+	defer to.line.Close()
+	// Until now systemd believes this process alone.
+	_, _ = daemon.SdNotify(false, fmt.Sprintf("MAINPID=%d", to.hello.PID))
+	n.mu.Lock()
+	if n.watching != nil {
+		n.watching.events.Close()
+	}
+	n.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	go func() { // ends with the process
+		again := false
+		for s := range signals {
+			switch s {
+			case syscall.SIGUSR1:
+				n.plane.ReopenLogs()
+			case syscall.SIGTERM, os.Interrupt:
+				if again {
+					cancel()
+				}
+				again = true
+			}
+		}
+	}()
+	go func() { // ends with the process, at the latest
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			if to.line.Send(time.Second, sayLeft, leftWords{n.plane.Connections()}) != nil {
+				return // nobody asks any more
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	if err := n.plane.Shutdown(ctx); err != nil {
+		n.log.Warn("exchanges were cut off", "error", err)
+	}
+	n.log.Info("the process before the upgrade ends", "pid", os.Getpid())
+	return nil
+}
+
+var upgradesTotal = desc("upgrades_total", "Upgrades of this node in place, by how they went.", "result")
+
+// Describe and Collect implement prometheus.Collector.
+func (u *upgrades) Describe(out chan<- *prometheus.Desc) { out <- upgradesTotal }
+
+func (u *upgrades) Collect(out chan<- prometheus.Metric) {
+	out <- prometheus.MustNewConstMetric(upgradesTotal, prometheus.CounterValue, float64(u.done.Load()), "done")
+	out <- prometheus.MustNewConstMetric(upgradesTotal, prometheus.CounterValue, float64(u.failed.Load()), "failed")
+}
+
+// upgradeStatus says how this process came to be, nil if it is the first.
+func (n *node) upgradeStatus() *control.UpgradeStatus {
+	if n.from == nil {
+		return nil
+	}
+	s := &control.UpgradeStatus{From: n.from.words.Version.Version, To: version, Since: n.started}
+	if left := n.from.left.Load(); left >= 0 {
+		s.Draining = &control.Draining{PID: n.from.words.PID, Connections: left}
+	}
+	return s
+}
+
+// errGone is why a successor says nothing more.
+var errGone = errors.New("it ended")
