@@ -95,7 +95,7 @@ func table(w io.Writer, s *control.Status, now time.Time) {
 	if len(s.Nodes) > 1 {
 		agree = " (same on all)"
 		for _, n := range s.Nodes {
-			if n.Config != "" && n.Config != s.Config {
+			if n.Config != "" && n.Config != s.Config && !n.Witness {
 				agree = " (DIFFERS between nodes)"
 			}
 		}
@@ -117,11 +117,14 @@ func table(w io.Writer, s *control.Status, now time.Time) {
 			}
 			gap = fmt.Sprintf("%d of %d ms", n.LongestGapMS, n.LimitMS)
 		}
-		state := n.State
+		name, state := n.Name, n.State
+		if n.Witness {
+			name += " (witness)"
+		}
 		if n.Reason != "" {
 			state += " (" + n.Reason + ")"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, state, held(s, n.Name), n.Address, heard, gap,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, state, held(s, n.Name), n.Address, heard, gap,
 			dash(n.Config), dash(n.Version), age(time.Duration(n.UptimeS)*time.Second))
 	}
 	t.Flush()

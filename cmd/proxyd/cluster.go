@@ -79,6 +79,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 	conf := ha.Config{
 		Self: self, Voters: voters, Timing: c.Cluster.Timing, VIPs: c.VIP, Holders: map[string]ha.Holder{},
 		Now: clock.Now, Log: n.log, Name: c.Node.Name, Version: version, Hash: c.Hash, Terms: terms, Term: term,
+		Witness: c.Cluster.Witness, Arbiters: c.Cluster.Arbiter, Reach: k.reach,
 		Uptime: func() time.Duration { return time.Since(n.started) },
 	}
 	for name, keeper := range k.keepers {
@@ -145,7 +146,7 @@ func (k *cluster) identity(c *config.Config) (election.ID, []election.ID, error)
 // openAddresses opens the interfaces of the VIPs, removes what an earlier life left
 // there, and makes a keeper for each.
 func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []election.ID) error {
-	if len(c.VIP) == 0 {
+	if len(held(c)) == 0 {
 		return nil
 	}
 	if err := vip.Privileges(); err != nil {
@@ -162,7 +163,7 @@ func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []ele
 		}
 	}
 	on := map[string][]netip.Prefix{}
-	for _, v := range vipsOf(c) {
+	for _, v := range held(c) {
 		on[v.Interface] = append(on[v.Interface], v.Address)
 	}
 	for name, addresses := range on {
@@ -185,7 +186,7 @@ func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []ele
 		}
 		k.ports[name] = vip.OpenPort(d, vip.PortOptions{Now: clock.Now, Log: k.log, Peers: peers, OnLink: k.linkChanged})
 	}
-	for _, v := range vipsOf(c) {
+	for _, v := range held(c) {
 		keeper, err := k.ports[v.Interface].Keeper(v.Address, vip.Options{
 			Drain: drainTime,
 			OnConflict: func(mac net.HardwareAddr) {
@@ -242,6 +243,17 @@ func (k *cluster) askAnew(peer netip.Addr) {
 	}
 }
 
+// reach returns nil if a host gave a sign of life before ctx ended: one on the network of
+// a virtual address is asked there, any other by what goes through routers.
+func (k *cluster) reach(ctx context.Context, a netip.Addr) error {
+	for _, v := range vipsOf(k.config) {
+		if p := k.ports[v.Interface]; p != nil && v.Address.Contains(a) {
+			return p.Reach(ctx, a)
+		}
+	}
+	return vip.Reach(ctx, a)
+}
+
 // watchFitness tells the election whether this node could serve, until ctx ends.
 func (k *cluster) watchFitness(ctx context.Context, n *node) {
 	tick := time.NewTicker(fitEvery)
@@ -272,6 +284,9 @@ func (k *cluster) fit(ctx context.Context, n *node) (bool, string) {
 		}
 	}
 	// Twice the interval: on a busy machine an answer may be late without being absent.
+	if k.config.Cluster.Witness {
+		return true, "" // it serves nobody
+	}
 	ask, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if err := n.plane.Probe(ask); err != nil {
@@ -318,6 +333,7 @@ func (k *cluster) close() {
 func (k *cluster) same(c *config.Config) bool {
 	a, b := k.config, c
 	return slices.Equal(a.Cluster.Join, b.Cluster.Join) && a.Cluster.Secret == b.Cluster.Secret && a.Cluster.Timing == b.Cluster.Timing &&
+		a.Cluster.Witness == b.Cluster.Witness && slices.Equal(a.Cluster.Arbiter, b.Cluster.Arbiter) &&
 		slices.EqualFunc(vipsOf(a), vipsOf(b), func(x, y *config.VIP) bool {
 			return x.Name == y.Name && x.Address == y.Address && x.Interface == y.Interface && x.Preempt == y.Preempt &&
 				x.Follow == y.Follow && slices.Equal(x.Prefer, y.Prefer)

@@ -36,7 +36,7 @@ func hostWarnings(c *config.Config) []string {
 			}
 		}
 	}
-	for _, v := range vipsOf(c) {
+	for _, v := range held(c) {
 		if err := inReach(v); err != nil {
 			out = append(out, fmt.Sprintf("%s: warning: %v", c.Name, err))
 		}
@@ -56,6 +56,14 @@ func vipsOf(c *config.Config) []*config.VIP {
 		vips = append(vips, c.VIP[name])
 	}
 	return vips
+}
+
+// held returns those VIPs of c that this host may hold: a witness holds none.
+func held(c *config.Config) []*config.VIP {
+	if c.Cluster.Witness {
+		return nil
+	}
+	return vipsOf(c)
 }
 
 // inReach reports why v cannot be held here: its interface is missing, or the

@@ -34,7 +34,7 @@ func (n *node) wishes() ([]control.Override, error) {
 func (n *node) Status(ctx context.Context) (*control.Status, error) {
 	k, name, hash := n.part()
 	kept, unsaved := n.wishes()
-	s := &control.Status{Cluster: name, Health: "healthy", Reasons: []string{}, Node: n.nodeName(), Config: hash, Since: n.started, VIPs: []control.VIPStatus{}, Overrides: kept}
+	s := &control.Status{Cluster: name, Health: "healthy", Reasons: []string{}, Node: n.nodeName(), Config: hash, Since: n.started, VIPs: []control.VIPStatus{}, Overrides: kept, Arbiters: []control.ArbiterStatus{}}
 	s.Upgrade = n.upgradeStatus()
 	if unsaved != nil {
 		worsen(s, "degraded", unsaved.Error())
@@ -71,6 +71,12 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 	}
 	for _, p := range v.Problems {
 		worsen(s, "degraded", p)
+	}
+	for _, a := range v.Arbiters {
+		s.Arbiters = append(s.Arbiters, arbiterStatus(a))
+		if !a.OK && a.Reason != "" {
+			worsen(s, "degraded", fmt.Sprintf("arbiter %s does not answer", a.Addr))
+		}
 	}
 	for _, vv := range v.VIPs {
 		s.VIPs = append(s.VIPs, k.vipStatus(vv))
@@ -119,13 +125,21 @@ func inBrackets(s string) string {
 	return " (" + s + ")"
 }
 
+func arbiterStatus(v ha.ArbiterView) control.ArbiterStatus {
+	age := v.Age.Milliseconds()
+	if v.Age < 0 {
+		age = -1
+	}
+	return control.ArbiterStatus{Address: v.Addr.String(), OK: v.OK, AgeMS: age, Reason: v.Reason}
+}
+
 func nodeStatus(v ha.NodeView) control.NodeStatus {
 	age := v.Age.Milliseconds()
 	if v.Age < 0 {
 		age = -1
 	}
 	return control.NodeStatus{
-		Name: v.Name, State: v.State.String(), Address: string(v.ID), AgeMS: age, Config: v.Config, Version: v.Version,
+		Name: v.Name, Witness: v.Witness, State: v.State.String(), Address: string(v.ID), AgeMS: age, Config: v.Config, Version: v.Version,
 		UptimeS: int64(v.Uptime.Seconds()), Reason: v.Reason, LongestGapMS: v.Longest.Milliseconds(), LimitMS: v.Limit.Milliseconds(),
 	}
 }
@@ -147,10 +161,12 @@ func withStanding(s control.NodeStatus, v ha.NodeView, standings map[string]cont
 }
 
 func (k *cluster) vipStatus(v ha.VIPView) control.VIPStatus {
-	c := k.config.VIP[v.Name]
 	s := control.VIPStatus{
-		Name: v.Name, Address: c.Address.Addr().String(), Interface: c.Interface, Term: v.Term, LeaseMS: v.Lease.Milliseconds(),
+		Name: v.Name, Term: v.Term, LeaseMS: v.Lease.Milliseconds(), Chosen: v.Chosen, Sole: v.Sole,
 		Holders: append([]string{}, v.Holders...),
+	}
+	if c := k.config.VIP[v.Name]; c != nil { // a witness need not know it
+		s.Address, s.Interface = c.Address.Addr().String(), c.Interface
 	}
 	if len(v.Holders) > 0 {
 		s.Holder = &v.Holders[0]

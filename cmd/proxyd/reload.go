@@ -122,7 +122,7 @@ func (n *node) recluster(c *config.Config) error {
 	if n.cluster == nil && len(c.VIP) == 0 && len(c.Cluster.Join) == 0 {
 		return nil
 	}
-	for _, v := range vipsOf(c) {
+	for _, v := range held(c) {
 		// Seen now, it costs nothing; seen after leaving, the addresses have moved for nothing.
 		if err := inReach(v); err != nil {
 			return fmt.Errorf("%s: %w", c.Name, err)

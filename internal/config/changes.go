@@ -92,7 +92,7 @@ func tableSettings(thing, prefix string, v reflect.Value) []setting {
 // whole says whether a struct is one value in the file.
 func whole(v reflect.Value) bool {
 	switch v.Interface().(type) {
-	case netip.Prefix, netip.AddrPort, Timing, Preempt, Access, Compress, time.Time:
+	case netip.Prefix, netip.Addr, netip.AddrPort, Timing, Preempt, Access, Compress, time.Time:
 		return true
 	}
 	return false
@@ -107,7 +107,7 @@ func (c *Config) hash() string {
 		case "node", "admin", "log":
 			continue
 		}
-		if s.key == "cluster.bind" || s.key == "cluster.secret" {
+		if s.key == "cluster.bind" || s.key == "cluster.secret" || s.key == "cluster.witness" {
 			continue
 		}
 		lines = append(lines, s.key+"\x00"+s.value+"\n")

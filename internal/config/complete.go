@@ -20,7 +20,7 @@ func (d *decoder) complete(c *Config) {
 	if !d.given(to("limits", "uri_bytes")) {
 		c.Limits.URIBytes = min(c.Limits.URIBytes, c.Limits.HeaderBytes)
 	}
-	if len(c.Listener) == 0 && !d.spoilt(to("listener")) {
+	if len(c.Listener) == 0 && !c.Cluster.Witness && !d.spoilt(to("listener")) {
 		c.Listener = defaultListeners()
 	}
 	if !d.given(to("log", "access", "query")) {

@@ -114,6 +114,8 @@ func (d *decoder) value(p path, raw any, dst reflect.Value) {
 			d.withLength[p] = true
 		}
 		set(d, p, raw, v, `an address such as "10.0.0.0/8"`, parsePrefix)
+	case *netip.Addr:
+		set(d, p, raw, v, `an address such as "10.0.0.1"`, parseHostAddr)
 	case *netip.AddrPort:
 		set(d, p, raw, v, `an address such as "10.0.0.11" or "10.0.0.11:7946"`, parseNodeAddr)
 	case *Secret:
@@ -229,7 +231,7 @@ func (d *decoder) words(p path, raw any, dst reflect.Value) {
 // list fills a slice. What replaces a default list replaces all of it.
 func (d *decoder) list(p path, raw any, dst reflect.Value) {
 	items, ok := elements(raw)
-	if s, single := raw.(string); single && (dst.Type().Elem().Kind() == reflect.String || dst.Type() == reflect.TypeFor[[]netip.Prefix]()) {
+	if s, single := raw.(string); single && (dst.Type().Elem().Kind() == reflect.String || dst.Type() == reflect.TypeFor[[]netip.Prefix]() || dst.Type() == reflect.TypeFor[[]netip.Addr]()) {
 		items, ok = []any{s}, true
 		d.places[p.at(0)] = d.places[p]
 	}

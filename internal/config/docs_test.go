@@ -219,7 +219,7 @@ func valueKind(t reflect.Type) string {
 		return "share"
 	case reflect.TypeFor[netip.Prefix]():
 		return "address"
-	case reflect.TypeFor[[]netip.Prefix](), reflect.TypeFor[[]netip.AddrPort]():
+	case reflect.TypeFor[[]netip.Prefix](), reflect.TypeFor[[]netip.Addr](), reflect.TypeFor[[]netip.AddrPort]():
 		return "list of addresses"
 	case reflect.TypeFor[netip.AddrPort]():
 		return "address"

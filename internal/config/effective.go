@@ -106,7 +106,7 @@ func valueText(f reflect.Value) string {
 	switch v := f.Interface().(type) {
 	case time.Duration:
 		return quote(formatDuration(v))
-	case Size, Share, netip.Prefix, netip.AddrPort:
+	case Size, Share, netip.Prefix, netip.Addr, netip.AddrPort:
 		return quote(fmt.Sprint(v))
 	case string:
 		return quote(v)
@@ -161,7 +161,7 @@ func listText(f reflect.Value) string {
 	for i := range words {
 		words[i] = valueText(f.Index(i))
 	}
-	if f.Type().Elem().Kind() == reflect.Struct && f.Type() != reflect.TypeFor[[]netip.Prefix]() && f.Type() != reflect.TypeFor[[]netip.AddrPort]() {
+	if f.Type().Elem().Kind() == reflect.Struct && f.Type() != reflect.TypeFor[[]netip.Prefix]() && f.Type() != reflect.TypeFor[[]netip.Addr]() && f.Type() != reflect.TypeFor[[]netip.AddrPort]() {
 		return "[\n  " + strings.Join(words, ",\n  ") + ",\n]"
 	}
 	return "[" + join(words) + "]"

@@ -75,6 +75,15 @@ func parsePrefix(s string) (netip.Prefix, error) {
 }
 
 // parseNodeAddr reads "10.0.0.11" or "10.0.0.11:7946".
+// parseHostAddr reads the address of a host, without a port.
+func parseHostAddr(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Zone() != "" {
+		return netip.Addr{}, fmt.Errorf(`needs an IP address such as "10.0.0.1", not %q`, s)
+	}
+	return a.Unmap(), nil
+}
+
 func parseNodeAddr(s string) (netip.AddrPort, error) {
 	if a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
 		return netip.AddrPortFrom(a.Unmap(), defaultPort), nil

@@ -73,6 +73,39 @@ func (d *decoder) checkCluster(c *Config) {
 		}
 	}
 	d.checkTiming(l.Timing)
+	d.checkThirds(c)
+}
+
+// checkThirds judges who else has a word: witnesses and arbiters.
+func (d *decoder) checkThirds(c *Config) {
+	l := &c.Cluster
+	if p := to("cluster", "witness"); l.Witness && len(l.Join) == 0 && !d.spoilt(to("cluster", "join")) {
+		d.bad(p, "has no meaning without join: a witness votes for other nodes")
+	} else if l.Witness && len(l.Join) == 2 {
+		d.warn(c, p, "makes nothing safer beside one other node: the vote of a witness counts with at least three in join")
+	}
+	arbiter := to("cluster", "arbiter")
+	if d.given(arbiter) && len(l.Join) == 0 && !d.spoilt(to("cluster", "join")) {
+		d.bad(arbiter, "has no meaning without join: there is no other node whose silence an arbiter could explain")
+	}
+	for i, a := range l.Arbiter {
+		p := arbiter.at(i)
+		switch {
+		case !a.IsValid(): // reported
+		case !unicast(a) || a.IsLoopback():
+			d.bad(p, "%s is not the address of another host", a)
+		case slices.Contains(l.Arbiter[:i], a):
+			d.bad(p, "%s is there twice", a)
+		case slices.ContainsFunc(l.Join, func(n netip.AddrPort) bool { return n.Addr() == a }):
+			d.bad(p, "%s is a node of join; an arbiter is a third host, such as the gateway", a)
+		default:
+			for _, name := range sortedKeys(c.VIP) {
+				if c.VIP[name].Address.Addr() == a {
+					d.bad(p, "%s is the address of vip %q, which a node holds itself", a, name)
+				}
+			}
+		}
+	}
 }
 
 func (d *decoder) checkTiming(t Timing) {

@@ -9,7 +9,7 @@ import (
 )
 
 func (d *decoder) checkRoutes(c *Config) {
-	if len(c.Route) == 0 && !d.spoilt(to("route")) && !d.spoilt(to("stream")) {
+	if len(c.Route) == 0 && !c.Cluster.Witness && !d.spoilt(to("route")) && !d.spoilt(to("stream")) {
 		d.report(position{line: 1, col: 1}, root, "at least one [[route]] is needed")
 	}
 	named := map[string]int{}

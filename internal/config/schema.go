@@ -41,11 +41,13 @@ type Node struct {
 
 // Cluster is the set of nodes that share the virtual addresses. No join, no cluster.
 type Cluster struct {
-	Name   string           `toml:"name"`   // label of the cluster in status and metrics
-	Join   []netip.AddrPort `toml:"join"`   // IP addresses of every node, the same list on every node; port 7946 if none is given
-	Secret Secret           `toml:"secret"` // "file:PATH" (absolute, mode 0640 or tighter) or "env:NAME" of a text of at least 16 characters; here the text itself
-	Bind   netip.AddrPort   `toml:"bind"`   // the address and port of this node in join; default: the address of join that this host has
-	Timing Timing           `toml:"timing"` // "fast", "normal", "slow", or own numbers in { }
+	Name    string           `toml:"name"`    // label of the cluster in status and metrics
+	Join    []netip.AddrPort `toml:"join"`    // IP addresses of every node, the same list on every node; port 7946 if none is given
+	Secret  Secret           `toml:"secret"`  // "file:PATH" (absolute, mode 0640 or tighter) or "env:NAME" of a text of at least 16 characters; here the text itself
+	Bind    netip.AddrPort   `toml:"bind"`    // the address and port of this node in join; default: the address of join that this host has
+	Timing  Timing           `toml:"timing"`  // "fast", "normal", "slow", or own numbers in { }
+	Witness bool             `toml:"witness"` // this node has a vote and never holds an address: it needs no [vip], listener or route, and may have another file than the others
+	Arbiter []netip.Addr     `toml:"arbiter"` // hosts that are no nodes, such as the gateway: of two nodes, one that hears nothing of the other holds only while one of these answers it (ARP, ICMP echo or TCP); a node that reaches none for seconds is unfit; default: none
 
 	SecretRef string `toml:"-"` // what stands in the file for Secret
 }

@@ -15,7 +15,7 @@ func unbuiltKeys(table string) []string {
 	case "node":
 		return []string{"region"}
 	case "cluster":
-		return []string{"witness", "arbiter", "paths", "drain", "notify"}
+		return []string{"paths", "drain", "notify"}
 	case "vip.*":
 		return []string{"spread"}
 	case "listener.*":

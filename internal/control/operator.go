@@ -65,8 +65,10 @@ type Status struct {
 	Since   time.Time    `json:"since"`   // its process started
 	Nodes   []NodeStatus `json:"nodes"`
 	VIPs    []VIPStatus  `json:"vips"`
-	Last    *Change      `json:"last_change"`
-	Paused  *Standing    `json:"paused,omitempty"` // no VIP moves by preference or fitness
+	// Arbiters are the hosts of which a node that hears no other must reach one.
+	Arbiters []ArbiterStatus `json:"arbiters"`
+	Last     *Change         `json:"last_change"`
+	Paused   *Standing       `json:"paused,omitempty"` // no VIP moves by preference or fitness
 	// Overrides is what operators changed at run time beside the configuration.
 	Overrides []Override `json:"overrides"`
 	// Upgrade is how the process came to be that answers, if it took another's place.
@@ -90,7 +92,8 @@ type Draining struct {
 // NodeStatus is one voter.
 type NodeStatus struct {
 	Name    string `json:"name"`
-	State   string `json:"state"` // up | draining | standby | unfit | unheard
+	Witness bool   `json:"witness"` // it votes and never holds
+	State   string `json:"state"`   // up | draining | standby | unfit | unheard
 	Address string `json:"address"`
 	AgeMS   int64  `json:"age_ms"` // since it was last heard; 0 for the one who answers, -1 never
 	Config  string `json:"config"`
@@ -142,6 +145,14 @@ type PauseWish struct {
 	Reason string `json:"reason"`
 }
 
+// ArbiterStatus is one arbiter, as the node that answers reaches it.
+type ArbiterStatus struct {
+	Address string `json:"address"`
+	OK      bool   `json:"ok"`     // it answered when it was last asked
+	AgeMS   int64  `json:"age_ms"` // since it last answered; -1 never
+	Reason  string `json:"reason,omitempty"`
+}
+
 // VIPStatus is one virtual address.
 type VIPStatus struct {
 	Name      string     `json:"name"`
@@ -154,6 +165,8 @@ type VIPStatus struct {
 	LeaseMS   int64      `json:"lease_ms"` // left, if this node holds it
 	Announced *time.Time `json:"last_announced"`
 	Conflicts uint64     `json:"conflicts"`
+	Chosen    bool       `json:"chosen"` // an operator moved it to its holder: preempt and spread leave it there until that fails
+	Sole      bool       `json:"sole"`   // its holder, the node that answers, is one of two and holds it without the other's vote
 }
 
 // Change is one time that an address changed hands.

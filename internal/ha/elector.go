@@ -15,10 +15,10 @@ import (
 // An elector is the election of one VIP, and of those that follow it, with what this
 // node has of them.
 type elector struct {
-	name    string   // of the VIP that leads
-	vips    []string // name and its followers
-	vip     *config.VIP
-	holders []Holder // of vips, in order; none if this host cannot hold them
+	name    string      // of the VIP that leads
+	vips    []string    // name and its followers
+	vip     *config.VIP // nil of a guest: another node's VIP, in whose election this node only votes
+	holders []Holder    // of vips, in order; none if this host cannot hold them
 	machine *election.Machine
 	order   []election.ID
 
@@ -35,16 +35,17 @@ type elector struct {
 	note   string        // what the operator gave as the reason of a change about to come
 	noteAt clock.Instant
 
-	fit     bool // what the machine was told
-	barred  bool // likewise
-	paused  bool // likewise
-	ceding  bool // it was held when the node was withheld, and nobody else holds it yet
-	deaf    bool // nothing is heard on the address's network
-	asking  bool // a probe is under way that finds out whether that goes on
-	broken  bool // a Holder could not do it
+	ill     election.Ill // what the machine was told
+	barred  bool         // likewise
+	paused  bool         // likewise
+	ceding  bool         // it was held when the node was withheld, and nobody else holds it yet
+	deaf    bool         // nothing is heard on the address's network
+	asking  bool         // a probe is under way that finds out whether that goes on
+	broken  bool         // a Holder could not do it
 	retry   clock.Instant
 	fault   string
 	warned  clock.Instant // when a refused claim was last worth a warning
+	polled  clock.Instant // when a message of its election last came
 	changes map[election.Reason]uint64
 
 	role      election.Role // as last seen
@@ -91,13 +92,7 @@ func (n *Node) addElectors() error {
 		if len(e.holders) != len(e.vips) {
 			e.holders = nil
 		}
-		e.order = candidates(e.name, e.vip.Prefer, n.Voters, n.nameOf)
-		e.machine = election.New(now, election.Config{
-			Self: n.Self, Voters: e.order,
-			Lease: n.Timing.Lease, Guard: n.Timing.Guard, Beat: n.Timing.Heartbeat,
-			Term: n.Term, Quiet: len(n.Voters) > 1, Witness: len(e.holders) == 0, Preempt: preempt(e.vip),
-		})
-		e.fit = true // as a new machine has it
+		n.enter(now, e)
 	}
 	return nil
 }
@@ -126,16 +121,60 @@ func (n *Node) start(now clock.Instant) {
 	n.speak(now)
 }
 
+// How ill a node is for one election.
+const (
+	leaving election.Ill = 1   // it would rather not, and still serves better than one that is ill
+	stray   election.Ill = 50  // it reaches no arbiter
+	unwell  election.Ill = 100 // it could not serve
+	unable  election.Ill = 200 // it could not hold the address when it last tried
+)
+
+// illness returns how far this node is from being fit for e.
+func (n *Node) illness(e *elector) election.Ill {
+	if e.broken {
+		return max(n.ill, unable)
+	}
+	return n.ill
+}
+
 // fit reports whether this node is a good candidate for e. The machine knows that where
 // nobody is well, one that is not is better than none.
 func (n *Node) fit(e *elector) bool {
-	return n.state == Up && !e.broken && len(e.holders) > 0
+	return len(e.holders) > 0 && n.illness(e) == election.Well
 }
 
-// reorder tells the machines the order of the candidates after a name was heard.
+// enter gives e its machine. One that is made while the node runs owes no silence: no
+// life of this node can have promised anything in that election that still counts.
+func (n *Node) enter(now clock.Instant, e *elector) {
+	e.order = n.placement(e)
+	c := election.Config{
+		Self: n.Self, Voters: e.order,
+		Lease: n.Timing.Lease, Guard: n.Timing.Guard, Beat: n.Timing.Heartbeat,
+		Term: n.Term, Witness: len(e.holders) == 0,
+	}
+	if e.vip != nil {
+		c.Preempt = preempt(e.vip)
+	}
+	if len(n.Voters) > 1 && now < n.born.Add(c.Lease+c.Guard) {
+		c.Quiet, now = true, n.born
+	}
+	e.machine = election.New(now, c)
+	e.ill, e.barred = election.Well, false // as a new machine has it
+}
+
+// placement orders the voters as candidates for e, the best first.
+func (n *Node) placement(e *elector) []election.ID {
+	var prefer []string
+	if e.vip != nil {
+		prefer = e.vip.Prefer
+	}
+	return candidates(e.name, prefer, n.Voters, n.nameOf)
+}
+
+// reorder tells the machines the order of the candidates, where it has changed.
 func (n *Node) reorder(now clock.Instant) {
 	for _, e := range n.electors {
-		order := candidates(e.name, e.vip.Prefer, n.Voters, n.nameOf)
+		order := n.placement(e)
 		if !slices.Equal(order, e.order) {
 			e.order = order
 			n.step(now, e, election.Order{Voters: order})

@@ -1,6 +1,8 @@
 package ha
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -29,6 +31,8 @@ type world struct {
 	delay time.Duration
 	cut   map[[2]string]bool                  // from, to: nothing goes through
 	lan   map[string]map[string]clock.Instant // VIP, host: until when it answers
+	adapt func(name string, c *Config)        // what a node's configuration has beyond the usual
+	away  map[string]bool                     // nodes that reach no arbiter
 	twice []string                            // instants at which two answered
 	moved []string                            // who began to answer, in order
 }
@@ -58,7 +62,7 @@ const (
 
 func newWorld(t *testing.T, names ...string) *world {
 	w := &world{t: t, began: time.Now(), nodes: map[string]*host{}, names: names, rand: rand.New(rand.NewPCG(1, 2)),
-		delay: 200 * time.Microsecond, cut: map[[2]string]bool{}, lan: map[string]map[string]clock.Instant{}}
+		delay: 200 * time.Microsecond, cut: map[[2]string]bool{}, lan: map[string]map[string]clock.Instant{}, away: map[string]bool{}}
 	return w
 }
 
@@ -79,11 +83,15 @@ func (w *world) start(name string, vips map[string]*config.VIP) *host {
 	for vip := range vips {
 		holders[vip] = &fakeHolder{h, vip}
 	}
-	n, err := New(Config{
+	c := Config{
 		Self: h.id, Voters: voters, Name: name, Version: "test", Hash: "abc",
 		Timing: config.Timing{Heartbeat: beat, Lease: lease, Guard: guard},
 		VIPs:   vips, Mesh: h.mesh, Holders: holders, Now: w.now, Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	if w.adapt != nil {
+		w.adapt(name, &c)
+	}
+	n, err := New(c)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -134,6 +142,27 @@ func (w *world) deafen(name string, deaf bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.nodes[name].deaf, w.nodes[name].hushed = deaf, w.now()
+}
+
+// reach is how a node reaches an arbiter.
+func (w *world) reach(name string) func(context.Context, netip.Addr) error {
+	return func(ctx context.Context, _ netip.Addr) error {
+		w.mu.Lock()
+		away := w.away[name]
+		w.mu.Unlock()
+		if away {
+			<-ctx.Done()
+			return errors.New("no answer")
+		}
+		return nil
+	}
+}
+
+// lose makes a node reach no arbiter, or reach it again.
+func (w *world) lose(name string, away bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.away[name] = away
 }
 
 func (w *world) heal() {

@@ -39,6 +39,7 @@ type move struct {
 type step struct {
 	elector  *elector
 	from, to election.ID
+	chosen   bool // an operator wants it there, where it would not go by itself
 }
 
 func (m *move) end(err error) {
@@ -54,7 +55,7 @@ func (m *move) remind(p *peer) {
 		t := note{VIP: s.elector.name, Text: m.text}
 		p.out.add(noteRecord, t.append)
 		if s.from == p.id {
-			q := request{ID: m.id ^ fnv64(s.elector.name), VIP: s.elector.name, To: s.to}
+			q := request{ID: m.id ^ fnv64(s.elector.name), VIP: s.elector.name, To: s.to, Chosen: s.chosen}
 			p.out.add(requestRecord, q.append)
 		}
 	}
@@ -110,7 +111,7 @@ func (n *Node) plan(vip, to string) (*move, Moved, error) {
 			continue
 		}
 		moved.From, moved.To = n.one(len(m.steps), moved.From, from), n.one(len(m.steps), moved.To, target)
-		m.steps = append(m.steps, step{e, from, target})
+		m.steps = append(m.steps, step{e, from, target, target != e.order[0]})
 		moved.VIPs = append(moved.VIPs, e.vips...)
 	}
 	if len(m.steps) == 0 && len(moved.VIPs) == 0 && vip == "" && !slices.ContainsFunc(n.electors, func(e *elector) bool { return n.holderOf(e) != "" }) {
@@ -166,6 +167,8 @@ func (n *Node) target(e *elector, from election.ID, to string) (election.ID, err
 		switch {
 		case !p.alive:
 			return "", fmt.Errorf("%s is not heard: %s", to, p.why)
+		case p.hello.Witness:
+			return "", fmt.Errorf("%s is a witness: it votes and holds nothing", to)
 		case p.hello.State != Up && p.id != from:
 			return "", fmt.Errorf("%s is not fit for it: %s %s", to, p.hello.State, p.hello.Reason)
 		}
@@ -184,7 +187,7 @@ func (n *Node) successor(e *elector, from election.ID) election.ID {
 			if n.fit(e) && !e.barred {
 				return id
 			}
-		} else if p := n.peer(id); p.alive && p.hello.State == Up {
+		} else if p := n.peer(id); p.able() {
 			return id
 		}
 	}
@@ -206,7 +209,7 @@ func (n *Node) begin(now clock.Instant, m *move) {
 	}
 	for _, s := range m.steps {
 		if s.from == n.Self {
-			n.step(now, s.elector, election.HandOver{To: s.to})
+			n.step(now, s.elector, election.HandOver{To: s.to, Chosen: s.chosen})
 		}
 	}
 }
@@ -221,7 +224,7 @@ func (n *Node) requested(now clock.Instant, p *peer, q request) {
 	p.turn++
 	n.Log.Info("hand-over asked for", "vip", e.name, "by", n.nameOf(p.id), "to", n.nameOf(q.To))
 	n.note(Fact{At: now, Kind: FactAsked, VIP: e.name, Peer: n.nameOf(p.id), Term: e.term, Text: fmt.Sprintf("to %s: %s", n.nameOf(q.To), orNone(e.note))})
-	n.step(now, e, election.HandOver{To: q.To})
+	n.step(now, e, election.HandOver{To: q.To, Chosen: q.Chosen})
 }
 
 // await waits until a move is done, or ctx ends.
@@ -297,14 +300,14 @@ func (n *Node) Leave(ctx context.Context) error {
 	m := &move{id: rand.Uint64(), text: "the node leaves", done: make(chan error, 1)}
 	err := n.ask(ctx, func(now clock.Instant) {
 		n.wish.leaving = true
-		n.restate()
+		n.restate(now)
 		var alone error
 		for _, e := range n.electors {
 			if !e.held {
 				continue
 			}
 			if to, ok := e.machine.Successor(""); ok {
-				m.steps = append(m.steps, step{e, n.Self, to})
+				m.steps = append(m.steps, step{elector: e, from: n.Self, to: to})
 			} else {
 				alone = fmt.Errorf("%w: no other node is fit for %s", ErrRefused, e.name)
 			}

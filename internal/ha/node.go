@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -20,6 +21,7 @@ type Config struct {
 	Timing  config.Timing
 	VIPs    map[string]*config.VIP
 	Mesh    Mesh              // nil if Self is the only voter
+	Witness bool              // this node votes and never holds
 	Holders map[string]Holder // by VIP; one that has none here is voted for and never held here
 	Now     func() clock.Instant
 	Log     *slog.Logger
@@ -28,6 +30,11 @@ type Config struct {
 	Version string
 	Hash    string // of the configuration
 	Uptime  func() time.Duration
+
+	// Arbiters are hosts of which one must answer a node of two that wants to hold alone.
+	// Reach returns nil if the host gave any sign of life before ctx ended.
+	Arbiters []netip.Addr
+	Reach    func(ctx context.Context, a netip.Addr) error
 
 	Terms *Terms // nil keeps none
 	Term  uint64 // the term above which this life starts, as OpenTerms returned it
@@ -50,15 +57,20 @@ type Node struct {
 	Config
 	calls   chan func(now clock.Instant)
 	permits chan permit
-	done    chan struct{} // closed when Run has returned
+	done    chan struct{}   // closed when Run has returned
+	life    context.Context // Run's
 
 	// What follows belongs to Run's goroutine.
+	born     clock.Instant // when this life began: New, then Run
 	electors []*elector
 	byVIP    map[string]*elector // also those that follow
-	peers    []*peer             // sorted by id
+	arbiters []*arbiter
+	peers    []*peer // sorted by id
 	state    State
 	reason   string
+	ill      election.Ill // how unfit, in the state Unfit
 	wish     standing
+	strayed  bool          // no arbiter was reached for long
 	left     bool          // Leave is done: this node votes and never holds again
 	seq      uint64        // of the latest hello
 	news     bool          // the hello changed: say so at once
@@ -66,8 +78,7 @@ type Node struct {
 	turned   clock.Instant // when the latest turn of the loop began
 	moves    []*move
 	history  history
-	trail    []Fact        // the latest, as evidence
-	born     clock.Instant // when Run began
+	trail    []Fact // the latest, as evidence
 	stats    Stats
 	mesh     <-chan MeshEvent
 	timer    *time.Timer
@@ -93,6 +104,7 @@ func New(c Config) (*Node, error) {
 	}
 	n := &Node{
 		Config:  c,
+		born:    c.Now(),
 		calls:   make(chan func(clock.Instant)),
 		permits: make(chan permit),
 		done:    make(chan struct{}),
@@ -104,6 +116,9 @@ func New(c Config) (*Node, error) {
 			n.peers = append(n.peers, n.newPeer(v))
 		}
 	}
+	for _, a := range c.Arbiters {
+		n.arbiters = append(n.arbiters, &arbiter{addr: a})
+	}
 	if err := n.addElectors(); err != nil {
 		return nil, err
 	}
@@ -114,6 +129,7 @@ func New(c Config) (*Node, error) {
 // no address is held; one that was handed over may still accept. To leave without a gap
 // call Leave first.
 func (n *Node) Run(ctx context.Context) error {
+	n.life = ctx
 	defer close(n.done)
 	defer n.release()
 	if n.Mesh != nil {
@@ -219,6 +235,8 @@ func (n *Node) tick(now clock.Instant) {
 	if n.asleep != 0 && now >= n.asleep {
 		n.asleep = 0
 	}
+	n.askArbiters(now)
+	n.forget(now)
 	for _, e := range n.electors {
 		if e.broken && now >= e.retry {
 			e.broken = false
@@ -258,21 +276,30 @@ func (n *Node) ask(ctx context.Context, f func(now clock.Instant)) error {
 	}
 }
 
+// tell has the loop run f, unless it has ended. It is for goroutines beside the loop.
+func (n *Node) tell(f func(now clock.Instant)) {
+	select {
+	case n.calls <- f:
+	case <-n.done:
+	}
+}
+
 // SetFit says whether this host could serve if it held the addresses, and why not.
 func (n *Node) SetFit(fit bool, reason string) {
 	_ = n.ask(context.Background(), func(now clock.Instant) {
 		n.wish.fit, n.wish.why = fit, reason
-		n.restate()
+		n.restate(now)
 	})
 }
 
 // judge tells the machines what this node can do, where that has changed.
 func (n *Node) judge(now clock.Instant) {
+	n.restate(now)
 	for _, e := range n.electors {
 		n.pause(now, e)
-		if fit := n.fit(e); fit != e.fit {
-			e.fit = fit
-			n.step(now, e, election.Fitness{Fit: fit})
+		if ill := n.illness(e); ill != e.ill {
+			e.ill = ill
+			n.step(now, e, election.Fitness{Ill: ill})
 		}
 		// A deaf node votes and must not hold; the same goes for one that has left, or that
 		// an operator withholds.

@@ -365,3 +365,32 @@ func TestStatusTellsWhatTheNodesDoNotAgreeOn(t *testing.T) {
 		}
 	})
 }
+
+func TestPreemptDoesNotUndoWhatAnOperatorChose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		vips := public("a", "b")
+		vips["public"].Preempt = config.Preempt{On: true}
+		w, a, b := pair(t, vips)
+		for _, asked := range []*host{a, b} { // the holder, or the successor
+			if _, err := asked.Failover(t.Context(), "public", "b", "kernel"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			w.held("public", "b", 0)
+			for _, n := range []*host{a, b} {
+				if v, _ := n.Status(t.Context()); !v.VIPs[0].Chosen {
+					t.Errorf("%s does not say that b was chosen", n.name)
+				}
+			}
+			// Back where it goes by itself, nothing is chosen any more.
+			if _, err := a.Failover(t.Context(), "public", "a", ""); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			if v, _ := b.Status(t.Context()); v.VIPs[0].Chosen {
+				t.Error("a is said to be chosen, where it goes by itself")
+			}
+		}
+		w.never2(t)
+	})
+}

@@ -34,6 +34,9 @@ func (n *Node) newPeer(id election.ID) *peer {
 	return p
 }
 
+// able reports whether p could be handed something.
+func (p *peer) able() bool { return p.alive && p.hello.State == Up && !p.hello.Witness }
+
 func (n *Node) peer(id election.ID) *peer {
 	for _, p := range n.peers {
 		if p.id == id {
@@ -57,12 +60,15 @@ func (n *Node) nameOf(id election.ID) string {
 // greet puts our hello into the frame for p.
 func (n *Node) greet(now clock.Instant, p *peer) {
 	h := hello{Seq: n.seq, State: n.state, Uptime: n.Uptime(), Name: n.Name, Version: n.Version,
-		Config: n.Hash, Voters: fingerprint(n.Voters), Reason: n.reason}
+		Config: n.Hash, Voters: fingerprint(n.Voters), Reason: n.reason, Witness: n.Witness}
 	p.out.add(helloRecord, h.append)
 	for _, e := range n.electors {
+		if e.vip == nil {
+			continue // a guest is never held here
+		}
 		t := tenure{Seq: n.seq, VIP: e.name, Holds: e.held, Term: e.term, Reason: e.reason, From: e.from, Text: e.text}
 		if e.held {
-			t.Held = now.Sub(e.since)
+			t.Held, t.Chosen = now.Sub(e.since), e.machine.Chosen()
 		}
 		p.out.add(tenureRecord, t.append)
 	}
@@ -172,7 +178,8 @@ func (n *Node) read(now clock.Instant, p *peer, b []byte) error {
 			if err := m.read(r); err != nil {
 				return err
 			}
-			if e := n.byVIP[m.VIP]; e != nil && e.name == m.VIP {
+			if e := n.guest(now, m.VIP); e != nil && e.name == m.VIP {
+				e.polled = now
 				if m.Msg.Kind == election.Ask {
 					p.asked = now
 				}

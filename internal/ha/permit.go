@@ -18,6 +18,7 @@ type permit struct {
 	taken    bool // somebody answers for the address
 	heard    bool // anything was heard on its network since the silence began
 	answered bool // the peer's process answered a challenge
+	reached  bool // an arbiter answered, or there is none
 	err      error
 }
 
@@ -42,10 +43,14 @@ func (n *Node) listen(now clock.Instant, e *elector) {
 
 // probe asks e's network, and the peer if there is one, and tells the loop.
 func (n *Node) probe(e *elector, since clock.Instant, answer permit) {
-	d := 2*n.Timing.Heartbeat - n.Timing.Heartbeat/4
+	d := n.askTime()
 	holder := e.holders[0]
+	answer.reached = true
 	go func() { // ends after d, or when the loop has ended
 		var both sync.WaitGroup
+		if answer.peer != nil {
+			both.Go(func() { answer.reached = n.anyArbiter(d) })
+		}
 		both.Go(func() { answer.taken, answer.heard, answer.err = holder.Probe(since, d) })
 		if p := answer.peer; p != nil && !answer.keep {
 			both.Go(func() { answer.answered = n.Mesh.Challenge(p.id, d) })
@@ -69,7 +74,7 @@ func (n *Node) permit(now clock.Instant, a permit) {
 		e.asking = false
 		return // judge tells the machine what came out
 	}
-	ok := a.heard && !a.answered && a.err == nil
+	ok := a.heard && !a.answered && a.reached && a.err == nil
 	log := n.Log.Debug
 	// One that is heard has only just been; that is how every start begins.
 	if !ok && !a.peer.alive && (e.warned == 0 || now.Sub(e.warned) > warnEvery) {
@@ -83,6 +88,8 @@ func (n *Node) permit(now clock.Instant, a permit) {
 	case a.answered:
 		log("no right to hold alone: the other node's process answers; only the heartbeat's path is broken",
 			"vip", e.name, "node", n.nameOf(a.peer.id))
+	case !a.reached:
+		log("no right to hold alone: no arbiter answers; this node may be the one that is cut off", "vip", e.name)
 	case a.taken && !a.keep:
 		n.Log.Info("the other node's kernel answers for the address, its process does not: it is frozen or dead",
 			"vip", e.name, "node", n.nameOf(a.peer.id))

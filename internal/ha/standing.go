@@ -27,7 +27,7 @@ func (n *Node) Withhold(reason string) {
 		}
 		begins := n.wish.withheld == ""
 		n.wish.withheld = reason
-		n.restate()
+		n.restate(now)
 		if !begins || reason == "" {
 			return
 		}
@@ -38,7 +38,7 @@ func (n *Node) Withhold(reason string) {
 			}
 			e.ceding = true
 			if to, ok := e.machine.Successor(""); ok {
-				m.steps = append(m.steps, step{e, n.Self, to})
+				m.steps = append(m.steps, step{elector: e, from: n.Self, to: to})
 			}
 		}
 		if len(m.steps) > 0 {
@@ -59,17 +59,21 @@ func (n *Node) Pause(on bool) {
 }
 
 // restate works out what this node says of itself.
-func (n *Node) restate() {
+func (n *Node) restate(now clock.Instant) {
 	w := &n.wish
-	state, reason := Up, ""
+	state, reason, ill := Up, "", election.Well
 	switch {
-	case w.leaving:
-		state, reason = Draining, "it leaves"
-	case w.withheld != "":
-		state, reason = Draining, w.withheld
 	case !w.fit:
-		state, reason = Unfit, w.why
+		state, reason, ill = Unfit, w.why, unwell
+	case n.astray(now):
+		state, reason, ill = Unfit, "no arbiter answers", stray
 	}
+	if w.leaving {
+		state, reason, ill = Draining, "it leaves", max(ill, leaving)
+	} else if w.withheld != "" {
+		state, reason, ill = Draining, w.withheld, max(ill, leaving)
+	}
+	n.ill = ill
 	if n.state == state && n.reason == reason {
 		return
 	}

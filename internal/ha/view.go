@@ -27,7 +27,8 @@ func (s State) String() string { return [...]string{"up", "draining", "unfit", "
 type View struct {
 	Nodes    []NodeView // this node first
 	VIPs     []VIPView  // by name
-	Problems []string   // what the nodes do not agree on
+	Arbiters []ArbiterView
+	Problems []string // what the nodes do not agree on
 	Stats    Stats
 }
 
@@ -35,6 +36,7 @@ type View struct {
 type NodeView struct {
 	ID      election.ID
 	Name    string
+	Witness bool // it votes and never holds
 	State   State
 	Reason  string        // why it is not up
 	Age     time.Duration // since it was last heard; 0 for this node, -1 never
@@ -59,6 +61,8 @@ type VIPView struct {
 	Standby bool                       // another node could take it over now
 	Unheld  time.Duration              // in which this node knew of no holder, since it started
 	Prefer  []election.ID              // the order of the candidates, the best first
+	Chosen  bool                       // an operator moved it here, and it stays until the holder fails
+	Sole    bool                       // this node, of two, holds it without the other's vote
 }
 
 // Stats counts what the loop met.
@@ -84,8 +88,8 @@ func (n *Node) Changes(ctx context.Context) ([]Change, error) {
 }
 
 func (n *Node) view(now clock.Instant) View {
-	v := View{Stats: n.stats, Problems: n.problems()}
-	v.Nodes = append(v.Nodes, NodeView{ID: n.Self, Name: n.Name, State: n.state, Reason: n.reason,
+	v := View{Stats: n.stats, Problems: n.problems(), Arbiters: n.arbiterViews(now)}
+	v.Nodes = append(v.Nodes, NodeView{ID: n.Self, Name: n.Name, Witness: n.Witness, State: n.state, Reason: n.reason,
 		Config: n.Hash, Version: n.Version, Uptime: n.Uptime()})
 	for _, p := range n.peers {
 		v.Nodes = append(v.Nodes, n.nodeView(now, p))
@@ -97,7 +101,7 @@ func (n *Node) view(now clock.Instant) View {
 }
 
 func (n *Node) nodeView(now clock.Instant, p *peer) NodeView {
-	v := NodeView{ID: p.id, Name: n.nameOf(p.id), State: p.hello.State, Reason: p.hello.Reason, Age: -1,
+	v := NodeView{ID: p.id, Name: n.nameOf(p.id), Witness: p.hello.Witness, State: p.hello.State, Reason: p.hello.Reason, Age: -1,
 		Config: p.hello.Config, Version: p.hello.Version, Uptime: p.hello.Uptime,
 		Longest: p.longest.longest(now), Limit: patience(n.Timing.Heartbeat)}
 	if p.heard != 0 {
@@ -119,15 +123,18 @@ func (n *Node) vipView(now clock.Instant, name string) VIPView {
 	if e.held {
 		v.Holders, v.IDs = append(v.Holders, n.Name), append(v.IDs, n.Self)
 		v.Held, v.Lease = now.Sub(e.since), max(e.until.Sub(now), 0)
+		m := e.machine.View()
+		v.Chosen, v.Sole = m.Chosen, m.Sole
 	}
 	for _, p := range n.peers {
 		t := p.tenures[e.name]
 		if !t.Holds {
-			v.Standby = v.Standby || p.alive && p.hello.State == Up
+			v.Standby = v.Standby || p.able()
 			continue
 		}
 		v.Holders, v.IDs = append(v.Holders, n.nameOf(p.id)), append(v.IDs, p.id)
 		v.Term = max(v.Term, t.Term)
+		v.Chosen = v.Chosen || t.Chosen
 		if !e.held {
 			v.Held = t.Held + max(now.Sub(p.heard), 0)
 		}
@@ -150,7 +157,7 @@ func (n *Node) problems() []string {
 		names[p.hello.Name] = p.id
 		if p.hello.Voters != fingerprint(n.Voters) {
 			out = append(out, fmt.Sprintf("%s has another cluster.join than %s", p.hello.Name, n.Name))
-		} else if p.hello.Config != n.Hash {
+		} else if p.hello.Config != n.Hash && !p.hello.Witness && !n.Witness {
 			out = append(out, fmt.Sprintf("%s has another configuration (%s) than %s (%s)", p.hello.Name, p.hello.Config, n.Name, n.Hash))
 		}
 	}

@@ -45,6 +45,7 @@ type hello struct {
 	Config  string // hash of the configuration
 	Voters  uint64 // hash of the list of voters
 	Reason  string // why it is unfit
+	Witness bool   // it votes and never holds
 }
 
 // tenure is what a node says of one VIP with every beat.
@@ -57,6 +58,7 @@ type tenure struct {
 	Reason election.Reason
 	From   string // who held before, by name, if the holder knows
 	Text   string // what the operator gave as the reason
+	Chosen bool   // an operator wants it there, though another candidate is better
 }
 
 // ballot is a message of the election of one VIP.
@@ -67,9 +69,10 @@ type ballot struct {
 
 // request asks the holder of a VIP to hand it over.
 type request struct {
-	ID  uint64 // random; the same in every repetition
-	VIP string
-	To  election.ID
+	ID     uint64 // random; the same in every repetition
+	VIP    string
+	To     election.ID
+	Chosen bool // somebody wants it there, though another candidate is better
 }
 
 // note says what the operator gave as the reason for a change that is about to come.
@@ -121,7 +124,8 @@ func (h *hello) append(b []byte) []byte {
 	b = appendText(b, h.Version)
 	b = appendText(b, h.Config)
 	b = binary.BigEndian.AppendUint64(b, h.Voters)
-	return appendText(b, h.Reason)
+	b = appendText(b, h.Reason)
+	return append(b, flag(h.Witness))
 }
 
 func (t *tenure) append(b []byte) []byte {
@@ -132,7 +136,8 @@ func (t *tenure) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(max(t.Held, 0)))
 	b = appendText(b, string(t.Reason))
 	b = appendText(b, t.From)
-	return appendText(b, t.Text)
+	b = appendText(b, t.Text)
+	return append(b, flag(t.Chosen))
 }
 
 func (m *ballot) append(b []byte) []byte {
@@ -141,7 +146,7 @@ func (m *ballot) append(b []byte) []byte {
 
 func (r *request) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, r.ID)
-	return appendText(appendText(b, r.VIP), string(r.To))
+	return append(appendText(appendText(b, r.VIP), string(r.To)), flag(r.Chosen))
 }
 
 func (n *note) append(b []byte) []byte {
@@ -239,7 +244,7 @@ func (r *reader) duration() time.Duration {
 
 func (h *hello) read(r *reader) error {
 	*h = hello{Seq: r.uvarint(), State: State(r.byte()), Uptime: r.duration(),
-		Name: r.text(), Version: r.text(), Config: r.text(), Voters: r.uint64(), Reason: r.text()}
+		Name: r.text(), Version: r.text(), Config: r.text(), Voters: r.uint64(), Reason: r.text(), Witness: r.byte()&1 != 0}
 	if r.err == nil && h.State > Unfit {
 		return fmt.Errorf("%w: state %d", ErrFrame, h.State)
 	}
@@ -248,7 +253,7 @@ func (h *hello) read(r *reader) error {
 
 func (t *tenure) read(r *reader) error {
 	*t = tenure{Seq: r.uvarint(), VIP: r.text(), Holds: r.byte()&1 != 0, Term: r.uvarint(), Held: r.duration(),
-		Reason: election.Reason(r.text()), From: r.text(), Text: r.text()}
+		Reason: election.Reason(r.text()), From: r.text(), Text: r.text(), Chosen: r.byte()&1 != 0}
 	return r.err
 }
 
@@ -263,7 +268,7 @@ func (m *ballot) read(r *reader) error {
 }
 
 func (q *request) read(r *reader) error {
-	*q = request{ID: r.uint64(), VIP: r.text(), To: election.ID(r.text())}
+	*q = request{ID: r.uint64(), VIP: r.text(), To: election.ID(r.text()), Chosen: r.byte()&1 != 0}
 	return r.err
 }
 

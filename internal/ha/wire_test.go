@@ -52,11 +52,11 @@ func everything(b []byte) (out []any, err error) {
 }
 
 var samples = []any{
-	hello{Seq: 3, State: Unfit, Uptime: time.Hour, Name: "edge-1", Version: "1.0.0", Config: "7f3a91c", Voters: 1 << 60, Reason: "no servers"},
-	tenure{Seq: 3, VIP: "public", Holds: true, Term: 1001, Held: time.Minute, Reason: election.Planned, From: "edge-2", Text: "kernel"},
+	hello{Seq: 3, State: Unfit, Uptime: time.Hour, Name: "edge-1", Version: "1.0.0", Config: "7f3a91c", Voters: 1 << 60, Reason: "no servers", Witness: true},
+	tenure{Seq: 3, VIP: "public", Holds: true, Term: 1001, Held: time.Minute, Reason: election.Planned, From: "edge-2", Text: "kernel", Chosen: true},
 	ballot{VIP: "public", Msg: election.Msg{Kind: election.Waive, Term: 1001, Sent: 5, To: "10.0.0.2:7946", Reason: election.Planned,
-		Info: election.Info{Holds: true, Fit: true, Held: time.Minute, Prefer: 1}}},
-	request{ID: 1 << 63, VIP: "public", To: "10.0.0.2:7946"},
+		Info: election.Info{Holds: true, Ill: 9, Held: time.Minute, Prefer: 1}}},
+	request{ID: 1 << 63, VIP: "public", To: "10.0.0.2:7946", Chosen: true},
 	note{VIP: "public", Text: "kernel"},
 }
 

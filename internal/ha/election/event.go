@@ -41,8 +41,9 @@ type (
 		From ID
 		Msg  Msg
 	}
-	// Fitness says whether this node could serve if it held the address.
-	Fitness struct{ Fit bool }
+	// Fitness says how ill this node is: whether it could serve if it held the address, and
+	// if not, how much is amiss. Between nodes that are ill the less ill one is better.
+	Fitness struct{ Ill Ill }
 	// Gone says that a voter's process is gone for certain (its lifeline closed and the
 	// reconnect was refused): whatever it promised or held, it does no more. At is when
 	// the refused reconnect was begun, by this node's clock; 0 is now. A Gone that is
@@ -58,12 +59,22 @@ type (
 		Ok    bool
 	}
 	// HandOver asks the holder to move the address to a named voter, or to the best fit
-	// one if To is "". It does nothing where Machine.Successor names none.
-	HandOver struct{ To ID }
+	// one if To is "". It does nothing where Machine.Successor names none. Chosen says that
+	// somebody wants it there: until the new holder fails, Preempt does not move it away.
+	HandOver struct {
+		To     ID
+		Chosen bool
+	}
 	// Order tells in which order the voters are candidates, the best first, once it is
 	// known: prefer names nodes, and their names come with the beat. It holds the same
 	// voters as Config.Voters and changes nothing but who waits how long.
 	Order struct{ Voters []ID }
+	// Wish changes what Config says under these names, while the machine runs. A holder that
+	// becomes a witness lets go.
+	Wish struct {
+		Preempt time.Duration
+		Witness bool
+	}
 	// Deaf says that this node hears nothing at all on the address's network. A deaf
 	// holder lets go.
 	Deaf struct{ Deaf bool }
@@ -79,6 +90,7 @@ func (Gone) event()     {}
 func (Permit) event()   {}
 func (HandOver) event() {}
 func (Order) event()    {}
+func (Wish) event()     {}
 func (Deaf) event()     {}
 func (Pause) event()    {}
 
@@ -163,6 +175,7 @@ type Msg struct {
 	Sent   clock.Instant // the asker's clock when it asked, echoed in the answers
 	To     ID            // of Waive: who is to have the address next; of Refuse: who has our promise
 	Reason Reason        // of Waive: why the holder lets go; "" if the sender never held
+	Chosen bool          // of Waive: To is to keep the address though another candidate is better
 	Info   Info
 }
 
@@ -171,10 +184,18 @@ type Msg struct {
 // held during a cut which one stays.
 type Info struct {
 	Holds  bool
-	Fit    bool          // could serve if it held the address
+	Ill    Ill           // how far it is from being fit to hold
 	Quiet  bool          // has just started: holds nothing, promises nothing yet
 	Deaf   bool          // was deaf during the cut
 	Hears  bool          // has heard the receiver within the last lease
 	Held   time.Duration // how long without a break
 	Prefer uint8         // place in the order of candidates, 0 the best
 }
+
+// Ill says how far a node is from being fit to hold an address.
+type Ill uint8
+
+const (
+	Well   Ill = 0   // fit
+	Barred Ill = 255 // it must not hold at all: it is deaf, has just started, or is a witness
+)

@@ -103,6 +103,7 @@ func (m *Machine) count() {
 	if m.role != Holder {
 		m.role, m.since, m.held = Holder, m.now, m.why
 		m.heir = heir{}
+		m.chosen, m.picked = m.picked && m.held == Planned, false
 	}
 	m.holder, m.last = m.Self, m.now
 	m.until = until
@@ -127,15 +128,15 @@ func (m *Machine) withdraw() {
 }
 
 // give hands the address over: out of sight first, then the promises.
-func (m *Machine) give(to ID, why Reason) {
+func (m *Machine) give(to ID, why Reason, chosen bool) {
 	m.do(Yield{To: to, Reason: why})
 	m.follow(m.now, "")
 	m.promise = promise{}
 	m.holder = ""
 	m.why = why
-	m.heir = heir{to, m.Self, m.now.Add(giveBeats * m.Beat)}
+	m.heir = heir{to, m.Self, m.now.Add(giveBeats * m.Beat), chosen}
 	m.next = m.beat()
-	m.sendAll(Msg{Kind: Waive, Term: m.term, To: to, Reason: why})
+	m.sendAll(Msg{Kind: Waive, Term: m.term, To: to, Reason: why, Chosen: chosen})
 }
 
 // giving reports whether we handed over and the successor has not yet asked.
@@ -155,45 +156,52 @@ func (m *Machine) takeBack() {
 
 // Successor returns who would get the address from a HandOver{To: to} at the latest
 // Step, or false if this node does not hold it or that voter (any, if to is "") is not
-// heard or not fit.
+// heard or not fit. One that is ill, but less than this node is, is fit enough.
 func (m *Machine) Successor(to ID) (ID, bool) {
 	if m.role != Holder {
 		return "", false
 	}
+	best, ill := ID(""), max(m.ill, Well+1)
 	for _, v := range m.Voters {
 		p := m.peer(v)
-		if p != nil && (to == v || to == "" && m.now >= p.avoid) && m.able(p) {
+		if p == nil || !m.able(p) || p.info.Ill >= ill {
+			continue
+		}
+		if to == v {
 			return v, true
 		}
+		if to == "" && m.now >= p.avoid {
+			best, ill = v, p.info.Ill
+		}
 	}
-	return "", false
+	return best, best != ""
 }
 
 // able reports whether p is heard and could hold.
 func (m *Machine) able(p *peer) bool {
-	return p.known && p.info.Fit && m.now.Sub(p.heard) < m.Lease
+	return p.known && p.info.Ill < Barred && m.now.Sub(p.heard) < m.Lease
 }
 
-// steer hands the address to a better node if there is one: when we are unfit to
-// anyone fit, and with Preempt to one that comes before us and has been fit for long. Our
-// own hold counts too: a hand-over that was asked for is not undone at once. While paused
-// it does neither.
+// steer hands the address to a better node if there is one: when we are ill to one that is
+// less so, and with Preempt to one that comes before us and has been fit for long. Our
+// own hold counts too: a hand-over that was asked for is not undone at once, and one that
+// somebody chose is not undone at all. While paused it does neither.
 func (m *Machine) steer() {
 	if m.role != Holder || m.paused {
 		return
 	}
-	if !m.fit {
+	if m.ill != Well {
 		if to, ok := m.Successor(""); ok {
-			m.give(to, CheckFailed)
+			m.give(to, CheckFailed, false)
 		}
 		return
 	}
-	if m.Preempt <= 0 || m.now.Sub(m.since) < m.Preempt {
+	if m.chosen || m.Preempt <= 0 || m.now.Sub(m.since) < m.Preempt {
 		return
 	}
 	if to, ok := m.Successor(""); ok {
 		if p := m.peer(to); p.index < m.index() && m.now.Sub(p.fit) >= m.Preempt {
-			m.give(to, Preempt)
+			m.give(to, Preempt, false)
 		}
 	}
 }

@@ -40,7 +40,7 @@ type Machine struct {
 	acts []Action
 
 	role   Role
-	fit    bool
+	ill    Ill
 	deaf   bool
 	paused bool
 
@@ -62,6 +62,9 @@ type Machine struct {
 	why   Reason        // why the address changes hands, if we get it
 	held  Reason        // why we got it
 
+	picked bool // the waive that made us the successor was of somebody's choice
+	chosen bool // what we hold is ours by choice
+
 	holder ID            // who holds, as far as we heard
 	last   clock.Instant // when we heard that
 
@@ -81,6 +84,7 @@ type promise struct {
 type heir struct {
 	to, from ID
 	until    clock.Instant
+	chosen   bool
 }
 
 // pending is an ask that was refused because of a promise to another, kept for the case
@@ -98,7 +102,7 @@ type peer struct {
 	known bool          // heard at least once
 	heard clock.Instant // latest message
 	info  Info          // of the latest message
-	fit   clock.Instant // since when fit without a break; valid if info.Fit
+	fit   clock.Instant // since when fit without a break; valid if it is well
 	avoid clock.Instant // until when nothing is handed over to it
 	gone  clock.Instant // until when what it says comes from a dead process
 
@@ -112,7 +116,7 @@ type peer struct {
 // New returns a Machine that, if c.Quiet, stays quiet for as long as a promise made
 // before a crash could still bind it. A node is fit and hears until it is told otherwise.
 func New(now clock.Instant, c Config) *Machine {
-	m := &Machine{Config: c, now: now, born: now, open: now, fit: true, why: Start, seen: c.Term, granted: c.Term}
+	m := &Machine{Config: c, now: now, born: now, open: now, why: Start, seen: c.Term, granted: c.Term}
 	for i, v := range c.Voters {
 		if v != c.Self {
 			m.peers = append(m.peers, peer{id: v, index: i})
@@ -137,7 +141,7 @@ func (m *Machine) Step(now clock.Instant, ev Event) []Action {
 			m.receive(p, ev.Msg)
 		}
 	case Fitness:
-		m.fit = ev.Fit
+		m.ill = min(ev.Ill, Barred-1)
 	case Gone:
 		if p := m.peer(ev.Peer); p != nil {
 			m.lost(p, ev.At)
@@ -146,7 +150,7 @@ func (m *Machine) Step(now clock.Instant, ev Event) []Action {
 		m.permit(ev)
 	case HandOver:
 		if to, ok := m.Successor(ev.To); ok {
-			m.give(to, Planned)
+			m.give(to, Planned, ev.Chosen)
 		}
 	case Deaf:
 		m.deafen(ev.Deaf)
@@ -154,6 +158,8 @@ func (m *Machine) Step(now clock.Instant, ev Event) []Action {
 		m.paused = ev.On
 	case Order:
 		m.reorder(ev.Voters)
+	case Wish:
+		m.wish(ev)
 	}
 	m.due()
 	acts := m.acts
@@ -209,7 +215,7 @@ func (m *Machine) due() {
 		case m.giving():
 			if m.now >= m.next {
 				m.next = m.beat()
-				m.send(m.heir.to, Msg{Kind: Waive, Term: m.term, To: m.heir.to, Reason: m.why})
+				m.send(m.heir.to, Msg{Kind: Waive, Term: m.term, To: m.heir.to, Reason: m.why, Chosen: m.heir.chosen})
 			}
 		case !m.barred() && m.now >= m.turn():
 			m.campaign()
@@ -257,7 +263,7 @@ func (m *Machine) hear(p *peer, msg Msg) bool {
 	fresh := msg.Kind == Ask && msg.Term > p.waived && (msg.Term > p.askTerm || msg.Sent > p.askSent) ||
 		(msg.Kind == Grant || msg.Kind == Refuse) && m.role >= Candidate && msg.Sent.Add(m.Lease) > m.now
 	m.met(p, msg.Info)
-	if msg.Info.Fit && (!p.known || !p.info.Fit || m.now.Sub(p.heard) > m.Lease) {
+	if msg.Info.Ill == Well && (!p.known || p.info.Ill != Well || m.now.Sub(p.heard) > m.Lease) {
 		p.fit = m.now
 	}
 	p.known, p.heard, p.info = true, m.now, msg.Info
@@ -300,7 +306,7 @@ func (m *Machine) place() int {
 			n++
 		}
 	}
-	if !m.fit {
+	if m.ill != Well {
 		n += len(m.Voters)
 	}
 	return n
@@ -317,7 +323,7 @@ func (m *Machine) lost(p *peer, at clock.Instant) {
 		return // it may have a new life by now, and that one may hold
 	}
 	p.gone = end
-	p.info = Info{}
+	p.info = Info{Ill: Barred}
 	was := m.holder == p.id
 	if was {
 		m.holder, m.why = "", NodeDead
@@ -332,6 +338,23 @@ func (m *Machine) lost(p *peer, at clock.Instant) {
 	}
 	m.regard()
 	m.pairLost()
+}
+
+// wish takes in another Preempt, and whether this node may hold at all.
+func (m *Machine) wish(w Wish) {
+	m.Preempt = w.Preempt
+	if w.Witness == m.Witness {
+		return
+	}
+	m.Witness = w.Witness
+	switch {
+	case m.Witness && m.role == Candidate:
+		m.withdraw()
+	case m.Witness && m.role == Holder:
+		m.release(Planned)
+	case m.role == Standby:
+		m.follow(m.holderEnd(), m.holder)
+	}
 }
 
 // deafen notes whether the node hears anything on the address's network.
@@ -410,11 +433,14 @@ func (m *Machine) send(to ID, msg Msg) {
 	}
 	msg.Info = Info{
 		Holds:  m.role == Holder,
-		Fit:    m.fit && !m.barred() && m.role != Starting,
+		Ill:    m.ill,
 		Quiet:  m.role == Starting,
 		Deaf:   m.pair.deaf,
 		Hears:  p.known && m.now.Sub(p.heard) < m.Lease,
 		Prefer: uint8(min(m.index(), 255)),
+	}
+	if m.barred() || m.role == Starting {
+		msg.Info.Ill = Barred
 	}
 	if m.role == Holder {
 		msg.Info.Held = m.now.Sub(m.since)

@@ -224,8 +224,8 @@ func (m *Machine) meet(p *peer) {
 func (m *Machine) stays(p *peer) bool {
 	longer := m.now.Sub(m.since) - p.info.Held
 	switch {
-	case m.fit != p.info.Fit:
-		return m.fit
+	case m.ill != p.info.Ill:
+		return m.ill < p.info.Ill
 	case m.pair.deaf != p.info.Deaf:
 		return p.info.Deaf
 	case m.index() < p.index:

@@ -486,26 +486,26 @@ func TestUnfitHolderGivesWayToAFitOne(t *testing.T) {
 	s := start(t, 3, nil)
 	s.until("a", time.Second)
 	s.run(300 * time.Millisecond)
-	s.do(1, Fitness{false}, "becomes unfit")
+	s.do(1, Fitness{100}, "becomes unfit")
 	s.run(2 * beat)
-	s.do(0, Fitness{false}, "becomes unfit")
+	s.do(0, Fitness{100}, "becomes unfit")
 	s.until("c", 10*time.Millisecond)
 	if v := s.nodes[2].m.View(); v.Reason != CheckFailed {
 		t.Errorf("reason %q, want %q", v.Reason, CheckFailed)
 	}
-	s.do(2, Fitness{false}, "becomes unfit")
+	s.do(2, Fitness{100}, "becomes unfit")
 	s.run(time.Second)
 	if s.holders() != "c" {
 		t.Errorf("with nobody fit, %q holds, want c still", s.holders())
 	}
-	s.do(0, Fitness{true}, "is fit again")
+	s.do(0, Fitness{Well}, "is fit again")
 	s.until("a", 3*beat)
 }
 
 func TestUnfitNodeHoldsIfNobodyElseDoes(t *testing.T) {
 	s := start(t, 2, nil)
 	s.until("a", time.Second)
-	s.do(1, Fitness{false}, "becomes unfit")
+	s.do(1, Fitness{100}, "becomes unfit")
 	s.run(300 * time.Millisecond)
 	s.kill(0, true)
 	s.until("b", 10*time.Millisecond)
@@ -570,17 +570,18 @@ func TestWhoStaysAfterACut(t *testing.T) {
 		a, b           Info
 		aStays, bStays bool
 	}{
-		{"the fit one", Info{Fit: true, Held: short}, Info{Held: long}, true, false},
-		{"the one that was not deaf", Info{Fit: true, Held: long, Deaf: true}, Info{Fit: true, Held: short}, false, true},
-		{"the longest hold, of the better", Info{Fit: true, Held: long}, Info{Fit: true, Held: short}, true, false},
-		{"the longest hold, of the worse", Info{Fit: true, Held: short}, Info{Fit: true, Held: long}, false, true},
-		{"equal holds: the better candidate", Info{Fit: true, Held: long}, Info{Fit: true, Held: long}, true, false},
-		{"nobody fit: the longest", Info{Held: short}, Info{Held: long}, false, true},
+		{"the fit one", Info{Held: short}, Info{Held: long, Ill: 10}, true, false},
+		{"the less ill one", Info{Held: short, Ill: 10}, Info{Held: long, Ill: 11}, true, false},
+		{"the one that was not deaf", Info{Held: long, Deaf: true}, Info{Held: short}, false, true},
+		{"the longest hold, of the better", Info{Held: long}, Info{Held: short}, true, false},
+		{"the longest hold, of the worse", Info{Held: short}, Info{Held: long}, false, true},
+		{"equal holds: the better candidate", Info{Held: long}, Info{Held: long}, true, false},
+		{"nobody fit: the longest", Info{Held: short, Ill: 10}, Info{Held: long, Ill: 10}, false, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			stays := func(self ID, mine, theirs Info) bool {
 				m := New(clock.Instant(time.Hour), Config{Self: self, Voters: []ID{"a", "b"}, Lease: lease, Guard: guard, Beat: beat})
-				m.fit, m.pair.deaf, m.since = mine.Fit, mine.Deaf, m.now.Add(-mine.Held)
+				m.ill, m.pair.deaf, m.since = mine.Ill, mine.Deaf, m.now.Add(-mine.Held)
 				p := m.other()
 				p.info = theirs
 				return m.stays(p)
@@ -590,4 +591,57 @@ func TestWhoStaysAfterACut(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWhatWasChosenStays: Preempt undoes no hand-over that somebody wanted, until the node
+// that was chosen fails.
+func TestWhatWasChosenStays(t *testing.T) {
+	s := start(t, 3, func(c *Config) { c.Preempt = 1 })
+	s.until("a", time.Second)
+	s.run(300 * time.Millisecond)
+	s.do(0, HandOver{To: "c", Chosen: true}, "hands over to c")
+	s.until("c", 10*time.Millisecond)
+	if !s.nodes[2].m.View().Chosen {
+		t.Error("c does not say that it was chosen")
+	}
+	s.run(10*time.Second, func() {
+		if s.holders() != "c" {
+			t.Fatalf("held by %q\n%s", s.holders(), s.out.String())
+		}
+	})
+	s.kill(2, true)
+	s.until("a", 10*time.Millisecond)
+	s.do(0, HandOver{To: "b"}, "hands over to b, whoever it is")
+	s.until("b", 10*time.Millisecond)
+	s.until("a", time.Second)
+}
+
+func TestTheLessIllOfTwoHolds(t *testing.T) {
+	s := start(t, 3, nil)
+	s.until("a", time.Second)
+	s.run(300 * time.Millisecond)
+	s.do(1, Fitness{50}, "becomes ill")
+	s.do(2, Fitness{40}, "becomes ill")
+	s.run(2 * beat)
+	s.do(0, Fitness{40}, "becomes ill")
+	s.run(time.Second)
+	if s.holders() != "a" {
+		t.Errorf("held by %q though nobody is better than a", s.holders())
+	}
+	s.do(0, Fitness{45}, "becomes worse")
+	s.until("c", 10*time.Millisecond)
+	s.do(1, Fitness{Well}, "is well again")
+	s.until("b", 3*beat)
+}
+
+func TestWitnessAtRunTime(t *testing.T) {
+	s := start(t, 3, nil)
+	s.until("a", time.Second)
+	s.run(300 * time.Millisecond)
+	s.do(0, Wish{Witness: true}, "becomes a witness")
+	s.until("b", 3*beat)
+	s.run(300 * time.Millisecond)
+	s.do(0, Wish{Preempt: time.Second}, "becomes a candidate again")
+	s.do(1, Wish{Preempt: time.Second}, "is to give back")
+	s.until("a", 2*time.Second)
 }

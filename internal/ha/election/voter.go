@@ -75,9 +75,10 @@ func (m *Machine) waived(p *peer, msg Msg) {
 	}
 	if msg.Reason != "" && m.role != Holder {
 		m.why = msg.Reason
+		m.picked = msg.Chosen && msg.To == m.Self
 	}
 	if msg.To != "" && m.role < Holder {
-		m.heir = heir{msg.To, p.id, m.now.Add(giveBeats * m.Beat)}
+		m.heir = heir{to: msg.To, from: p.id, until: m.now.Add(giveBeats * m.Beat)}
 	}
 	switch {
 	case m.role == Starting && msg.To == m.Self, m.role == Standby && msg.To == m.Self && (m.barred() || m.promised()):
@@ -108,15 +109,15 @@ func (m *Machine) regard() {
 }
 
 // outranked reports whether a candidate gives way to p: the named successor goes
-// before all, the fit before the unfit, then the order of candidates counts.
+// before all, the less ill before the more, then the order of candidates counts.
 func (m *Machine) outranked(p *peer, info Info) bool {
 	switch {
 	case m.now < m.heirEnd() && m.heir.to == p.id:
 		return true
 	case m.now < m.heirEnd() && m.heir.to == m.Self:
 		return false
-	case info.Fit != m.fit:
-		return info.Fit
+	case info.Ill != m.ill:
+		return info.Ill < m.ill
 	}
 	return p.index < m.index()
 }

@@ -14,15 +14,16 @@ import (
 //	1 byte   version
 //	1 byte   kind
 //	1 byte   reason
-//	1 byte   flags of Info: holds, fit, quiet, deaf, hears from the lowest bit up
+//	1 byte   flags: holds, quiet, deaf, hears of Info, and chosen, from the lowest bit up
 //	1 byte   Info.Prefer
+//	1 byte   Info.Ill
 //	8 bytes  term
 //	8 bytes  sent, ns
 //	8 bytes  Info.Held, ns
 //	1 byte   length of To, then To
 const (
 	wireVersion  = 1
-	wireHeadSize = 5 + 3*8 + 1
+	wireHeadSize = 6 + 3*8 + 1
 )
 
 // MaxMsgSize is the most bytes that AppendMsg ever appends.
@@ -30,11 +31,11 @@ const MaxMsgSize = wireHeadSize + 255
 
 const (
 	flagHolds = 1 << iota
-	flagFit
 	flagQuiet
 	flagDeaf
 	flagHears
-	flagsKnown = flagHolds | flagFit | flagQuiet | flagDeaf | flagHears
+	flagChosen
+	flagsKnown = flagHolds | flagQuiet | flagDeaf | flagHears | flagChosen
 )
 
 // wireReasons is in the order of their numbers on the wire: append only.
@@ -47,7 +48,7 @@ var ErrMsg = errors.New("election message")
 // none of ours is left out; no machine makes either.
 func AppendMsg(b []byte, msg Msg) []byte {
 	var flags byte
-	for i, set := range []bool{msg.Info.Holds, msg.Info.Fit, msg.Info.Quiet, msg.Info.Deaf, msg.Info.Hears} {
+	for i, set := range []bool{msg.Info.Holds, msg.Info.Quiet, msg.Info.Deaf, msg.Info.Hears, msg.Chosen} {
 		if set {
 			flags |= 1 << i
 		}
@@ -59,7 +60,7 @@ func AppendMsg(b []byte, msg Msg) []byte {
 		}
 	}
 	to := msg.To[:min(len(msg.To), 255)]
-	b = append(b, wireVersion, byte(msg.Kind), reason, flags, msg.Info.Prefer)
+	b = append(b, wireVersion, byte(msg.Kind), reason, flags, msg.Info.Prefer, byte(msg.Info.Ill))
 	b = binary.BigEndian.AppendUint64(b, msg.Term)
 	b = binary.BigEndian.AppendUint64(b, uint64(msg.Sent))
 	b = binary.BigEndian.AppendUint64(b, uint64(msg.Info.Held))
@@ -90,17 +91,18 @@ func ParseMsg(b []byte) (Msg, error) {
 	msg := Msg{
 		Kind:   Kind(b[1]),
 		Reason: wireReasons[b[2]],
-		Term:   binary.BigEndian.Uint64(b[5:]),
-		Sent:   clock.Instant(binary.BigEndian.Uint64(b[13:])),
+		Term:   binary.BigEndian.Uint64(b[6:]),
+		Sent:   clock.Instant(binary.BigEndian.Uint64(b[14:])),
 		To:     ID(b[wireHeadSize:]),
+		Chosen: flags&flagChosen != 0,
 		Info: Info{
 			Holds:  flags&flagHolds != 0,
-			Fit:    flags&flagFit != 0,
 			Quiet:  flags&flagQuiet != 0,
 			Deaf:   flags&flagDeaf != 0,
 			Hears:  flags&flagHears != 0,
-			Held:   time.Duration(binary.BigEndian.Uint64(b[21:])),
+			Held:   time.Duration(binary.BigEndian.Uint64(b[22:])),
 			Prefer: b[4],
+			Ill:    Ill(b[5]),
 		},
 	}
 	if msg.Term >= 1<<63 { // leaves room above it for ever

@@ -11,9 +11,9 @@ import (
 func TestMsgSurvivesTheWire(t *testing.T) {
 	for _, msg := range []Msg{
 		{},
-		{Kind: Ask, Term: 7, Sent: 123456789, Info: Info{Holds: true, Fit: true, Hears: true, Held: time.Hour, Prefer: 1}},
+		{Kind: Ask, Term: 7, Sent: 123456789, Info: Info{Holds: true, Ill: 7, Hears: true, Held: time.Hour, Prefer: 1}},
 		{Kind: Refuse, Term: 1<<63 - 1, To: "[2001:db8::1]:7946", Info: Info{Quiet: true, Deaf: true}},
-		{Kind: Waive, Term: 9, To: ID(strings.Repeat("x", 255)), Reason: Isolated},
+		{Kind: Waive, Term: 9, To: ID(strings.Repeat("x", 255)), Reason: Isolated, Chosen: true},
 	} {
 		b := AppendMsg([]byte("before"), msg)
 		got, err := ParseMsg(b[len("before"):])
@@ -39,9 +39,9 @@ func TestParseMsgRefuses(t *testing.T) {
 		"unknown kind":    change(1, 4),
 		"unknown reason":  change(2, 8),
 		"unknown flag":    change(3, 0x20),
-		"term too high":   change(5, 0x80),
-		"negative time":   change(13, 0x80),
-		"negative hold":   change(21, 0x80),
+		"term too high":   change(6, 0x80),
+		"negative time":   change(14, 0x80),
+		"negative hold":   change(22, 0x80),
 		"cut short":       good[:len(good)-1],
 		"head cut short":  good[:wireHeadSize-1],
 		"something after": append(bytes.Clone(good), 0),

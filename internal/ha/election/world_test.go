@@ -79,7 +79,7 @@ type node struct {
 	inbox  []Event
 	timer  int
 	due    time.Duration // what the timer is set to
-	fit    bool
+	ill    Ill
 	deaf   bool
 	deafAt time.Duration
 
@@ -128,7 +128,7 @@ func newWorld(seed uint64, size int, mu mutant) *world {
 		d = mu.rates
 	}
 	for i := range size {
-		n := &node{w: w, i: i, rate: 1 + d*(2*w.r.Float64()-1), offset: clock.Instant(w.r.Int64N(int64(time.Hour))), fit: true}
+		n := &node{w: w, i: i, rate: 1 + d*(2*w.r.Float64()-1), offset: clock.Instant(w.r.Int64N(int64(time.Hour)))}
 		n.conf = Config{Self: ids[i], Voters: ids, Lease: lease, Guard: guard, Beat: beat, Quiet: true}
 		if w.r.IntN(4) == 0 {
 			n.conf.Preempt = time.Second
@@ -163,7 +163,7 @@ func (n *node) start() {
 	if !n.down {
 		return
 	}
-	n.down, n.busy, n.inbox, n.deaf, n.fit = false, false, nil, false, true
+	n.down, n.busy, n.inbox, n.deaf, n.ill = false, false, nil, false, Well
 	n.life++
 	n.due = -1
 	c := n.conf
@@ -433,12 +433,12 @@ func (w *world) trouble(until time.Duration) {
 		clear(w.mesh)
 		clear(w.lan)
 	case 10:
-		n.fit = !n.fit && !n.down
-		w.trace("%s fit %v", n.conf.Self, n.fit)
-		n.event(Fitness{n.fit})
+		n.ill = []Ill{Well, Well, 20, 200}[w.r.IntN(4)]
+		w.trace("%s ill %d", n.conf.Self, n.ill)
+		n.event(Fitness{n.ill})
 	case 11, 12:
 		w.trace("%s is told to hand over", n.conf.Self)
-		n.event(HandOver{[]ID{"", o.conf.Self}[w.r.IntN(2)]})
+		n.event(HandOver{To: []ID{"", o.conf.Self}[w.r.IntN(2)], Chosen: w.r.IntN(2) == 0})
 	case 13:
 		n.deaf, n.deafAt = !n.deaf && !n.down, w.now
 		w.trace("%s deaf %v", n.conf.Self, n.deaf)
@@ -479,8 +479,8 @@ func (w *world) heal() {
 	w.loss = min(w.loss, 0.05)
 	for _, n := range w.nodes {
 		n.thaw = min(n.thaw, w.now)
-		n.fit, n.deaf = true, false
-		n.event(Fitness{true})
+		n.ill, n.deaf = Well, false
+		n.event(Fitness{Well})
 		n.event(Deaf{false})
 	}
 }
