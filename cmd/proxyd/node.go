@@ -86,8 +86,9 @@ func run(ctx context.Context, file string) (err error) {
 	}
 	n.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: n.level}))
 
-	// The heartbeat must find a processor while every other is busy with traffic.
-	runtime.GOMAXPROCS(runtime.NumCPU() + 1)
+	// An event loop keeps one to itself while it is busy. As many are for what else there
+	// is to do, and the heartbeat must find one while all of those are busy.
+	runtime.GOMAXPROCS(2*runtime.NumCPU() + 1)
 	raiseFileLimit(n.log)
 	limitMemory(n.log)
 

@@ -85,6 +85,11 @@ func TestDialoguesLoop(t *testing.T) {
 	dialogues(t, func(c Config) Engine { return NewLoop(c) }, func(s *stage, _ *Config) { s.waited = true })
 }
 
+// Even what happens by itself goes the way of what happens at the same time as other things.
+func TestDialoguesLoopInBatches(t *testing.T) {
+	dialogues(t, func(c Config) Engine { c.Batch = 1; return NewLoop(c) }, func(s *stage, _ *Config) { s.waited = true })
+}
+
 func TestDialoguesLoopWithAnotherAccepting(t *testing.T) {
 	dialogues(t, func(c Config) Engine { return NewLoop(c) })
 }

@@ -38,6 +38,7 @@ type Config struct {
 	Draining func() bool      // while true, answers say Connection: close; default: never
 
 	Loops     int           // event loops, of the engine that has them; default one a processor
+	Batch     int           // events at once from which on a loop makes its calls together; default 2, negative: never
 	Kept      int           // idle connections kept to each server; default 1024
 	IdleGrace time.Duration // how long Shutdown waits for a last request on an idle connection; default 500 ms
 	Linger    time.Duration // how long a client may take to read an error before its connection is closed; default 2 s
@@ -85,6 +86,9 @@ func New(c Config) *Goroutine {
 	}
 	if c.Draining == nil {
 		c.Draining = func() bool { return false }
+	}
+	if c.Batch == 0 {
+		c.Batch = 2
 	}
 	if c.Kept == 0 {
 		c.Kept = 1024

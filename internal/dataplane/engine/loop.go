@@ -18,10 +18,11 @@ import (
 // are not at hand with their head), goes to the goroutine engine inside it, and the
 // connection comes back when that is over.
 type Loop struct {
-	side  *Goroutine // also has the settings, the counts and the open sockets
-	loops []*loop
-	fault error         // of making the loops; Serve returns it
-	turn  atomic.Uint32 // whose connection the next one is, if another accepts
+	side    *Goroutine // also has the settings, the counts and the open sockets
+	loops   []*loop
+	fault   error         // of making the loops; Serve returns it
+	patient bool          // the loops may wait by themselves
+	turn    atomic.Uint32 // whose connection the next one is, if another accepts
 
 	count atomic.Int64  // client connections of the loops
 	slow  atomic.Uint64 // batches that took longer than slowBatch
@@ -34,7 +35,7 @@ func NewLoop(c Config) *Loop {
 	if c.Loops <= 0 {
 		c.Loops = runtime.NumCPU()
 	}
-	e := &Loop{side: New(c), empty: make(chan struct{}, 1)}
+	e := &Loop{side: New(c), empty: make(chan struct{}, 1), patient: runtime.GOMAXPROCS(0) > c.Loops}
 	e.make()
 	return e
 }

@@ -175,7 +175,7 @@ func (l *loop) listen(c *loopClient) bool {
 		t.grow(c.door.listener.Limits.HeaderBytes)
 		b = t.in[t.have:]
 	}
-	n, e := readFD(uintptr(c.fd), b)
+	n, full, e := l.read(&c.loopWire, b)
 	switch {
 	case e == eagain:
 		c.ready = false
@@ -188,7 +188,7 @@ func (l *loop) listen(c *loopClient) bool {
 		l.refuse(c, errHeadEnd)
 		return false
 	}
-	c.ready = c.ended || n == len(b)
+	c.ready = c.ended || full
 	if t == nil {
 		t = l.newTray(n)
 		copy(t.in, b[:n])

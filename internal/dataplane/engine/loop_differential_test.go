@@ -267,10 +267,12 @@ func TestEnginesAgree(t *testing.T) {
 				plans = append(plans, newPlan(r, n, n == 11))
 			}
 			want := exchanges(t, func(c Config) Engine { return New(c) }, plans)
-			got := exchanges(t, func(c Config) Engine { return NewLoop(c) }, plans)
-			for i, side := range []string{"client", "server", "handler"} {
-				if d := cmp.Diff(want[i], got[i]); d != "" {
-					t.Errorf("what the %s saw (-goroutine +loop):\n%s", side, d)
+			for _, batch := range []int{-1, 1} {
+				got := exchanges(t, func(c Config) Engine { c.Batch = batch; return NewLoop(c) }, plans)
+				for i, side := range []string{"client", "server", "handler"} {
+					if d := cmp.Diff(want[i], got[i]); d != "" {
+						t.Errorf("what the %s saw with batches from %d (-goroutine +loop):\n%s", side, batch, d)
+					}
 				}
 			}
 		})

@@ -219,20 +219,36 @@ func (l *loop) send(c *loopClient) {
 	t.since = momentOf(x.Times.Sent)
 	t.interim, t.got = 0, 0
 	t.body.unsent = false
+	if l.batch.on && t.body.whole && len(l.out) <= joinBelow {
+		t.up.add(l.out)
+		c.phase = phaseSend
+		l.join(&u.loopWire)
+		return
+	}
 	n, e := writeFD(uintptr(u.fd), l.out)
-	x.Sent = n > 0 || !t.body.whole
+	x.Sent = !t.body.whole
 	if !t.body.whole {
 		l.startUpload(c)
 	}
+	if n < len(l.out) {
+		t.up.add(l.out[n:])
+		c.phase = phaseSend
+	}
+	l.sent(c, n, e)
+}
+
+// sent goes on after a server was sent what is at hand of a request, or n bytes of it.
+func (l *loop) sent(c *loopClient, n int, e syscall.Errno) {
+	t := c.tray
+	x := &t.x
+	x.Sent = x.Sent || n > 0
 	switch {
 	case e != 0 && e != eagain && x.Sent:
 		l.fail(c, fmt.Errorf("%w: %w", dataplane.ErrSend, os.NewSyscallError("write", e)))
 	case e != 0 && e != eagain:
 		l.fail(c, notHeard(os.NewSyscallError("write", e)))
-	case n < len(l.out):
-		t.up.add(l.out[n:])
-		t.up.unacked = unacknowledged(uintptr(u.fd))
-		c.phase = phaseSend
+	case t.up.pending():
+		t.up.unacked = unacknowledged(uintptr(t.server.fd))
 		l.mind(c)
 	default:
 		l.await(c)
@@ -442,7 +458,7 @@ func (l *loop) hearServer(c *loopClient) {
 			}
 			b = t.rsp[t.got:]
 		}
-		n, e := readFD(uintptr(u.fd), b)
+		n, full, e := l.read(&u.loopWire, b)
 		switch {
 		case e == eagain:
 			u.ready = false
@@ -451,7 +467,7 @@ func (l *loop) hearServer(c *loopClient) {
 			l.fail(c, t.endedBy(e))
 			return
 		}
-		u.ready = u.ended || n == len(b)
+		u.ready = u.ended || full
 		t.got += n
 		if !l.heads(c) {
 			return

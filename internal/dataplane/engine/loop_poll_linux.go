@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strconv"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -41,9 +42,11 @@ func unwatch(ep int, fd int32) {
 	syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, uintptr(ep), unix.EPOLL_CTL_DEL, uintptr(fd), 0, 0, 0)
 }
 
-// ready returns how many events there are now.
-func ready(ep int, events []unix.EpollEvent) int {
-	n, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_WAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+// ready returns how many events there are, when there are any: at once, or within about the
+// time given. The scheduler is not told of that wait.
+func ready(ep int, events []unix.EpollEvent, within time.Duration) int {
+	wait := uintptr((within + time.Millisecond - 1) / time.Millisecond)
+	n, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), wait, 0, 0)
 	if e != 0 {
 		return 0
 	}

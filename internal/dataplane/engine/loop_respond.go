@@ -45,7 +45,7 @@ func (l *loop) answer(c *loopClient) {
 		body = nil
 	}
 	c.phase = phaseAnswer
-	l.flushed(c, l.tell(c, l.out, body))
+	l.flushed(c, l.tellAll(c, l.out, body))
 }
 
 // options are how a response head is written for c.
@@ -79,8 +79,11 @@ func (l *loop) respond(c *loopClient) {
 	r.told = true
 	if r.done {
 		l.giveBack(c) // the server's connection is free however long the client takes
+		err = l.tellAll(c, out, body)
+	} else {
+		err = l.tell(c, out, body)
 	}
-	if err := l.tell(c, out, body); err != nil {
+	if err != nil {
 		l.breakOff(c, err)
 		return
 	}

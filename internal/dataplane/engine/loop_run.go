@@ -26,6 +26,8 @@ type loop struct {
 	ep     int
 	gate   int
 	shut   bool
+	last   moment   // when there was an event
+	brisk  bool     // it came soon after the one before
 	file   *os.File // of gate, for Go's poller
 	armed  moment   // when file wakes us; 0 is never
 	over   bool     // to end
@@ -48,6 +50,8 @@ type loop struct {
 	trays        []*tray
 	spare        [][]byte // for rsp
 	homes        map[*dataplane.Server]*home
+
+	batch batch
 
 	bell int // an eventfd, rung when there is post
 	mu   sync.Mutex
@@ -83,6 +87,11 @@ func newLoop(e *Loop, index int) (*loop, error) {
 		homes: map[*dataplane.Server]*home{},
 	}
 	l.wheel.at = tickOf(now())
+	if e.side.conf.Batch > 0 {
+		if l.batch.ring, err = newRing(); err != nil && index == 0 {
+			e.side.conf.Logger.Info("event loops make each system call by itself", "reason", err)
+		}
+	}
 	e1 := watch(ep, int32(bell), 0, unix.EPOLLIN|unix.EPOLLET)
 	if e2 := watch(gate, int32(ep), 0, unix.EPOLLIN); e1 != 0 || e2 != 0 {
 		l.close()
@@ -98,6 +107,7 @@ func (l *loop) close() {
 	l.mu.Unlock()
 	for !l.turn(0, now()) {
 	}
+	l.batch.ring.close()
 	unix.Close(l.bell)
 	unix.Close(l.ep)
 	l.file.Close()
@@ -121,10 +131,11 @@ func (l *loop) run() {
 
 // step works off what there is. It returns false to be called again.
 func (l *loop) step(uintptr) bool {
-	for {
-		n := ready(l.ep, l.events[:])
+	for wait := time.Duration(0); ; {
+		n := ready(l.ep, l.events[:], wait)
 		began := now()
 		l.weed(n)
+		l.fetch(n)
 		for l.at = 0; !l.turn(n, began); {
 		}
 		if now()-began > moment(slowBatch) {
@@ -133,9 +144,11 @@ func (l *loop) step(uintptr) bool {
 		if l.over {
 			return true
 		}
+		wait = l.patience(n, began)
 		switch {
 		case len(l.again) > 0 || n == len(l.events):
-		case l.shut && n > 0, n >= busyBatch:
+			wait = 0
+		case wait > 0, l.shut && n > 0, n >= busyBatch:
 			l.setGate(true)
 		default:
 			l.setGate(false) // which tells of what came meanwhile
@@ -143,6 +156,30 @@ func (l *loop) step(uintptr) bool {
 			return false
 		}
 	}
+}
+
+// mostPatience is how long a loop waits for events by itself.
+const mostPatience = 4 * time.Millisecond
+
+// patience returns how long the loop is to wait for events by itself after it has seen to
+// n of them: 0 is not at all, but to park. While events come at short intervals, to park
+// and to be woken through Go's poller would cost more than all that is done about a
+// request. A loop that waits by itself keeps its P, since to give that up is what costs:
+// so there must be others (Loop.patient), and the wait is short. Signals end it, and with
+// them whatever the runtime wants of all Ps.
+func (l *loop) patience(n int, at moment) time.Duration {
+	if n > 0 {
+		l.brisk = at-l.last < moment(mostPatience)
+		l.last = at
+	}
+	left := l.last + moment(mostPatience) - at
+	if !l.brisk || !l.engine.patient || left <= 0 {
+		return 0
+	}
+	if due := l.wheel.next(); due != 0 {
+		left = min(left, max(due-at, 1))
+	}
+	return spanOf(left)
 }
 
 // busyBatch is how many events at once show that more will come while they are seen to.
@@ -183,6 +220,7 @@ func (l *loop) turn(n int, t moment) bool {
 		l.at++
 		l.event(ev.Fd, uint32(ev.Pad), readiness(ev.Events))
 	}
+	l.flush()
 	for l.rang {
 		if do := l.letter(); do != nil {
 			do()
@@ -358,10 +396,12 @@ type loopWire struct {
 	server *loopServer
 	door   *loopDoor
 
-	ready  bool // there may be something to read
-	ended  bool // the other side has closed its half
-	broken bool // or all
-	queued bool // in again
+	ready   bool  // there may be something to read
+	ended   bool  // the other side has closed its half
+	broken  bool  // or all
+	queued  bool  // in again
+	joined  bool  // what it has to write waits for the rest of the batch
+	fetched int16 // where in the batch what it has to read lies, from 1 on; 0: not there
 
 	inWheel    bool
 	slot       int64  // in the wheel, if it is in
@@ -384,7 +424,7 @@ func (l *loop) enlist(w *loopWire, fd int32) {
 		l.gen++
 	}
 	w.fd, w.gen = fd, l.gen
-	w.ready, w.ended, w.broken = false, false, false
+	w.ready, w.ended, w.broken, w.joined, w.fetched = false, false, false, false, 0
 	l.table[fd] = w
 }
 

@@ -49,6 +49,22 @@ func (l *loop) tell(c *loopClient, a, b []byte) error {
 	return nil
 }
 
+// tellAll is tell for the last that the client is told. In a batch it waits for the others.
+func (l *loop) tellAll(c *loopClient, a, b []byte) error {
+	t := c.tray
+	if !l.batch.on || t.down.pending() || len(a)+len(b) > joinBelow {
+		return l.tell(c, a, b)
+	}
+	t.x.Bytes.Out += int64(len(a) + len(b))
+	t.down.add(a)
+	t.down.add(b)
+	if t.got > 0 {
+		l.keepReply(t, t.got) // the answer's fields lie in it, until End
+	}
+	l.join(&c.loopWire)
+	return nil
+}
+
 // goneBy is the error of a client to which nothing can be written.
 func goneBy(e syscall.Errno) error { return fmt.Errorf("%w: write: %w", dataplane.ErrClientGone, e) }
 

@@ -140,7 +140,11 @@ func TestLoopOutlivesALackOfFiles(t *testing.T) {
 	if err := unix.SetsockoptTimeval(raw, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(patience / time.Second)}); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := unix.Read(raw, in); n == 0 || err != nil {
+	n, err := unix.Read(raw, in)
+	for err == unix.EINTR {
+		n, err = unix.Read(raw, in)
+	}
+	if n == 0 || err != nil {
 		t.Fatalf("read = %d, %v, want an answer", n, err)
 	}
 }
@@ -399,6 +403,15 @@ func TestLoopServesWhoWaitsAtAClosingDoor(t *testing.T) {
 	busy, began := make(chan struct{}), make(chan struct{})
 	e.loops[0].post(func() { close(began); <-busy })
 	<-began
+	attended := func() bool {
+		door := s.socket.(*Socket)
+		door.mu.RLock()
+		defer door.mu.RUnlock()
+		return len(door.gone) > 0
+	}
+	for !attended() { // the stage has just begun to serve
+		runtime.Gosched()
+	}
 	clients := make([]net.Conn, 50)
 	for i := range clients {
 		c, err := net.Dial("tcp", s.socket.Addr().String())

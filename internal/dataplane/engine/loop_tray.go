@@ -90,6 +90,13 @@ func (p *backlog) send(fd int32) (n int, e syscall.Errno) {
 	return n, 0
 }
 
+// took notes that n bytes were written.
+func (p *backlog) took(n int) {
+	if p.from += n; !p.pending() {
+		p.clear()
+	}
+}
+
 func (p *backlog) clear() {
 	if cap(p.b) > 2*bufferBytes {
 		p.b = nil

@@ -20,6 +20,7 @@ import (
 var engines = map[string]func(engine.Config) engine.Engine{
 	"goroutine": func(c engine.Config) engine.Engine { return engine.New(c) },
 	"loop":      func(c engine.Config) engine.Engine { return engine.NewLoop(c) },
+	"batches":   func(c engine.Config) engine.Engine { c.Batch = 1; return engine.NewLoop(c) },
 }
 
 // onEachEngine runs f with each engine.
