@@ -336,7 +336,7 @@ func (k *cluster) same(c *config.Config) bool {
 		a.Cluster.Witness == b.Cluster.Witness && slices.Equal(a.Cluster.Arbiter, b.Cluster.Arbiter) &&
 		slices.EqualFunc(vipsOf(a), vipsOf(b), func(x, y *config.VIP) bool {
 			return x.Name == y.Name && x.Address == y.Address && x.Interface == y.Interface && x.Preempt == y.Preempt &&
-				x.Follow == y.Follow && slices.Equal(x.Prefer, y.Prefer)
+				x.Follow == y.Follow && x.Spread == y.Spread && slices.Equal(x.Prefer, y.Prefer)
 		})
 }
 

@@ -29,6 +29,11 @@ func (d *decoder) complete(c *Config) {
 	if c.Trace.OTLP != "" && !d.given(to("trace", "context")) {
 		c.Trace.Context = true
 	}
+	for _, v := range c.VIP {
+		if _, given := d.places[to("vip", v.Name, "preempt")]; v.Spread && !given {
+			v.Preempt = Preempt{On: true, After: defaultSpread}
+		}
+	}
 	for _, p := range c.Pool {
 		d.completePool(p)
 	}

@@ -43,6 +43,9 @@ func timingPresets() map[string]Timing {
 	}
 }
 
+// defaultSpread is the preempt of a VIP with spread.
+const defaultSpread = 10 * time.Second
+
 func defaultVIP() *VIP { return &VIP{} }
 
 func defaultListener() *Listener { return &Listener{Unknown: "404"} }

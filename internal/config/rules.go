@@ -131,6 +131,7 @@ func (d *decoder) checkTiming(t Timing) {
 
 func (d *decoder) checkVIPs(c *Config) {
 	owner := map[netip.Addr]string{}
+	var spread []string
 	for _, name := range sortedKeys(c.VIP) {
 		v, p := c.VIP[name], to("vip", name)
 		d.checkVIPAddress(c, v, owner)
@@ -149,6 +150,12 @@ func (d *decoder) checkVIPs(c *Config) {
 			}
 		}
 		d.checkFollow(c, v)
+		if v.Spread {
+			spread = append(spread, name)
+		}
+	}
+	if len(spread) == 1 {
+		d.warn(c, to("vip", spread[0], "spread"), "has no meaning alone: it is about how several VIPs share the nodes")
 	}
 }
 
@@ -185,7 +192,7 @@ func (d *decoder) checkVIPAddress(c *Config, v *VIP, owner map[netip.Addr]string
 func (d *decoder) checkFollow(c *Config, v *VIP) {
 	p := to("vip", v.Name)
 	q := p.key("follow")
-	if v.Preempt.On && len(v.Prefer) == 0 && v.Follow == "" && d.given(p.key("preempt")) {
+	if v.Preempt.On && len(v.Prefer) == 0 && v.Follow == "" && !v.Spread && d.given(p.key("preempt")) {
 		d.warn(c, p.key("preempt"), "has no meaning without prefer: no node is better than another")
 	}
 	if v.Follow == "" || d.spoilt(q) {
@@ -199,7 +206,10 @@ func (d *decoder) checkFollow(c *Config, v *VIP) {
 	if len(v.Prefer) > 0 {
 		d.bad(p.key("prefer"), "has no meaning beside follow: the holder of %q holds this one", v.Follow)
 	}
-	if v.Preempt.On {
+	if v.Spread {
+		d.bad(p.key("spread"), "has no meaning beside follow: the holder of %q holds this one; spread %q instead", v.Follow, v.Follow)
+	}
+	if v.Preempt.On && d.given(p.key("preempt")) {
 		d.bad(p.key("preempt"), "has no meaning beside follow: the holder of %q holds this one", v.Follow)
 	}
 	seen := map[string]bool{}

@@ -68,6 +68,7 @@ type VIP struct {
 	Prefer    []string     `toml:"prefer"`    // names of nodes, best first; default: any fit node
 	Preempt   Preempt      `toml:"preempt"`   // how long the preferred node must be well before it takes over, or false: it stays where it is
 	Follow    string       `toml:"follow"`    // the VIP whose holder holds this one too
+	Spread    bool         `toml:"spread"`    // VIPs with spread share the fit nodes evenly: prefer decides between nodes that have equally many, preempt (default then: "10s") how long a node that is back must be well before it gets its share, by a hand-over
 }
 
 // Preempt is false or a duration.

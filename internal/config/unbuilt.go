@@ -16,8 +16,6 @@ func unbuiltKeys(table string) []string {
 		return []string{"region"}
 	case "cluster":
 		return []string{"paths", "drain", "notify"}
-	case "vip.*":
-		return []string{"spread"}
 	case "listener.*":
 		return []string{"redirect", "http2", "h2c", "tls", "http3", "proxy_protocol", "client_ca"}
 	case "pool.*":

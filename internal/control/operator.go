@@ -103,6 +103,10 @@ type NodeStatus struct {
 	// LongestGapMS is the longest silence between two of its beats, of LimitMS allowed.
 	LongestGapMS int64 `json:"longest_gap_ms"`
 	LimitMS      int64 `json:"limit_ms"`
+	// Flaps is how often it failed lately, as this node saw; each counts one and fades. Damped:
+	// so often that others are preferred.
+	Flaps  float64 `json:"flaps"`
+	Damped bool    `json:"damped"`
 	// Standing is what an operator wants of the node, if anything.
 	Standing *Standing `json:"standing,omitempty"`
 }

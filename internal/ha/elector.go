@@ -97,10 +97,10 @@ func (n *Node) addElectors() error {
 	return nil
 }
 
-// preempt returns what the machine must know of the wish of v. One that prefers nobody
-// has nobody to wait for.
+// preempt returns what the machine must know of the wish of v. One that prefers nobody and
+// is not to be spread has nobody to wait for.
 func preempt(v *config.VIP) time.Duration {
-	if !v.Preempt.On || len(v.Prefer) == 0 {
+	if !v.Preempt.On || len(v.Prefer) == 0 && !v.Spread {
 		return 0
 	}
 	return max(v.Preempt.After, 1)
@@ -146,7 +146,8 @@ func (n *Node) fit(e *elector) bool {
 // enter gives e its machine. One that is made while the node runs owes no silence: no
 // life of this node can have promised anything in that election that still counts.
 func (n *Node) enter(now clock.Instant, e *elector) {
-	e.order = n.placement(e)
+	e.order = n.base(e)
+	n.replace = true
 	c := election.Config{
 		Self: n.Self, Voters: e.order,
 		Lease: n.Timing.Lease, Guard: n.Timing.Guard, Beat: n.Timing.Heartbeat,
@@ -160,26 +161,6 @@ func (n *Node) enter(now clock.Instant, e *elector) {
 	}
 	e.machine = election.New(now, c)
 	e.ill, e.barred = election.Well, false // as a new machine has it
-}
-
-// placement orders the voters as candidates for e, the best first.
-func (n *Node) placement(e *elector) []election.ID {
-	var prefer []string
-	if e.vip != nil {
-		prefer = e.vip.Prefer
-	}
-	return candidates(e.name, prefer, n.Voters, n.nameOf)
-}
-
-// reorder tells the machines the order of the candidates, where it has changed.
-func (n *Node) reorder(now clock.Instant) {
-	for _, e := range n.electors {
-		order := n.placement(e)
-		if !slices.Equal(order, e.order) {
-			e.order = order
-			n.step(now, e, election.Order{Voters: order})
-		}
-	}
 }
 
 // step gives one event to e's machine and does what it says, in order.
@@ -283,6 +264,7 @@ func (n *Node) fail(e *elector, vip string, err error) {
 	}
 	n.note(Fact{At: now, Kind: FactFault, VIP: e.name, Term: e.term, Text: err.Error()})
 	e.broken, e.retry, e.fault = true, now.Add(brokenFor), err.Error()
+	n.flapped(now, n.Name, &n.flaps)
 	n.news = true
 	n.letGo(e)
 	// The machine is in the middle of a step; settle tells it at the end of this turn.
@@ -324,6 +306,9 @@ func (n *Node) drop(e *elector, why election.Reason) {
 	n.flush()
 	if e.held {
 		n.Log.Warn("the address is let go", "vip", e.name, "reason", why)
+		if why == election.Isolated {
+			n.flapped(n.Now(), n.Name, &n.flaps)
+		}
 		n.note(Fact{Kind: FactRelease, VIP: e.name, Term: e.term, Text: string(why)})
 	}
 	n.letGo(e)

@@ -111,7 +111,7 @@ func (n *Node) plan(vip, to string) (*move, Moved, error) {
 			continue
 		}
 		moved.From, moved.To = n.one(len(m.steps), moved.From, from), n.one(len(m.steps), moved.To, target)
-		m.steps = append(m.steps, step{e, from, target, target != e.order[0]})
+		m.steps = append(m.steps, step{e, from, target, !n.natural(e, from, target)})
 		moved.VIPs = append(moved.VIPs, e.vips...)
 	}
 	if len(m.steps) == 0 && len(moved.VIPs) == 0 && vip == "" && !slices.ContainsFunc(n.electors, func(e *elector) bool { return n.holderOf(e) != "" }) {
@@ -246,6 +246,11 @@ func (n *Node) await(ctx context.Context, m *move) error {
 // moves are done.
 func (n *Node) settle(now clock.Instant) {
 	n.judge(now)
+	n.rest(now)
+	if n.replace || n.news {
+		n.replace = false
+		n.place(now)
+	}
 	for _, e := range n.electors {
 		n.watchUnheld(now, e)
 	}

@@ -74,6 +74,8 @@ type Node struct {
 	left     bool          // Leave is done: this node votes and never holds again
 	seq      uint64        // of the latest hello
 	news     bool          // the hello changed: say so at once
+	replace  bool          // something changed by which candidates are ordered
+	flaps    flaps         // our own
 	asleep   clock.Instant // until when our own sleep makes us deaf; 0: it does not
 	turned   clock.Instant // when the latest turn of the loop began
 	moves    []*move

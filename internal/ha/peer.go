@@ -26,6 +26,7 @@ type peer struct {
 	out      frame
 	requests [8]uint64 // the latest that were carried out, so that none is twice
 	turn     int
+	flaps    flaps
 }
 
 func (n *Node) newPeer(id election.ID) *peer {
@@ -127,6 +128,7 @@ func (n *Node) hear(now clock.Instant, e MeshEvent) {
 func (n *Node) live(p *peer, at clock.Instant) {
 	if !p.alive {
 		p.alive, p.why = true, ""
+		n.replace = true
 		p.beatAt = 0 // it is owed a hello at once
 		n.Log.Info("node heard", "node", n.nameOf(p.id))
 		f := Fact{At: at, Kind: FactHeard, Peer: n.nameOf(p.id)}
@@ -154,7 +156,13 @@ func (n *Node) lost(p *peer, why string) {
 		n.note(Fact{At: now, Kind: FactLost, Peer: n.nameOf(p.id), For: now.Sub(p.heard), Text: why})
 	}
 	p.alive, p.why = false, why
+	for _, t := range p.tenures {
+		if t.Holds && p.hello.State != Draining {
+			n.flapped(n.Now(), n.nameOf(p.id), &p.flaps)
+		}
+	}
 	clear(p.tenures)
+	n.replace = true
 }
 
 // read takes in a frame of p.
@@ -210,10 +218,13 @@ func (n *Node) hello(now clock.Instant, p *peer, h hello) {
 	if h.Seq < p.hello.Seq {
 		return
 	}
-	renamed := h.Name != p.hello.Name
+	if p.hello.State == Up && h.State == Unfit {
+		n.flapped(now, h.Name, &p.flaps)
+	}
+	other := h.Name != p.hello.Name || h.State != p.hello.State || h.Witness != p.hello.Witness
 	p.hello = h
-	if renamed {
-		n.reorder(now)
+	if other {
+		n.replace = true
 	}
 }
 
@@ -222,6 +233,9 @@ func (n *Node) tenure(now clock.Instant, p *peer, t tenure) {
 	e := n.byVIP[t.VIP]
 	if e == nil || e.name != t.VIP || t.Seq < p.tenures[t.VIP].Seq {
 		return
+	}
+	if t.Holds != p.tenures[t.VIP].Holds || t.Chosen != p.tenures[t.VIP].Chosen {
+		n.replace = true
 	}
 	p.tenures[t.VIP] = t
 	if !t.Holds {

@@ -77,6 +77,9 @@ func (n *Node) restate(now clock.Instant) {
 	if n.state == state && n.reason == reason {
 		return
 	}
+	if n.state == Up && state == Unfit {
+		n.flapped(now, n.Name, &n.flaps)
+	}
 	if n.state != state {
 		n.Log.Info("fitness of this node", "state", state, "reason", reason)
 		n.noteFitness(state, reason)

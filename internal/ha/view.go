@@ -45,6 +45,8 @@ type NodeView struct {
 	Uptime  time.Duration
 	Longest time.Duration // silence between two of its beats, within the last 24 hours
 	Limit   time.Duration // the silence after which it is judged lost
+	Flaps   float64       // how often it failed lately, as this node saw: each counts one and fades
+	Damped  bool          // so often that others are preferred
 }
 
 // VIPView is one virtual address.
@@ -90,7 +92,7 @@ func (n *Node) Changes(ctx context.Context) ([]Change, error) {
 func (n *Node) view(now clock.Instant) View {
 	v := View{Stats: n.stats, Problems: n.problems(), Arbiters: n.arbiterViews(now)}
 	v.Nodes = append(v.Nodes, NodeView{ID: n.Self, Name: n.Name, Witness: n.Witness, State: n.state, Reason: n.reason,
-		Config: n.Hash, Version: n.Version, Uptime: n.Uptime()})
+		Config: n.Hash, Version: n.Version, Uptime: n.Uptime(), Flaps: n.flaps.value(now), Damped: n.flaps.damped})
 	for _, p := range n.peers {
 		v.Nodes = append(v.Nodes, n.nodeView(now, p))
 	}
@@ -103,7 +105,8 @@ func (n *Node) view(now clock.Instant) View {
 func (n *Node) nodeView(now clock.Instant, p *peer) NodeView {
 	v := NodeView{ID: p.id, Name: n.nameOf(p.id), Witness: p.hello.Witness, State: p.hello.State, Reason: p.hello.Reason, Age: -1,
 		Config: p.hello.Config, Version: p.hello.Version, Uptime: p.hello.Uptime,
-		Longest: p.longest.longest(now), Limit: patience(n.Timing.Heartbeat)}
+		Longest: p.longest.longest(now), Limit: patience(n.Timing.Heartbeat),
+		Flaps: p.flaps.value(now), Damped: p.flaps.damped}
 	if p.heard != 0 {
 		v.Age = max(now.Sub(p.heard), 0)
 	}
