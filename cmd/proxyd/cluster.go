@@ -21,6 +21,7 @@ import (
 	"proxyd/internal/ha/gossip"
 	"proxyd/internal/history"
 	"proxyd/internal/vip"
+	"proxyd/internal/vip/fence"
 )
 
 // A cluster is this node's part in holding the virtual addresses: the election with its
@@ -184,6 +185,11 @@ func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []ele
 		if len(stale) > 0 {
 			k.log.Info("removed addresses of an earlier life", "interface", name, "addresses", stale)
 		}
+		if err := d.PutUpFence(fence.Config{
+			Addresses: addrs(addresses), Kind: fence.Kind(c.Cluster.Fence), State: c.Node.State, Token: true, Log: k.log,
+		}); err != nil {
+			return fault{exitPermission, fmt.Errorf("%s: cluster.fence: %w", c.Name, err)}
+		}
 		k.ports[name] = vip.OpenPort(d, vip.PortOptions{Now: clock.Now, Log: k.log, Peers: peers, OnLink: k.linkChanged})
 	}
 	for _, v := range held(c) {
@@ -333,7 +339,7 @@ func (k *cluster) close() {
 func (k *cluster) same(c *config.Config) bool {
 	a, b := k.config, c
 	return slices.Equal(a.Cluster.Join, b.Cluster.Join) && a.Cluster.Secret == b.Cluster.Secret && a.Cluster.Timing == b.Cluster.Timing &&
-		a.Cluster.Witness == b.Cluster.Witness && slices.Equal(a.Cluster.Arbiter, b.Cluster.Arbiter) &&
+		a.Cluster.Witness == b.Cluster.Witness && slices.Equal(a.Cluster.Arbiter, b.Cluster.Arbiter) && a.Cluster.Fence == b.Cluster.Fence &&
 		slices.EqualFunc(vipsOf(a), vipsOf(b), func(x, y *config.VIP) bool {
 			return x.Name == y.Name && x.Address == y.Address && x.Interface == y.Interface && x.Preempt == y.Preempt &&
 				x.Follow == y.Follow && x.Spread == y.Spread && slices.Equal(x.Prefer, y.Prefer)
@@ -356,5 +362,19 @@ func release(file string) error {
 	if err := vip.Privileges(); err != nil {
 		return fault{exitPermission, err}
 	}
-	return vip.Release(on)
+	errs := []error{vip.Release(on)}
+	if errs[0] == nil { // an address that is still there must stay silent
+		for name := range on {
+			errs = append(errs, fence.Remove(c.Node.State, name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// addrs returns the addresses of prefixes.
+func addrs(ps []netip.Prefix) (all []netip.Addr) {
+	for _, p := range ps {
+		all = append(all, p.Addr())
+	}
+	return all
 }

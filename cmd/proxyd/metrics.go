@@ -36,6 +36,8 @@ var (
 	vipMoves     = desc("vip_transitions_total", "Times that this node became the holder.", "cluster", "vip", "reason")
 	vipConflicts = desc("vip_conflicts_total", "Frames by which another host claimed the address while this node held it.", "cluster", "vip")
 	vipAnnounced = desc("vip_announcements_total", "Rounds of gratuitous ARP or neighbour advertisements sent.", "cluster", "vip")
+	vipFence     = desc("vip_fence", "1 for what silences the address when its lease here ends, 0 if that does not work at present.", "cluster", "vip", "kind")
+	vipDropped   = desc("vip_fence_dropped_frames_total", "Frames for the address, or in its name, that came after its lease here had ended by itself: a dead or frozen holder was kept silent. Not counted by nftables.", "cluster", "vip")
 	vipRepairs   = desc("vip_repairs_total", "Times that somebody else removed the address and it was put back.", "cluster", "vip")
 )
 
@@ -67,7 +69,7 @@ func goCollector() prometheus.Collector {
 // Describe implements prometheus.Collector.
 func (clusterMetrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, pausedDesc, standingDesc, dropped, gap, stalls,
-		vipHolder, vipMoves, vipConflicts, vipAnnounced, vipRepairs} {
+		vipHolder, vipMoves, vipConflicts, vipAnnounced, vipRepairs, vipFence, vipDropped} {
 		out <- d
 	}
 }
@@ -143,6 +145,15 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 		count(vipConflicts, keeper.Stats.Conflicts.Load(), name, vv.Name)
 		count(vipAnnounced, keeper.Stats.Announcements.Load(), name, vv.Name)
 		count(vipRepairs, keeper.Stats.Repairs.Load(), name, vv.Name)
+		device := k.config.VIP[vv.Name].Interface
+		f := k.fence(device)
+		if f == nil {
+			continue
+		}
+		gauge(vipFence, boolFloat(f.Fault == ""), name, vv.Name, f.Kind)
+		if n, counted := k.devices[device].Fence().Dropped(keeper.Addr()); counted {
+			count(vipDropped, n, name, vv.Name)
+		}
 	}
 }
 

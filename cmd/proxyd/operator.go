@@ -89,6 +89,9 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 		case !vv.Standby:
 			worsen(s, "degraded", fmt.Sprintf("vip %s has no fit standby", vv.Name))
 		}
+		if f := s.VIPs[len(s.VIPs)-1].Fence; f != nil && f.Fault != "" {
+			worsen(s, "degraded", fmt.Sprintf("vip %s has no fence: %s", vv.Name, f.Fault))
+		}
 		if vv.Fault != "" {
 			worsen(s, "degraded", fmt.Sprintf("vip %s: %s", vv.Name, vv.Fault))
 		}
@@ -176,12 +179,27 @@ func (k *cluster) vipStatus(v ha.VIPView) control.VIPStatus {
 	}
 	if keeper := k.keepers[v.Name]; keeper != nil {
 		s.Conflicts = keeper.Stats.Conflicts.Load()
+		s.Fence = k.fence(s.Interface)
 		if last := keeper.Stats.LastAnnounced(); last != 0 {
 			at := time.Now().Add(-clock.Now().Sub(last)).UTC().Truncate(time.Millisecond)
 			s.Announced = &at
 		}
 	}
 	return s
+}
+
+// fence returns the state of an interface's fence, nil if it has none.
+func (k *cluster) fence(device string) *control.Fence {
+	d := k.devices[device]
+	if d == nil || d.Fence() == nil {
+		return nil
+	}
+	v := d.Fence().Status()
+	f := &control.Fence{Kind: string(v.Kind), Means: v.Means, Token: v.Token, Worse: v.Worse}
+	if v.Fault != nil {
+		f.Fault = v.Fault.Error()
+	}
+	return f
 }
 
 // Pools implements control.Operator.

@@ -107,7 +107,7 @@ func (c *Config) hash() string {
 		case "node", "admin", "log":
 			continue
 		}
-		if s.key == "cluster.bind" || s.key == "cluster.secret" || s.key == "cluster.witness" {
+		if s.key == "cluster.bind" || s.key == "cluster.secret" || s.key == "cluster.witness" || s.key == "cluster.fence" {
 			continue
 		}
 		lines = append(lines, s.key+"\x00"+s.value+"\n")

@@ -84,6 +84,7 @@ func TestHashIsOfWhatAllNodesShare(t *testing.T) {
 		"node":    {"[cluster]", "node.name = \"other\"\n[cluster]", true},
 		"admin":   {"[cluster]", "admin.listen = \"\"\n[cluster]", true},
 		"log":     {"[cluster]", "log.level = \"debug\"\n[cluster]", true},
+		"fence":   {"[cluster]", "cluster.fence = \"nftables\"\n[cluster]", true},
 		"comment": {"[cluster]", "# x\n[cluster]", true},
 		"join":    {`"10.0.0.12"]`, `"10.0.0.13"]`, false},
 		"vip":     {"203.0.113.10", "203.0.113.11", false},

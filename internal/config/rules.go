@@ -72,6 +72,9 @@ func (d *decoder) checkCluster(c *Config) {
 			d.bad(bind, "%s is not in join, which lists every node of the cluster (%s)", l.Bind, join2(l.Join))
 		}
 	}
+	if !slices.Contains([]string{"auto", "ebpf", "nftables", "lifetime"}, l.Fence) && !d.spoilt(to("cluster", "fence")) {
+		d.bad(to("cluster", "fence"), "%q is not one of auto, ebpf, nftables, lifetime", l.Fence)
+	}
 	d.checkTiming(l.Timing)
 	d.checkThirds(c)
 }

@@ -26,7 +26,7 @@ type Config struct {
 	Trace    Trace                `toml:"trace"`
 
 	Name     string    `toml:"-"` // the file it was read from, for messages
-	Hash     string    `toml:"-"` // of all that must be equal on every node: not [node], cluster.bind, cluster.secret, [admin], [log]
+	Hash     string    `toml:"-"` // of all that must be equal on every node: not [node], cluster.bind, cluster.secret, cluster.fence, [admin], [log]
 	Warnings []Problem `toml:"-"` // what is allowed but hardly meant
 }
 
@@ -48,6 +48,7 @@ type Cluster struct {
 	Timing  Timing           `toml:"timing"`  // "fast", "normal", "slow", or own numbers in { }
 	Witness bool             `toml:"witness"` // this node has a vote and never holds an address: it needs no [vip], listener or route, and may have another file than the others
 	Arbiter []netip.Addr     `toml:"arbiter"` // hosts that are no nodes, such as the gateway: of two nodes, one that hears nothing of the other holds only while one of these answers it (ARP, ICMP echo or TCP); a node that reaches none for seconds is unfit; default: none
+	Fence   string           `toml:"fence"`   // how a holder is silenced when its lease ends: "auto" (the best that this host can have), "ebpf", "nftables", "lifetime" (the addresses go 1 to 2 seconds later); one that cannot be had is an error at the start; see docs/FENCING.md
 
 	SecretRef string `toml:"-"` // what stands in the file for Secret
 }

@@ -169,8 +169,18 @@ type VIPStatus struct {
 	LeaseMS   int64      `json:"lease_ms"` // left, if this node holds it
 	Announced *time.Time `json:"last_announced"`
 	Conflicts uint64     `json:"conflicts"`
-	Chosen    bool       `json:"chosen"` // an operator moved it to its holder: preempt and spread leave it there until that fails
-	Sole      bool       `json:"sole"`   // its holder, the node that answers, is one of two and holds it without the other's vote
+	Chosen    bool       `json:"chosen"`          // an operator moved it to its holder: preempt and spread leave it there until that fails
+	Sole      bool       `json:"sole"`            // its holder, the node that answers, is one of two and holds it without the other's vote
+	Fence     *Fence     `json:"fence,omitempty"` // of this node
+}
+
+// Fence is what silences an address on a node when its lease there ends.
+type Fence struct {
+	Kind  string   `json:"kind"`            // ebpf | nftables | lifetime
+	Means string   `json:"means,omitempty"` // tcx | clsact | arp and inet tables
+	Token bool     `json:"token"`           // the death of proxyd ends a lease at once
+	Fault string   `json:"fault,omitempty"` // why it does not work at present
+	Worse []string `json:"worse,omitempty"` // why it is of no better kind
 }
 
 // Change is one time that an address changed hands.

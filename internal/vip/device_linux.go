@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"proxyd/internal/vip/fence"
 )
 
 // ErrNoInterface says that there is no interface of the name.
@@ -30,9 +32,10 @@ type Device struct {
 	arp    *wire
 	nd     *wire
 
-	place    atomic.Pointer[place] // nil: there is no interface of the name
-	locating sync.Mutex            // serialises locate
-	late     atomic.Int64          // times that await gave up
+	fence    atomic.Pointer[fence.Fence] // nil: none was put up
+	place    atomic.Pointer[place]       // nil: there is no interface of the name
+	locating sync.Mutex                  // serialises locate
+	late     atomic.Int64                // times that await gave up
 }
 
 // A place is what an interface of the name is now. It never changes.
@@ -103,10 +106,14 @@ func (d *Device) open() (err error) {
 	return err
 }
 
-// Close closes the device's sockets. Addresses stay until their time is over: Remove
-// them before. Kernel parameters are restored by whoever has the Sysctls.
+// Close closes the device's sockets and takes its fence down. Addresses stay until their
+// time is over: Remove them before. Kernel parameters are restored by whoever has the
+// Sysctls.
 func (d *Device) Close() error {
 	var errs []error
+	if f := d.fence.Swap(nil); f != nil {
+		errs = append(errs, f.Close())
+	}
 	for _, w := range []*wire{d.arp, d.nd} {
 		if w != nil {
 			errs = append(errs, w.Close())
@@ -177,6 +184,11 @@ func (d *Device) settle(a *netlink.LinkAttrs) (place, error) {
 		if d.sysctls != nil {
 			if err := d.sysctls.Interface(d.name); err != nil {
 				return place{}, err
+			}
+		}
+		if f := d.fence.Load(); f != nil {
+			if err := f.Attach(now.index); err != nil { // kept in its status, too
+				d.log.Error("the interface was made anew and has no fence", "err", err)
 			}
 		}
 	}

@@ -127,8 +127,9 @@ func TestYieldedAddressIsSilentAndConnectionsSurvive(t *testing.T) {
 	s := newStage(t)
 	d, p := s.open(&Sysctls{})
 	ok(t, (&Sysctls{}).Global())
-	for _, f := range families {
+	for _, f := range fencedFamilies() {
 		t.Run(f.name, func(t *testing.T) {
+			putUp(t, d, f.fence)
 			server := echo(t, f.vip) // bound before the address is here
 			k := must(p.Keeper(Host(f.vip), Options{}))(t)
 			stop := renew(t, k)
@@ -209,6 +210,7 @@ func TestYieldedAddressIsSilentAndConnectionsSurvive(t *testing.T) {
 			if has(t, d, loopback, f.vip) {
 				t.Error("the address is on loopback after Drop")
 			}
+			ok(t, k.Close())
 		})
 	}
 }

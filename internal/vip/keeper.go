@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"proxyd/internal/clock"
+	"proxyd/internal/vip/fence"
 )
 
 const (
@@ -72,6 +73,7 @@ type Keeper struct {
 	state    State
 	since    clock.Instant
 	until    clock.Instant // Held: the lease's end. Parked: the drain's end.
+	gated    clock.Instant // until when the fence lets the address speak
 	renewed  clock.Instant // the last time that the lifetime was prolonged
 	tried    clock.Instant // the last time that this was attempted
 	leftover bool          // the address may still be on the interface though we do not hold it
@@ -285,6 +287,9 @@ func (k *Keeper) hold(until clock.Instant) error {
 	if until <= now {
 		return errors.Join(fmt.Errorf("hold %s: %w", k.Addr(), ErrLapsed), k.drop())
 	}
+	if err := k.open(until); err != nil {
+		return errors.Join(fmt.Errorf("hold %s: %w", k.Addr(), err), k.drop())
+	}
 	if k.state == Held {
 		k.until = until
 		if now < k.renewed.Add(renewEvery) {
@@ -298,7 +303,11 @@ func (k *Keeper) hold(until clock.Instant) error {
 	if err := k.fail(k.port.link.Add(k.prefix, life)); err != nil {
 		k.leftover = true
 		k.tried = now
-		return fmt.Errorf("hold %s: %w", k.Addr(), err)
+		still := fence.Gate{}
+		if was == Parked {
+			still.Drain = k.until
+		}
+		return fmt.Errorf("hold %s: %w", k.Addr(), errors.Join(err, k.shut(still)))
 	}
 	k.become(Held, until)
 	k.renewed, k.tried, k.leftover = now, now, false
@@ -316,6 +325,30 @@ func (k *Keeper) hold(until clock.Instant) error {
 	}
 	k.log.Info("address taken", "until", time.Duration(until.Sub(now)), "was", was)
 	return err
+}
+
+// open lets the address speak until the instant. An error means that it may not: the fence
+// could not be told, and what it was told before is over; or the instant has passed.
+func (k *Keeper) open(until clock.Instant) error {
+	err := k.fail(k.port.link.Gate(k.Addr(), fence.Gate{Speak: until}))
+	now := k.port.now()
+	switch {
+	case now >= until:
+		return errors.Join(err, ErrLapsed) // we were kept from running
+	case err == nil:
+		k.gated = until
+	case now >= k.gated:
+		return err
+	default:
+		k.Stats.FenceErrors.Add(1) // once more with the next renewal
+	}
+	return nil
+}
+
+// shut silences the address.
+func (k *Keeper) shut(g fence.Gate) error {
+	k.gated = 0
+	return k.port.link.Gate(k.Addr(), g)
 }
 
 // renew prolongs the lifetime of the held address.
@@ -343,7 +376,8 @@ func (k *Keeper) yield(to netip.Addr) error {
 	}
 	k.become(Parked, now.Add(k.drain))
 	k.renewed, k.tried = now, now
-	if err := k.fail(k.port.link.Remove(k.prefix)); err != nil {
+	err := k.shut(fence.Gate{Drain: k.until})
+	if err := k.fail(errors.Join(err, k.port.link.Remove(k.prefix))); err != nil {
 		k.leftover = true
 		return fmt.Errorf("yield %s: %w", k.Addr(), err)
 	}
@@ -356,8 +390,10 @@ func (k *Keeper) drop() error {
 	if was == Idle && !k.leftover {
 		return nil
 	}
+	silent := k.shut(fence.Gate{}) // first: it cannot be slow, and holds if the rest fails
 	err := k.port.link.Remove(k.prefix)
 	k.leftover = err != nil
+	err = errors.Join(silent, err)
 	if was == Parked {
 		err = errors.Join(err, k.port.link.Unpark(k.prefix))
 	}

@@ -6,6 +6,8 @@ import (
 	"context"
 	"net/netip"
 	"time"
+
+	"proxyd/internal/vip/fence"
 )
 
 // A Link is one network interface. Its fake, a LAN in memory, is package viptest; the
@@ -25,6 +27,9 @@ type Link interface {
 	// away from there; it is no error if it is not there.
 	Park(p netip.Prefix, life time.Duration) error
 	Unpark(p netip.Prefix) error
+	// Gate tells the link's fence until when what concerns a may pass. It shuts by itself
+	// then, whatever has become of this process. A link without a fence takes no notice.
+	Gate(a netip.Addr, g fence.Gate) error
 	// Addrs returns the addresses of the interface.
 	Addrs() ([]netip.Prefix, error)
 	// Neighbours returns addresses on the link that ought to answer if asked: gateways

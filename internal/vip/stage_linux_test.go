@@ -46,9 +46,9 @@ func inside(t *testing.T) bool {
 	}
 	c := again(t, t.Name())
 	c.Env = append(c.Env, mark+"="+t.Name())
-	c.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET
+	c.SysProcAttr.Unshareflags = syscall.CLONE_NEWNET | syscall.CLONE_NEWNS // what is mounted is ours alone
 	if os.Geteuid() != 0 {
-		c.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		c.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
 		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
 		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
 	}

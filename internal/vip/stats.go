@@ -17,6 +17,7 @@ type Stats struct {
 	Repairs        atomic.Uint64 // times somebody else removed the address while held
 	Renewals       atomic.Uint64 // lifetimes prolonged
 	RenewErrors    atomic.Uint64
+	FenceErrors    atomic.Uint64 // renewals that the fence was not told of
 	Lapses         atomic.Uint64 // leases that ended without a Hold or a Drop
 
 	asked     atomic.Int64 // clock.Instant: when the last takeover's Hold was called

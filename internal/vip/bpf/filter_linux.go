@@ -35,11 +35,23 @@ func (f Filter) Attach(p *ebpf.Program) error {
 	return nil
 }
 
+// Attached reports whether a program is there.
+func (f Filter) Attached() bool {
+	d := f.describe()
+	all, err := netlink.FilterList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: f.Index}}, d.Parent)
+	for _, x := range all {
+		if a := x.Attrs(); x.Type() == "bpf" && a.Handle == f.Handle && a.Priority == f.Priority {
+			return true
+		}
+	}
+	return err != nil // not known is not gone
+}
+
 // Remove takes the program away. It is no error if there is none, or no interface. The
 // clsact stays, which costs nothing: filters of others may be in it.
 func (f Filter) Remove() error {
 	err := netlink.FilterDel(f.describe())
-	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EINVAL) {
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("remove filter %s: %w", f.Name, Explain(err))
 	}
 	return nil

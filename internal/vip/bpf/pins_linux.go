@@ -95,6 +95,15 @@ func (p *Pins) Map(name string, spec *ebpf.MapSpec) (m *ebpf.Map, old bool, err 
 	return m, false, nil
 }
 
+// Old returns the pinned map of the name as it is.
+func (p *Pins) Old(name string) (*ebpf.Map, error) {
+	m, err := ebpf.LoadPinnedMap(p.path(name), nil)
+	if err != nil {
+		return nil, fmt.Errorf("open pinned map %s: %w", name, Explain(err))
+	}
+	return m, nil
+}
+
 // An Attachment says where a program goes.
 type Attachment struct {
 	Index   int // of the interface

@@ -8,6 +8,7 @@ import (
 
 	"proxyd/internal/clock"
 	"proxyd/internal/vip"
+	"proxyd/internal/vip/fence"
 )
 
 // A Link is a node's interface on a LAN.
@@ -22,6 +23,7 @@ type Link struct {
 	deaf, mute bool
 	onLink     map[netip.Addr]clock.Instant // until when the address stays
 	onLo       map[netip.Addr]clock.Instant
+	gates      map[netip.Addr]fence.Gate // nil: no fence
 	fault      error
 	watcher    chan vip.Heard
 	follower   chan vip.Change
@@ -74,6 +76,24 @@ func (k *Link) Unpark(p netip.Prefix) error {
 		delete(k.onLo, p.Addr())
 		return nil
 	})
+}
+
+// Gate tells the fence, if there is one.
+func (k *Link) Gate(a netip.Addr, g fence.Gate) error {
+	return k.do(func() error {
+		if k.gates != nil {
+			k.gates[a] = g
+		}
+		return nil
+	})
+}
+
+// PutUpFence puts a fence up that is shut for every virtual address.
+func (k *Link) PutUpFence() { k.set(func() { k.gates = map[netip.Addr]fence.Gate{} }) }
+
+// passes reports whether the fence lets a packet to a through.
+func (k *Link) passes(a netip.Addr) bool {
+	return k.gates == nil || k.lan.now() < max(k.gates[a].Speak, k.gates[a].Drain)
 }
 
 // Addrs returns the addresses of the interface.
@@ -188,7 +208,7 @@ func (k *Link) Fail(err error) { k.set(func() { k.fault = err }) }
 
 // Accepts reports whether the node takes packets to a as its own, silent or not.
 func (k *Link) Accepts(a netip.Addr) (accepts bool) {
-	k.set(func() { accepts = k.answers(a) || k.lan.now() < k.onLo[a] })
+	k.set(func() { accepts = k.answers(a) || k.lan.now() < k.onLo[a] && k.passes(a) })
 	return accepts
 }
 
@@ -232,7 +252,8 @@ func (k *Link) answers(a netip.Addr) bool {
 			return true
 		}
 	}
-	return k.lan.now() < k.onLink[a]
+	silent := k.gates != nil && k.lan.now() >= k.gates[a].Speak
+	return k.lan.now() < k.onLink[a] && !silent
 }
 
 func (k *Link) end(life time.Duration) clock.Instant {

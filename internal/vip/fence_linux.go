@@ -1,0 +1,36 @@
+package vip
+
+import (
+	"net/netip"
+
+	"proxyd/internal/vip/fence"
+)
+
+// PutUpFence puts a fence up on the interface. What c says of the interface is filled in.
+// It stays up until Close, and goes along when the interface is made anew.
+func (d *Device) PutUpFence(c fence.Config) error {
+	d.locating.Lock() // so that no new interface comes in between
+	defer d.locating.Unlock()
+	p := d.place.Load()
+	if p == nil {
+		return ErrNoInterface
+	}
+	c.Interface, c.Index = d.name, p.index
+	f, err := fence.Open(c)
+	if err != nil {
+		return err
+	}
+	d.fence.Store(f)
+	return nil
+}
+
+// Fence returns the device's fence, nil if none was put up.
+func (d *Device) Fence() *fence.Fence { return d.fence.Load() }
+
+// Gate tells the fence until when what concerns a may pass.
+func (d *Device) Gate(a netip.Addr, g fence.Gate) error {
+	if f := d.fence.Load(); f != nil {
+		return f.Set(a, g)
+	}
+	return nil
+}

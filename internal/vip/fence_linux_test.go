@@ -1,0 +1,324 @@
+package vip
+
+import (
+	"bufio"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"proxyd/internal/clock"
+	"proxyd/internal/vip/fence"
+)
+
+// fences are the fences that a kernel may have, and none.
+var fences = []fence.Config{
+	{Kind: fence.EBPF, Means: "tcx"},
+	{Kind: fence.EBPF, Means: "clsact"},
+	{Kind: fence.NFTables},
+	{Kind: fence.Lifetime},
+}
+
+type fencedFamily struct {
+	name  string
+	vip   netip.Addr
+	fence fence.Config
+}
+
+// fencedFamilies is each fence with each family.
+func fencedFamilies() (all []fencedFamily) {
+	for _, c := range fences {
+		for _, f := range families {
+			all = append(all, fencedFamily{strings.TrimSpace(string(c.Kind)+" "+c.Means) + " " + f.name, f.vip, c})
+		}
+	}
+	return all
+}
+
+// putUp puts a fence up until the test ends. A kernel that has none of the kind, or a user
+// namespace, skips the test.
+func putUp(t *testing.T, d *Device, c fence.Config) *fence.Fence {
+	t.Helper()
+	c.State, c.Addresses = t.TempDir(), []netip.Addr{vip4, vip6}
+	err := d.PutUpFence(c)
+	if err != nil && c.Kind == fence.EBPF {
+		t.Skip(err)
+	}
+	ok(t, err)
+	f := d.Fence()
+	t.Cleanup(func() {
+		d.fence.Store(nil)
+		ok(t, f.Close())
+	})
+	return f
+}
+
+// A frozen process renews nothing. Its kernel answers until the lease's end and not after.
+func TestFenceSilencesAtTheLeasesEnd(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	s := newStage(t)
+	d, _ := s.open(&Sysctls{})
+	for _, f := range fencedFamilies() {
+		if f.fence.Kind == fence.Lifetime {
+			continue
+		}
+		t.Run(f.name, func(t *testing.T) {
+			up := putUp(t, d, f.fence)
+			t.Logf("put up in %v", up.Status().Opening)
+			ok(t, d.Add(Host(f.vip), time.Minute))
+			t.Cleanup(func() { ok(t, d.Remove(Host(f.vip))) })
+			if _, answered := s.ask(f.vip, 50*time.Millisecond); answered {
+				t.Error("a fresh fence lets the address answer")
+			}
+			for range 3 { // each prolongs the one before
+				lease(t, d, f.vip, clock.Now().Add(400*time.Millisecond))
+				if _, answered := s.ask(f.vip, 200*time.Millisecond); !answered {
+					t.Error("it does not answer though its lease lasts")
+				}
+			}
+			end := clock.Now().Add(300 * time.Millisecond)
+			lease(t, d, f.vip, end)
+			var last clock.Instant
+			for clock.Now() < end.Add(300*time.Millisecond) {
+				asked := clock.Now()
+				if _, answered := s.ask(f.vip, 20*time.Millisecond); answered {
+					last = asked
+				}
+			}
+			if last > end {
+				t.Errorf("it answers %v after its lease's end", last.Sub(end))
+			} else {
+				t.Logf("last answer to a question %v before the end", end.Sub(last))
+			}
+			// What it says by itself is kept back too, where the kernel can.
+			if f.fence.Kind == fence.EBPF {
+				before := s.farEntry(f.vip)
+				_ = d.Announce(f.vip) // a frame that was dropped is an error, or not
+				if after := s.farEntry(f.vip); after != before {
+					t.Errorf("an announcement got through: %s, then %s", before, after)
+				}
+				if n, counted := up.Dropped(f.vip); !counted || n == 0 {
+					t.Errorf("%d frames counted as dropped, %v", n, counted)
+				}
+			}
+			lease(t, d, f.vip, clock.Now().Add(time.Minute))
+			s.until(f.vip, true)
+		})
+	}
+}
+
+func lease(t *testing.T, d *Device, a netip.Addr, end clock.Instant) {
+	t.Helper()
+	ok(t, d.Gate(a, fence.Gate{Speak: end}))
+}
+
+// TestChildFences is the process that is killed in TestFenceOutlivesItsProcess. Its leases
+// are long: only its death can end them.
+func TestChildFences(t *testing.T) {
+	means := os.Getenv("VIP_TEST_FENCE")
+	if means == "" {
+		return
+	}
+	d := must(OpenLink("eth0", nil, nil))(t)
+	ok(t, d.PutUpFence(fence.Config{
+		Kind: fence.EBPF, Means: means, State: "/state", Addresses: []netip.Addr{vip4, vip6},
+		Token: os.Getenv("VIP_TEST_TOKEN") != "",
+	}))
+	for _, f := range families {
+		ok(t, d.Gate(f.vip, fence.Gate{Speak: clock.Now().Add(time.Second)}))
+		ok(t, d.Add(Host(f.vip), time.Minute))
+	}
+	fmt.Println("held")
+	<-t.Context().Done() // it is killed
+	select {}
+}
+
+func TestFenceOutlivesItsProcess(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	for _, c := range fences {
+		if c.Kind != fence.EBPF {
+			continue
+		}
+		for _, token := range []string{"", "1"} {
+			t.Run(c.Means+" token "+token, func(t *testing.T) {
+				s := newStage(t)
+				d := must(OpenLink("eth0", &Sysctls{}, nil))(t)
+				putUp(t, d, c) // so that what cannot be had is skipped
+				ok(t, d.Fence().Close())
+				child := again(t, "TestChildFences")
+				child.Env = append(child.Env, "VIP_TEST_FENCE="+c.Means, "VIP_TEST_TOKEN="+token)
+				out := must(child.StdoutPipe())(t)
+				ok(t, child.Start())
+				t.Cleanup(func() {
+					_ = child.Process.Kill()
+					ok(t, netlink.LinkDel(must(netlink.LinkByName("eth0"))(t)))
+				})
+				lines := bufio.NewScanner(out)
+				for lines.Scan() && lines.Text() != "held" {
+				}
+				began := time.Now()
+				ok(t, child.Process.Signal(syscall.SIGKILL))
+				_ = child.Wait()
+				silent := s.until(vip4, false)
+				s.until(vip6, false)
+				t.Logf("silent %v after its death", silent)
+				if token != "" && time.Since(began) > 900*time.Millisecond {
+					t.Errorf("silent %v after its death, with the lease", silent)
+				}
+				// The next life finds it, and shuts it before anything else.
+				next := c
+				next.State, next.Addresses = "/state", []netip.Addr{vip4}
+				ok(t, d.PutUpFence(next))
+				if !d.Fence().Status().Adopted {
+					t.Error("the next life did not take it over")
+				}
+				if _, answered := s.ask(vip4, 50*time.Millisecond); answered {
+					t.Error("answered before the next life held it")
+				}
+				s.until(vip6, true) // no more fenced, and still there
+				lease(t, d, vip4, clock.Now().Add(time.Minute))
+				s.until(vip4, true)
+				ok(t, d.Fence().Close())
+				ok(t, d.Fence().Close()) // twice is once
+				d.fence.Store(nil)
+			})
+		}
+	}
+}
+
+// A life that goes on where another stopped must not be silent in between.
+func TestFenceIsKeptForTheNextLife(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	s := newStage(t)
+	d, _ := s.open(&Sysctls{})
+	for _, f := range fencedFamilies() {
+		if f.fence.Kind == fence.Lifetime {
+			continue
+		}
+		t.Run(f.name, func(t *testing.T) {
+			first := putUp(t, d, f.fence)
+			state := t.TempDir()
+			c := f.fence
+			c.State, c.Addresses, c.Token = state, []netip.Addr{f.vip}, true
+			ok(t, first.Close())
+			ok(t, d.PutUpFence(c))
+			ok(t, d.Add(Host(f.vip), time.Minute))
+			t.Cleanup(func() { ok(t, d.Remove(Host(f.vip))) })
+			lease(t, d, f.vip, clock.Now().Add(time.Minute))
+			s.until(f.vip, true)
+			ok(t, d.Fence().Leave())
+			if _, answered := s.ask(f.vip, time.Second); !answered {
+				t.Error("silent when its process has left")
+			}
+			c.Keep = true
+			ok(t, d.PutUpFence(c))
+			if _, answered := s.ask(f.vip, time.Second); !answered {
+				t.Error("silent when the next has come")
+			}
+			if !d.Fence().Status().Adopted {
+				t.Error("the next life did not take it over")
+			}
+			c.Keep = false
+			ok(t, d.Fence().Leave())
+			ok(t, d.PutUpFence(c))
+			if _, answered := s.ask(f.vip, 50*time.Millisecond); answered {
+				t.Error("answered when all was to be shut")
+			}
+			ok(t, d.Fence().Close())
+			s.until(f.vip, true) // none any more
+		})
+	}
+}
+
+func TestInterfaceMadeAnewHasItsFence(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	for _, c := range fences {
+		if c.Kind == fence.Lifetime {
+			continue
+		}
+		t.Run(string(c.Kind)+" "+c.Means, func(t *testing.T) {
+			s := newStage(t)
+			d, _ := s.open(&Sysctls{})
+			f := putUp(t, d, c)
+			ok(t, netlink.LinkDel(must(netlink.LinkByName("eth0"))(t)))
+			if c.Kind == fence.EBPF && f.Status().Fault == nil {
+				t.Error("the fence does not know that its interface is gone")
+			}
+			s.plug()
+			ok(t, d.Add(Host(vip4), time.Minute))
+			if _, answered := s.ask(vip4, 50*time.Millisecond); answered {
+				t.Error("the new interface has no fence")
+			}
+			if err := f.Status().Fault; err != nil {
+				t.Error(err)
+			}
+			lease(t, d, vip4, clock.Now().Add(time.Minute))
+			s.until(vip4, true)
+			ok(t, netlink.LinkDel(must(netlink.LinkByName("eth0"))(t)))
+		})
+	}
+}
+
+// What an earlier life put up by other means would be shut for ever.
+func TestFenceOfAnotherKindIsTakenDown(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	s := newStage(t)
+	d, _ := s.open(&Sysctls{})
+	ok(t, d.Add(Host(vip4), time.Minute))
+	for _, first := range fences {
+		for _, second := range fences {
+			if first.Kind+fence.Kind(first.Means) == second.Kind+fence.Kind(second.Means) || first.Kind == fence.Lifetime {
+				continue
+			}
+			t.Run(first.Means+string(first.Kind)+" then "+second.Means+string(second.Kind), func(t *testing.T) {
+				putUp(t, d, first)
+				first.State, second.State = "/state", "/state"
+				first.Addresses, second.Addresses = []netip.Addr{vip4}, []netip.Addr{vip4}
+				ok(t, d.Fence().Close())
+				ok(t, d.PutUpFence(first))
+				ok(t, d.Fence().Leave())
+				ok(t, d.PutUpFence(second))
+				lease(t, d, vip4, clock.Now().Add(time.Minute))
+				s.until(vip4, true)
+				ok(t, d.Fence().Leave())
+				ok(t, fence.Remove("/state", "eth0"))
+				s.until(vip4, true)
+				ok(t, fence.Remove("/state", "eth0")) // there is nothing
+			})
+		}
+	}
+}
+
+func TestFenceThatCannotBeHadSaysWhy(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	s := newStage(t)
+	d, _ := s.open(&Sysctls{})
+	c := fence.Config{Kind: "wall", State: "/state", Addresses: []netip.Addr{vip4}}
+	if err := d.PutUpFence(c); err == nil || !strings.Contains(err.Error(), "wall") {
+		t.Errorf("a fence of no kind: %v", err)
+	}
+	putUp(t, d, fence.Config{Kind: fence.Lifetime})
+	if s := d.Fence().Status(); s.Kind != fence.Lifetime || s.Fault != nil {
+		t.Errorf("status of none: %+v", s)
+	}
+	if err := d.Gate(netip.MustParseAddr("10.9.0.7"), fence.Gate{}); err == nil {
+		t.Error("an address that is not fenced was taken")
+	}
+}
