@@ -304,14 +304,17 @@ func balance(p control.Pool) string {
 }
 
 func configCommand(o *options) *cobra.Command {
-	var effective, changes bool
+	var effective, changes, generations bool
 	cmd := &cobra.Command{
-		Use:   "config --effective|--changes",
+		Use:   "config --effective|--changes|--generations",
 		Short: "Print the configuration in force, or what of it was changed at run time",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if effective == changes {
-				return usageError{errors.New("config: say --effective or --changes")}
+			if generations && !effective && !changes {
+				return showGenerations(cmd, o, "table")
+			}
+			if effective == changes || generations {
+				return usageError{errors.New("config: say --effective, --changes or --generations")}
 			}
 			ctx, cancel := within(cmd, 3*time.Second)
 			defer cancel()
@@ -328,6 +331,7 @@ func configCommand(o *options) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&effective, "effective", false, "what is in force, with every default filled in")
+	cmd.Flags().BoolVar(&generations, "generations", false, "what was applied to the cluster; the same as hactl generations")
 	cmd.Flags().BoolVar(&changes, "changes", false, "what was changed at run time, beside the file")
 	return cmd
 }

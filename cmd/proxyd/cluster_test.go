@@ -22,10 +22,11 @@ func launchCluster(t *testing.T, n int, text string) []*program {
 		t.Skip("end to end")
 	}
 	join := clusterAddrs(t, n)
+	keys := t.TempDir()
 	var all []*program
 	for i := range n {
 		dir := t.TempDir()
-		p := &program{t: t, dir: dir, file: filepath.Join(dir, "proxyd.toml"), name: fmt.Sprintf("edge-%d", i+1), above: clusterHead(t, dir, join, i)}
+		p := &program{t: t, dir: dir, file: filepath.Join(dir, "proxyd.toml"), name: fmt.Sprintf("edge-%d", i+1), above: clusterHead(t, keys, join, i)}
 		all = append(all, p)
 	}
 	for i, p := range all {

@@ -53,6 +53,18 @@ func newTakeovers() *prometheus.HistogramVec {
 	}, []string{"cluster", "vip"})
 }
 
+// newApplies makes the counter of configurations that were applied to the cluster.
+func newApplies() *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "proxyd_cluster_applies_total",
+		Help: "Configurations that this node was asked to apply to all nodes, by how that went.",
+	}, []string{"result"})
+	for _, result := range []string{"ok", "refused", "rolled_back"} {
+		c.WithLabelValues(result)
+	}
+	return c
+}
+
 // newSlowBatches makes the counter of how often an event loop kept all its clients waiting.
 func newSlowBatches(e *engine.Loop) prometheus.CounterFunc {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{

@@ -35,6 +35,7 @@ type node struct {
 	plane   *proxy.Plane
 	engine  *engine.Loop
 	metrics *prometheus.Registry
+	applies *prometheus.CounterVec   // configurations applied to the cluster from here, by result
 	taken   *prometheus.HistogramVec // how long takeovers took
 	succession
 
@@ -50,6 +51,7 @@ type node struct {
 	watching  *watch   // nil unless node.watch
 	admin     *admin
 	stood     stand
+	apply     applying
 }
 
 // maxScrapes is how many pages of metrics are made at once; one more is told to come
@@ -74,12 +76,15 @@ func run(ctx context.Context, file string) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := putBack(file); err != nil {
+		return err
+	}
 	tried := digest(config.Texts{Main: file})
 	c, err := load(config.Texts{Main: file})
 	if err != nil {
 		return err
 	}
-	n := &node{file: file, level: new(slog.LevelVar), started: time.Now(), config: c, tried: tried, taken: newTakeovers(), succession: newSuccession(from)}
+	n := &node{file: file, level: new(slog.LevelVar), started: time.Now(), config: c, tried: tried, taken: newTakeovers(), applies: newApplies(), succession: newSuccession(from)}
 	n.level.Set(level(c.Log.Level))
 	if n.binary, err = os.Executable(); err != nil {
 		return err
@@ -136,6 +141,7 @@ func run(ctx context.Context, file string) (err error) {
 	parts.Go(func() { n.watchdog(life) })
 	parts.Go(func() { n.followOverrides(life) })
 	parts.Go(func() { n.followStandings(life) })
+	parts.Go(func() { n.followApply(life) })
 	parts.Go(func() { n.shared.expire(life) })
 	n.mu.Lock()
 	n.watch()
@@ -219,6 +225,7 @@ func (n *node) registry() *prometheus.Registry {
 		clusterMetrics{n},
 		n.taken,
 		&n.upgrades,
+		n.applies,
 	)
 	return r
 }

@@ -216,7 +216,7 @@ func (n *node) stand(keep bool) (warnings []string) {
 	if !keep {
 		return nil
 	}
-	if err := n.shared.save(filepath.Join(n.config.Node.State, standingsFile), standingKind, pauseKind); err != nil {
+	if err := n.shared.save(filepath.Join(n.config.Node.State, standingsFile), standingKind, pauseKind, generationKind); err != nil {
 		n.log.Error("state directory", "error", err)
 		warnings = append(warnings, fmt.Sprintf("it is in force and not kept over a restart: %v", err))
 	}

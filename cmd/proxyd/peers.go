@@ -63,6 +63,12 @@ func (n *node) serve(_ context.Context, _ election.ID, q question) (any, error) 
 	switch q.What {
 	case "health":
 		return n.health(), nil
+	case askLock, askCheck, askActivate, askLook, askCommit, askUndo:
+		var in applyQuestion
+		if err := json.Unmarshal(q.Body, &in); err != nil {
+			return nil, control.Refuse(fmt.Sprintf("%s: %v", q.What, err))
+		}
+		return n.serveApply(q.What, in)
 	}
 	return nil, control.Refuse(fmt.Sprintf("this node, version %s, does not know %q", version, q.What))
 }

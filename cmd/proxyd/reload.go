@@ -63,7 +63,12 @@ func (n *node) compare(next *config.Config) (*config.Config, *control.Reload) {
 }
 
 // take puts c in force. On error all is as before. n.mu is held.
-func (n *node) take(c *config.Config) error {
+func (n *node) take(c *config.Config) error { return n.takeBy(n.plane.Apply, c) }
+
+// takeBack puts a configuration in force that was in force before. n.mu is held.
+func (n *node) takeBack(c *config.Config) error { return n.takeBy(n.plane.RollBack, c) }
+
+func (n *node) takeBy(apply func(*config.Config) error, c *config.Config) error {
 	if n.succeeding {
 		return errSucceeding
 	}
@@ -72,7 +77,7 @@ func (n *node) take(c *config.Config) error {
 		n.plane.NoteRejected()
 		return err
 	}
-	if err := n.plane.Apply(c); err != nil {
+	if err := apply(c); err != nil {
 		settle(false)
 		return err
 	}

@@ -17,6 +17,12 @@ type Texts struct {
 	Text    []byte // that it is taken to have; nil: it is read
 	State   string // directory that has the changes made at run time; "": node.state of Main
 	Changes []byte // that they are taken to be; nil: they are read
+	// Included are the texts that the included files are taken to have, and all there are;
+	// nil: they are read.
+	Included map[string][]byte
+	// Own is the main file of this node, of which [node], [admin] and cluster.bind are taken
+	// and not of the texts above; "": they say it themselves.
+	Own string
 	// Partial lets a file of changes that may not be read be left out, with a warning.
 	Partial bool
 }
@@ -96,7 +102,7 @@ func (h Host) joinBase(t Texts) (*joiner, error) {
 	}
 	parts := []*source{main}
 	if main.tree["include"] != nil {
-		if parts, err = j.included(main); err != nil {
+		if parts, err = j.included(main, t.Included); err != nil {
 			return nil, err
 		}
 		parts = append(parts, main)
@@ -104,6 +110,11 @@ func (h Host) joinBase(t Texts) (*joiner, error) {
 	j.tree, j.places = parts[0].tree, parts[0].places
 	for _, s := range parts[1:] {
 		j.add(s)
+	}
+	if t.Own != "" {
+		if err := j.takeOwn(t.Own); err != nil {
+			return nil, err
+		}
 	}
 	return j, nil
 }
@@ -148,8 +159,8 @@ func (j *joiner) read(name string, text []byte) (*source, error) {
 }
 
 // included reads what the file includes, in the order of the patterns and, of each, of
-// the names. Patterns are relative to the file.
-func (j *joiner) included(main *source) ([]*source, error) {
+// the names, or takes the texts that are given. Patterns are relative to the file.
+func (j *joiner) included(main *source, texts map[string][]byte) ([]*source, error) {
 	at := to("include")
 	raw := main.tree["include"]
 	delete(main.tree, "include")
@@ -177,7 +188,7 @@ func (j *joiner) included(main *source) ([]*source, error) {
 			pattern = filepath.Join(filepath.Dir(main.name), pattern)
 		}
 		j.globs = append(j.globs, pattern)
-		names, err := j.host.Glob(pattern)
+		names, err := j.glob(pattern, texts)
 		switch {
 		case err != nil:
 			j.report(where, "include %q is no pattern of file names", p)
@@ -189,7 +200,7 @@ func (j *joiner) included(main *source) ([]*source, error) {
 				continue
 			}
 			seen[name] = true
-			s, err := j.read(name, nil)
+			s, err := j.read(name, texts[name])
 			if problems := (Problems)(nil); errors.As(err, &problems) {
 				j.problems = append(j.problems, problems...)
 				continue
@@ -205,6 +216,22 @@ func (j *joiner) included(main *source) ([]*source, error) {
 		}
 	}
 	return parts, nil
+}
+
+// glob finds the files of a pattern, in the order of their names.
+func (j *joiner) glob(pattern string, texts map[string][]byte) ([]string, error) {
+	if texts == nil {
+		return j.host.Glob(pattern)
+	}
+	var names []string
+	for _, name := range sortedKeys(texts) {
+		if ok, err := filepath.Match(pattern, name); err != nil {
+			return nil, err
+		} else if ok {
+			names = append(names, name)
+		}
+	}
+	return names, nil
 }
 
 // readChanges reads what was changed at run time, if anything was.

@@ -54,6 +54,18 @@ func (c *Client) Diff(ctx context.Context, f File) (*Reload, error) {
 	return call[*Reload](ctx, c, "POST", "/v1/diff", f)
 }
 
+func (c *Client) Apply(ctx context.Context, a Apply) (*Applied, error) {
+	return call[*Applied](ctx, c, "POST", "/v1/apply", a)
+}
+
+func (c *Client) Rollback(ctx context.Context, w Rollback) (*Applied, error) {
+	return call[*Applied](ctx, c, "POST", "/v1/rollback", w)
+}
+
+func (c *Client) Generations(ctx context.Context) ([]Generation, error) {
+	return call[[]Generation](ctx, c, "GET", "/v1/generations", nil)
+}
+
 func (c *Client) Edit(ctx context.Context, e Edit) (*Reload, error) {
 	return call[*Reload](ctx, c, "POST", "/v1/changes", e)
 }

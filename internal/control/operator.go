@@ -22,6 +22,13 @@ type Operator interface {
 	Reload(ctx context.Context) (*Reload, error)
 	// Diff tells what a reload would change if the file said this. Nothing is changed.
 	Diff(ctx context.Context, f File) (*Reload, error)
+	// Apply checks a configuration on every node, puts it in force node by node, watches each,
+	// and puts back what was there, everywhere, if anything is wrong.
+	Apply(ctx context.Context, a Apply) (*Applied, error)
+	// Rollback applies an earlier generation again.
+	Rollback(ctx context.Context, w Rollback) (*Applied, error)
+	// Generations lists what was applied, as this node keeps it, the oldest first.
+	Generations(ctx context.Context) ([]Generation, error)
 	// Edit changes what the configuration has, beside its file and kept over a restart. A
 	// bad change is refused whole.
 	Edit(ctx context.Context, e Edit) (*Reload, error)
@@ -234,6 +241,60 @@ type Reload struct {
 type File struct {
 	Name string `json:"name"` // absolute path, for messages and for what the text refers to
 	Text string `json:"text"`
+}
+
+// An Apply is a configuration for all nodes.
+type Apply struct {
+	File     File     `json:"file"`
+	Included []File   `json:"included,omitempty"` // what it includes, by absolute names
+	CanaryMS int64    `json:"canary_ms"`          // how long each node is watched
+	DryRun   bool     `json:"dry_run,omitempty"`
+	By       string   `json:"by"`
+	Comment  string   `json:"comment,omitempty"`
+	Without  []string `json:"without,omitempty"` // nodes that are left out
+}
+
+// A Rollback is the wish for an earlier generation.
+type Rollback struct {
+	Generation uint64   `json:"generation"` // 0: the one before that in force
+	CanaryMS   int64    `json:"canary_ms"`
+	DryRun     bool     `json:"dry_run,omitempty"`
+	By         string   `json:"by"`
+	Without    []string `json:"without,omitempty"`
+}
+
+// Applied is what an apply did, or would do.
+type Applied struct {
+	Generation uint64        `json:"generation"`
+	Config     string        `json:"config"` // hash
+	DryRun     bool          `json:"dry_run,omitempty"`
+	Nodes      []AppliedNode `json:"nodes"` // in the order in which they were changed
+	Warnings   []string      `json:"warnings"`
+}
+
+// AppliedNode is one node of it.
+type AppliedNode struct {
+	Name     string   `json:"name"`
+	Holder   bool     `json:"holder"` // it held a VIP
+	Config   string   `json:"config"`
+	Changed  bool     `json:"changed"`
+	Changes  []string `json:"changes"` // by key, one line each
+	Warnings []string `json:"warnings"`
+	MS       float64  `json:"ms"` // until it was in force there
+}
+
+// A Generation is a configuration that was applied, or was found when one was.
+type Generation struct {
+	Number  uint64    `json:"number"`
+	From    uint64    `json:"from,omitempty"` // the generation to which this one went back
+	Time    time.Time `json:"time"`
+	By      string    `json:"by"`
+	On      string    `json:"on"` // where it was asked for
+	Comment string    `json:"comment,omitempty"`
+	Config  string    `json:"config"`        // hash
+	State   string    `json:"state"`         // found | trial | applied | rolled back
+	Why     string    `json:"why,omitempty"` // it was rolled back
+	Current bool      `json:"current"`       // this node's files say it
 }
 
 // An Override is what an operator wants of one server or one route, over what the
