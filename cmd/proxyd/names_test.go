@@ -23,13 +23,14 @@ var notBuilt = []string{"proxyd_tls_", "proxyd_acme_", "proxyd_ratelimit_", "pro
 func metricNames(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{"up": true} // Prometheus' own
-	n := &node{plane: proxy.New(proxy.Options{Engine: engine.New(engine.Config{})}), taken: newTakeovers()}
+	n := &node{plane: proxy.New(proxy.Options{Engine: engine.New(engine.Config{})}), taken: newTakeovers(), applies: newApplies()}
 	descs := make(chan *prometheus.Desc)
 	go func() {
 		defer close(descs)
 		n.plane.Describe(descs)
 		clusterMetrics{n}.Describe(descs)
 		n.taken.Describe(descs)
+		n.applies.Describe(descs)
 	}()
 	quoted := regexp.MustCompile(`fqName: "([^"]+)"`)
 	for d := range descs {
