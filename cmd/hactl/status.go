@@ -314,7 +314,7 @@ func configCommand(o *options) *cobra.Command {
 				return showGenerations(cmd, o, "table")
 			}
 			if effective == changes || generations {
-				return usageError{errors.New("config: say --effective, --changes or --generations")}
+				return usageError{errors.New("config: say --effective or --changes, or --generations")}
 			}
 			ctx, cancel := within(cmd, 3*time.Second)
 			defer cancel()
