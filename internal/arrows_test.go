@@ -18,6 +18,7 @@ var allowed = map[string]string{
 	"config":              "",
 	"control":             "history",
 	"history":             "",
+	"backup":              "config",
 	"lab":                 "control",
 	"vip":                 "clock vip/fence",
 	"vip/bpf":             "",

@@ -21,6 +21,7 @@ type fake struct {
 	err    error
 	file   control.File
 	asked  string
+	secret string // file of the secret that the configuration names
 }
 
 func (f *fake) Diff(_ context.Context, file control.File) (*control.Reload, error) {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"proxyd/internal/control"
 	"proxyd/internal/ha"
 	"proxyd/internal/ha/election"
+	"proxyd/internal/history"
 )
 
 const (
@@ -49,10 +51,12 @@ type application struct {
 	n          *node
 	id         string
 	request    control.Apply
-	bundle     bundle
-	from       uint64 // of a rollback
+	bundle     *bundle
+	voters     []netip.AddrPort // instead of a bundle: each node's own with another cluster.join
+	from       uint64           // of a rollback
 	targets    []*target
 	generation generation
+	warnings   []string
 	vips       map[string][]string // holders by VIP before; nil where they may change
 }
 
@@ -108,16 +112,21 @@ func (n *node) Generations(context.Context) ([]control.Generation, error) {
 }
 
 func (n *node) applyBundle(ctx context.Context, a control.Apply, b bundle, from uint64) (*control.Applied, error) {
+	return n.applyAll(ctx, &application{request: a, bundle: &b, from: from})
+}
+
+// applyAll gives p its nodes and runs it.
+func (n *node) applyAll(ctx context.Context, p *application) (*control.Applied, error) {
 	var random [8]byte
 	if _, err := rand.Read(random[:]); err != nil {
 		return nil, err
 	}
-	p := &application{n: n, id: hex.EncodeToString(random[:]), request: a, bundle: b, from: from}
+	p.n, p.id = n, hex.EncodeToString(random[:])
 	if err := p.findTargets(ctx); err != nil {
 		return nil, err
 	}
 	r, err := p.run(ctx)
-	if a.DryRun {
+	if p.request.DryRun {
 		return r, err
 	}
 	switch {
@@ -144,8 +153,10 @@ func (p *application) run(ctx context.Context) (*control.Applied, error) {
 		return p.result(), nil
 	}
 	p.n.log.Info("applying a configuration", "by", p.request.By, "generation", p.generation.Number, "nodes", len(p.targets), "comment", p.request.Comment)
+	p.n.record.note(history.Entry{Kind: history.Config, Reason: "apply", Text: fmt.Sprintf("generation %d is applied to %d nodes, asked for by %s%s", p.generation.Number, len(p.targets), p.request.By, inBrackets(p.request.Comment))})
 	if err := p.activate(ctx); err != nil {
 		undone := p.undo(err)
+		p.n.record.note(history.Entry{Kind: history.Config, Reason: "apply", Text: fmt.Sprintf("generation %d: %s; %s", p.generation.Number, shortText(err.Error()), undone)})
 		p.n.log.Error("apply refused", "generation", p.generation.Number, "error", err, "rolled_back", undone)
 		if undone != "" {
 			err = fmt.Errorf("%w; %s", err, undone)
@@ -180,6 +191,10 @@ func (p *application) findTargets(ctx context.Context) error {
 	for _, nv := range v.Nodes {
 		known[nv.Name], known[string(nv.ID)] = true, true
 		if slices.Contains(p.request.Without, nv.Name) || slices.Contains(p.request.Without, string(nv.ID)) {
+			continue
+		}
+		if nv.Witness && p.bundle != nil {
+			p.warnings = append(p.warnings, fmt.Sprintf("%s is a witness and keeps a file of its own", nv.Name))
 			continue
 		}
 		if nv.State == ha.Unheard {
@@ -228,6 +243,11 @@ func askOne[Out any](ctx context.Context, p *application, t *target, what string
 	return askPeer[Out](ctx, p.n, t.id, what, q)
 }
 
+// question is what a node must know to judge the configuration and take it.
+func (p *application) question() applyQuestion {
+	return applyQuestion{File: p.request.File.Name, Bundle: p.bundle, Voters: p.voters, Generation: p.generation}
+}
+
 // lock lets every node take part in this apply and no other. All applies lock in the same
 // order, so of two at once one gets all.
 func (p *application) lock(ctx context.Context) error {
@@ -265,7 +285,7 @@ func (p *application) check(ctx context.Context) error {
 	done := make(chan struct{})
 	for i, t := range p.targets {
 		go func() { // ends within peerAsk
-			t.answer, errs[i] = askOne[checked](ctx, p, t, askCheck, applyQuestion{File: p.request.File.Name, Bundle: &p.bundle})
+			t.answer, errs[i] = askOne[checked](ctx, p, t, askCheck, p.question())
 			done <- struct{}{}
 		}()
 	}
@@ -332,7 +352,7 @@ func (p *application) activate(ctx context.Context) error {
 func (p *application) activateOne(ctx context.Context, t *target) error {
 	began := time.Now()
 	t.active = true // from now on it may be
-	_, err := askOne[checked](ctx, p, t, askActivate, applyQuestion{File: p.request.File.Name, Bundle: &p.bundle, Generation: p.generation})
+	_, err := askOne[checked](ctx, p, t, askActivate, p.question())
 	for err != nil && !errors.Is(err, control.ErrRefused) && !errors.Is(err, control.ErrInvalid) {
 		// The answer may be lost because the node's cluster part starts anew with it.
 		if time.Since(began) > peerAsk || ctx.Err() != nil {
@@ -525,7 +545,7 @@ func (p *application) undo(why error) string {
 }
 
 func (p *application) result() *control.Applied {
-	r := &control.Applied{Generation: p.generation.Number, DryRun: p.request.DryRun, Warnings: []string{}}
+	r := &control.Applied{Generation: p.generation.Number, DryRun: p.request.DryRun, Warnings: append([]string{}, p.warnings...)}
 	for _, t := range p.targets {
 		r.Config = t.answer.Reload.Config
 		r.Nodes = append(r.Nodes, control.AppliedNode{Name: t.name, Holder: t.holder, Config: t.answer.Reload.Config, Changes: t.answer.Reload.Changes,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"proxyd/internal/config"
@@ -28,13 +29,14 @@ const lockTime = 15 * time.Second
 
 // applyQuestion is the body of all of these.
 type applyQuestion struct {
-	ID         string     `json:"id"`
-	On         string     `json:"on"`
-	By         string     `json:"by"`
-	File       string     `json:"file,omitempty"` // what the operator called it
-	Bundle     *bundle    `json:"bundle,omitempty"`
-	Generation generation `json:"generation,omitzero"`
-	Why        string     `json:"why,omitempty"`
+	ID         string           `json:"id"`
+	On         string           `json:"on"`
+	By         string           `json:"by"`
+	File       string           `json:"file,omitempty"` // what the operator called it
+	Bundle     *bundle          `json:"bundle,omitempty"`
+	Voters     []netip.AddrPort `json:"voters,omitempty"` // instead of a bundle: the node's own with another cluster.join
+	Generation generation       `json:"generation,omitzero"`
+	Why        string           `json:"why,omitempty"`
 }
 
 // locked is the answer to askLock.
@@ -146,20 +148,27 @@ func (n *node) applyLock() (locked, error) {
 
 // applyCheck tells what the configuration would change here.
 func (n *node) applyCheck(q applyQuestion) (checked, error) {
-	t := q.Bundle.texts(q.File)
-	t.Own, t.State = n.file, n.config.Node.State
-	next, err := config.Load(t)
-	if err != nil {
-		return checked{}, control.Invalid(err.Error())
-	}
-	// What is written must say the same.
-	after, before, err := n.own(*q.Bundle)
+	b, err := n.bundleOf(q)
 	if err != nil {
 		return checked{}, err
 	}
-	t = after.texts(n.file)
+	if q.Bundle != nil {
+		// Errors have the places in what the operator wrote.
+		t := b.texts(q.File)
+		t.Own, t.State = n.file, n.config.Node.State
+		if _, err := config.Load(t); err != nil {
+			return checked{}, control.Invalid(err.Error())
+		}
+	}
+	// What is written must say the same.
+	after, before, err := n.own(b)
+	if err != nil {
+		return checked{}, err
+	}
+	t := after.texts(n.file)
 	t.State = n.config.Node.State
-	if _, err := config.Load(t); err != nil {
+	next, err := config.Load(t)
+	if err != nil {
 		return checked{}, control.Invalid(err.Error())
 	}
 	c, r := n.compare(next)
@@ -170,9 +179,32 @@ func (n *node) applyCheck(q applyQuestion) (checked, error) {
 	return checked{Reload: *r, Recluster: n.cluster != nil && !n.cluster.same(c)}, nil
 }
 
+// bundleOf is what an apply gives this node. n.mu is held.
+func (n *node) bundleOf(q applyQuestion) (bundle, error) {
+	if q.Bundle != nil {
+		return *q.Bundle, nil
+	}
+	b, err := onDisk(n.file)
+	if err != nil {
+		return b, control.Refuse(err.Error())
+	}
+	text, err := config.SetVoters([]byte(b.Main), q.Voters)
+	if err == nil {
+		b.Main = string(text)
+		return b, nil
+	}
+	for i, f := range b.Included {
+		if text, more := config.SetVoters([]byte(f.Text), q.Voters); more == nil {
+			b.Included[i].Text = string(text)
+			return b, nil
+		}
+	}
+	return b, control.Invalid(fmt.Sprintf("%s: %v", n.file, err))
+}
+
 // fitsHere reports why c cannot be in force on this host. n.mu is held.
 func (n *node) fitsHere(c *config.Config) error {
-	for _, v := range vipsOf(c) {
+	for _, v := range held(c) {
 		if err := inReach(v); err != nil {
 			return fmt.Errorf("%s: %w", c.Name, err)
 		}
@@ -203,7 +235,11 @@ func (n *node) applyActivate(q applyQuestion) (checked, error) {
 		return checked{Reload: control.Reload{Config: n.config.Hash}}, nil // asked again, because the answer was lost
 	}
 	g := q.Generation
-	g.Bundle = *q.Bundle
+	b, err := n.bundleOf(q)
+	if err != nil {
+		return checked{}, err
+	}
+	g.Bundle = b
 	r, err := n.beginTrial(g)
 	if err != nil {
 		return checked{}, err

@@ -11,6 +11,7 @@ import (
 
 	"proxyd/internal/control"
 	"proxyd/internal/ha"
+	"proxyd/internal/history"
 )
 
 // Kinds of the shared entries that say what operators want of nodes, by name, and of the
@@ -65,6 +66,7 @@ func (n *node) SteerNode(ctx context.Context, w control.NodeWish) (*control.Node
 		return nil, err
 	}
 	r.Warnings = append(r.Warnings, n.stand(true)...)
+	n.record.note(history.Entry{Kind: history.Asked, To: name, Reason: w.State, Text: standingText(r.Standing)})
 	n.log.Info("node steered", "node", name, "state", w.State, "by", w.By, "reason", w.Reason)
 	if len(r.Moved) > 0 {
 		if err := n.awaitHandOver(ctx, k, name); err != nil {
@@ -166,6 +168,7 @@ func (n *node) Pause(_ context.Context, w control.PauseWish) (*control.Standing,
 		return nil, err
 	}
 	n.stand(true)
+	n.record.note(history.Entry{Kind: history.Asked, Reason: s.State, Text: standingText(s)})
 	n.log.Info("automatic moves", "state", s.State, "by", w.By, "reason", w.Reason)
 	return &s, nil
 }

@@ -9,10 +9,19 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// What is each node's own though one text serves all nodes: [node], [admin] and
-// cluster.bind. A text that is applied to a cluster leaves those of each node's file as they
+// What is each node's own though one text serves all nodes: [node], [admin], cluster.bind
+// and cluster.witness. A text that is applied to a cluster leaves those of each node's file as they
 // are, and its own mean nothing.
-func ownPaths() []path { return []path{to("node"), to("admin"), to("cluster", "bind")} }
+func ownPaths() []path {
+	out := []path{to("node"), to("admin")}
+	for _, key := range ownOfCluster() {
+		out = append(out, to("cluster", key))
+	}
+	return out
+}
+
+// ownOfCluster are the keys of [cluster] among them.
+func ownOfCluster() []string { return []string{"bind", "witness"} }
 
 // own reports whether p is one of them or in one of them.
 func own(p path) bool {
@@ -97,7 +106,7 @@ func setAt(tree map[string]any, p path, value any) {
 }
 
 // ErrOwn is returned by Splice where a file is written in a way that it cannot part.
-var ErrOwn = errors.New("this node's own [node], [admin] and cluster.bind cannot be put into the new file; in both files give [node] and [admin] headers of their own, and cluster.bind a line of its own")
+var ErrOwn = errors.New("this node's own [node], [admin], cluster.bind and cluster.witness cannot be put into the new file; in both files give [node] and [admin] headers of their own, and cluster.bind and cluster.witness lines of their own")
 
 // Splice returns the text theirs with what is the node's own as the text mine has it,
 // comments and all. It proves that the outcome says just that.
@@ -201,7 +210,7 @@ func lead(text string, i int) int {
 
 // splice works on the lines of the two texts.
 func splice(theirs, mine string) string {
-	keys, tables, bind := ownStatements(mine)
+	keys, tables, ofCluster := ownStatements(mine)
 	var b strings.Builder
 	var cluster bool
 	at, inOwn, began := 0, false, false
@@ -213,19 +222,22 @@ func splice(theirs, mine string) string {
 		if at = max(at, s.start); !began {
 			began = true
 			b.WriteString(keys)
-			if bind != "" && !hasCluster(theirs) {
-				b.WriteString("cluster.bind = " + bind + "\n")
+			if !hasCluster(theirs) {
+				writeKeys(&b, "cluster.", ofCluster)
 			}
 		}
 		if inOwn || own(s.at) {
 			at = max(at, s.end)
+			for inOwn && strings.HasSuffix(b.String(), "\n\n") && strings.HasPrefix(theirs[at:], "\n") {
+				at++
+			}
 			continue
 		}
 		b.WriteString(theirs[at:max(at, s.end)])
 		at = max(at, s.end)
-		if s.header && s.at == to("cluster") && bind != "" && !cluster {
+		if s.header && s.at == to("cluster") && !cluster {
 			cluster = true
-			b.WriteString("bind = " + bind + "\n")
+			writeKeys(&b, "", ofCluster)
 		}
 	}
 	b.WriteString(theirs[at:])
@@ -239,6 +251,15 @@ func splice(theirs, mine string) string {
 	return out
 }
 
+// writeKeys writes the keys of [cluster] that are a node's own.
+func writeKeys(b *strings.Builder, prefix string, values map[string]string) {
+	for _, key := range ownOfCluster() {
+		if v := values[key]; v != "" {
+			b.WriteString(prefix + key + " = " + v + "\n")
+		}
+	}
+}
+
 // hasCluster reports whether a text has the header [cluster].
 func hasCluster(text string) bool {
 	for _, s := range statements(text) {
@@ -250,8 +271,9 @@ func hasCluster(text string) bool {
 }
 
 // ownStatements returns what is a node's own of a text: the keys above the first header
-// but for cluster.bind, the tables, and the value of cluster.bind.
-func ownStatements(text string) (keys, tables, bind string) {
+// but for those of [cluster], the tables, and the values of those of [cluster].
+func ownStatements(text string) (keys, tables string, ofCluster map[string]string) {
+	ofCluster = map[string]string{}
 	var k, t strings.Builder
 	inOwn, from := false, 0
 	end := func(i int) {
@@ -266,14 +288,14 @@ func ownStatements(text string) (keys, tables, bind string) {
 			end(s.start)
 			above = false
 			inOwn, from = own(s.at), s.start
-		case s.at == to("cluster", "bind"):
-			bind = s.value
+		case s.at.parent() == to("cluster") && own(s.at):
+			ofCluster[s.at.last()] = s.value
 		case above && own(s.at):
 			k.WriteString(strings.TrimRight(text[s.start:s.end], "\n") + "\n")
 		}
 	}
 	end(len(text))
-	return k.String(), strings.TrimRight(t.String(), "\n") + strings.Repeat("\n", min(1, t.Len())), bind
+	return k.String(), strings.TrimRight(t.String(), "\n") + strings.Repeat("\n", min(1, t.Len())), ofCluster
 }
 
 // StateDir returns node.state as a file says it, though the file may have errors: what

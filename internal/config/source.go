@@ -20,8 +20,8 @@ type Texts struct {
 	// Included are the texts that the included files are taken to have, and all there are;
 	// nil: they are read.
 	Included map[string][]byte
-	// Own is the main file of this node, of which [node], [admin] and cluster.bind are taken
-	// and not of the texts above; "": they say it themselves.
+	// Own is the main file of this node, of which [node], [admin], cluster.bind and
+	// cluster.witness are taken and not of the texts above; "": they say it themselves.
 	Own string
 	// Partial lets a file of changes that may not be read be left out, with a warning.
 	Partial bool

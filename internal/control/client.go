@@ -62,6 +62,14 @@ func (c *Client) Rollback(ctx context.Context, w Rollback) (*Applied, error) {
 	return call[*Applied](ctx, c, "POST", "/v1/rollback", w)
 }
 
+func (c *Client) Member(ctx context.Context, w MemberWish) (*Applied, error) {
+	return call[*Applied](ctx, c, "POST", "/v1/member", w)
+}
+
+func (c *Client) Backup(ctx context.Context) (*Backup, error) {
+	return call[*Backup](ctx, c, "GET", "/v1/backup", nil)
+}
+
 func (c *Client) Generations(ctx context.Context) ([]Generation, error) {
 	return call[[]Generation](ctx, c, "GET", "/v1/generations", nil)
 }

@@ -27,6 +27,10 @@ type Operator interface {
 	Apply(ctx context.Context, a Apply) (*Applied, error)
 	// Rollback applies an earlier generation again.
 	Rollback(ctx context.Context, w Rollback) (*Applied, error)
+	// Member changes cluster.join on every node, as Apply changes all of it.
+	Member(ctx context.Context, w MemberWish) (*Applied, error)
+	// Backup returns all of which this node can be made again, but for the secrets.
+	Backup(ctx context.Context) (*Backup, error)
 	// Generations lists what was applied, as this node keeps it, the oldest first.
 	Generations(ctx context.Context) ([]Generation, error)
 	// Edit changes what the configuration has, beside its file and kept over a restart. A
@@ -281,6 +285,38 @@ type AppliedNode struct {
 	Changes  []string `json:"changes"` // by key, one line each
 	Warnings []string `json:"warnings"`
 	MS       float64  `json:"ms"` // until it was in force there
+}
+
+// MemberWish is a change of the voters.
+type MemberWish struct {
+	Op       string   `json:"op"`      // add | remove | replace
+	Node     string   `json:"node"`    // that goes: its name or address
+	Address  string   `json:"address"` // that comes
+	CanaryMS int64    `json:"canary_ms"`
+	DryRun   bool     `json:"dry_run,omitempty"`
+	By       string   `json:"by"`
+	Without  []string `json:"without,omitempty"`
+}
+
+// A Backup is what a node gives of itself, by the names of package backup.
+type Backup struct {
+	Cluster  string       `json:"cluster"`
+	Node     string       `json:"node"`
+	Address  string       `json:"address"`
+	Version  string       `json:"version"`
+	Time     time.Time    `json:"time"`
+	Config   string       `json:"config"`
+	Main     string       `json:"main"`
+	State    string       `json:"state_dir"`
+	Secrets  []string     `json:"secrets"` // references, not the texts
+	Files    []BackupFile `json:"files"`
+	Warnings []string     `json:"warnings"`
+}
+
+// A BackupFile is one file of it.
+type BackupFile struct {
+	Name string `json:"name"`
+	Data []byte `json:"data"`
 }
 
 // A Generation is a configuration that was applied, or was found when one was.

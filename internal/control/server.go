@@ -42,6 +42,8 @@ func SocketHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 	mux.HandleFunc("POST /v1/diff", answerUpTo(maxText, log, op.Diff))
 	mux.HandleFunc("POST /v1/apply", answerUpTo(maxText, log, op.Apply))
 	mux.HandleFunc("POST /v1/rollback", answer(log, op.Rollback))
+	mux.HandleFunc("POST /v1/member", answer(log, op.Member))
+	mux.HandleFunc("GET /v1/backup", answer(log, func(ctx context.Context, _ struct{}) (*Backup, error) { return op.Backup(ctx) }))
 	mux.HandleFunc("GET /v1/generations", answer(log, func(ctx context.Context, _ struct{}) ([]Generation, error) { return op.Generations(ctx) }))
 	mux.HandleFunc("POST /v1/failover", answer(log, op.Failover))
 	mux.HandleFunc("POST /v1/upgrade", answer(log, op.Upgrade))
