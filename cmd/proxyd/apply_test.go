@@ -254,7 +254,6 @@ func TestTwoAppliesAtOnceAreOneAndARefusal(t *testing.T) {
 }
 
 func TestNodeLostInTheMidstOfAnApplyRollsItBack(t *testing.T) {
-	t.Parallel()
 	all := launchCluster(t, 3, answering(200))
 	done := make(chan error, 1)
 	go func() { // ends with the apply
@@ -305,7 +304,6 @@ func TestNodeThatCrashesOnTrialPutsBackWhatWasThere(t *testing.T) {
 }
 
 func TestNodeWithoutANodeThatAppliesPutsBackWhatWasThere(t *testing.T) {
-	t.Parallel()
 	all := launchCluster(t, 2, answering(200))
 	done := make(chan error, 1)
 	go func() { // ends with the apply, whose node is killed

@@ -21,6 +21,7 @@ func launchCluster(t *testing.T, n int, text string) []*program {
 	if testing.Short() {
 		t.Skip("end to end")
 	}
+	t.Parallel() // most of each test is waiting
 	join := clusterAddrs(t, n)
 	keys := t.TempDir()
 	var all []*program
