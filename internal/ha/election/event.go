@@ -187,7 +187,7 @@ type Info struct {
 	Ill    Ill           // how far it is from being fit to hold
 	Quiet  bool          // has just started: holds nothing, promises nothing yet
 	Deaf   bool          // was deaf during the cut
-	Hears  bool          // has heard the receiver within the last lease
+	Hears  bool          // has heard the receiver within the last lease less two beats
 	Held   time.Duration // how long without a break
 	Prefer uint8         // place in the order of candidates, 0 the best
 }

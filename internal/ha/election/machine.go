@@ -106,6 +106,10 @@ type peer struct {
 	avoid clock.Instant // until when nothing is handed over to it
 	gone  clock.Instant // until when what it says comes from a dead process
 
+	saidFrom clock.Instant // since when we speak to it without a pause
+	saidLast clock.Instant // our latest message to it
+	unheard  clock.Instant // since when it says that it does not hear us, though we speak; 0 if it does
+
 	askTerm uint64 // its latest Ask
 	askSent clock.Instant
 	waived  uint64 // it needs no promise of this term or a lower one
@@ -268,6 +272,7 @@ func (m *Machine) hear(p *peer, msg Msg) bool {
 	}
 	p.known, p.heard, p.info = true, m.now, msg.Info
 	p.gone = 0
+	m.echo(p, fresh)
 	m.seen = max(m.seen, msg.Term)
 	if fresh && msg.Info.Holds {
 		m.holder, m.last = p.id, m.now
@@ -277,6 +282,21 @@ func (m *Machine) hear(p *peer, msg Msg) bool {
 	}
 	return fresh
 }
+
+// echo notes whether p, by what it says, hears us. It says so of the last few beats, and
+// may well have been told nothing in them: only who was spoken to all the time is deaf.
+func (m *Machine) echo(p *peer, fresh bool) {
+	switch {
+	case p.info.Hears:
+		p.unheard = 0
+	case p.unheard == 0 && fresh && m.now.Sub(p.saidFrom) >= m.earshot() && m.now.Sub(p.saidLast) <= 2*m.Beat:
+		p.unheard = m.now
+	}
+}
+
+// earshot is for how long after a word of another voter we say that we hear it: a lease
+// that is not renewed by then will hardly be.
+func (m *Machine) earshot() time.Duration { return m.Lease - 2*m.Beat }
 
 // follow waits until nothing stands in the way any more, then for our turn. Nobody
 // waits for the voter after.
@@ -436,7 +456,7 @@ func (m *Machine) send(to ID, msg Msg) {
 		Ill:    m.ill,
 		Quiet:  m.role == Starting,
 		Deaf:   m.pair.deaf,
-		Hears:  p.known && m.now.Sub(p.heard) < m.Lease,
+		Hears:  p.known && m.now.Sub(p.heard) < m.earshot(),
 		Prefer: uint8(min(m.index(), 255)),
 	}
 	if m.barred() || m.role == Starting {
@@ -445,6 +465,10 @@ func (m *Machine) send(to ID, msg Msg) {
 	if m.role == Holder {
 		msg.Info.Held = m.now.Sub(m.since)
 	}
+	if m.now.Sub(p.saidLast) > 2*m.Beat {
+		p.saidFrom = m.now
+	}
+	p.saidLast = m.now
 	m.do(Send{To: to, Msg: msg})
 }
 

@@ -31,13 +31,22 @@ func (m *Machine) other() *peer {
 // lease: a holder that is cut off itself after it was left alone must let go too.
 const soleLeases = 3
 
-// silence returns since when nothing has been heard of the other.
+// silence returns since when nothing has been heard of the other. One that does not hear
+// us is as good as silent while it holds nothing: what we promised it, it has not heard
+// for so long that no lease can come of it, and what we ask it will not hear.
 func (m *Machine) silence() clock.Instant {
-	if p := m.other(); p.known {
+	p := m.other()
+	switch {
+	case m.shut(p):
+		return max(p.unheard.Add(-m.Lease), m.born)
+	case p.known:
 		return max(p.heard, m.born)
 	}
 	return m.born
 }
+
+// shut reports whether p says that it holds nothing and does not hear us.
+func (m *Machine) shut(p *peer) bool { return p.unheard != 0 && !p.info.Holds }
 
 // wantAt is when a permit should be asked for: two beats before it will be needed, and
 // once a lease by a holder that is alone.
@@ -184,7 +193,7 @@ func (m *Machine) met(p *peer, info Info) {
 		return
 	}
 	q := &m.pair
-	if !q.sole {
+	if !q.sole && (info.Hears || info.Holds || p.unheard == 0) {
 		q.waiting, q.granted = false, false
 	}
 	if info.Hears || m.now.Sub(p.heard) > m.Lease {

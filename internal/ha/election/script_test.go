@@ -645,3 +645,40 @@ func TestWitnessAtRunTime(t *testing.T) {
 	s.do(1, Wish{Preempt: time.Second}, "is to give back")
 	s.until("a", 2*time.Second)
 }
+
+// deafen loses what is sent to node i; what it sends arrives.
+func (s *script) deafen(i int) {
+	s.write("%s is deaf", s.nodes[i].id)
+	for j := range s.nodes {
+		s.cut[[2]int{j, i}] = true
+	}
+}
+
+func TestTranscriptDeafHolder(t *testing.T) {
+	s := start(t, 2, nil)
+	s.run(700 * time.Millisecond)
+	s.deafen(0)
+	s.run(700*time.Millisecond, s.permits(0, false), s.permits(1, true))
+	s.join()
+	s.run(500 * time.Millisecond)
+	s.golden()
+}
+
+// A deaf holder goes on asking, and those who would promise in vain stand in the way of
+// each other.
+func TestDeafHolderIsReplaced(t *testing.T) {
+	for n := 2; n <= 5; n++ {
+		s := start(t, n, nil)
+		s.until("a", time.Second)
+		s.run(513 * time.Millisecond)
+		s.deafen(0)
+		began := s.now
+		no, yes := s.permits(0, false), s.permits(1, true)
+		for s.holders() != "b" && s.now-began < 3*time.Second {
+			s.run(time.Millisecond, no, yes)
+		}
+		if d := s.now - began; d > lease+guard+3*beat {
+			t.Errorf("%d voters: %v after the holder became deaf, want at most lease + guard + three beats\n%s", n, d, s.out.String())
+		}
+	}
+}

@@ -9,6 +9,10 @@ func (m *Machine) answer(p *peer, msg Msg) {
 	switch {
 	case m.role == Starting, msg.Term <= p.waived:
 		m.refuse(p, msg)
+	case p.unheard != 0 && !msg.Info.Holds:
+		// A promise that it cannot hear is worth nothing to it, and stands in the way of
+		// those who hear.
+		m.refuse(p, msg)
 	default:
 		m.decide(p, msg)
 	}
