@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"proxyd/internal/control"
@@ -328,6 +329,7 @@ func (p *application) check(ctx context.Context) error {
 
 // activate puts the generation in force node by node, and watches each.
 func (p *application) activate(ctx context.Context) error {
+	defer p.remind(ctx)()
 	for _, t := range p.targets {
 		h, err := p.look(ctx, t)
 		if err != nil {
@@ -347,6 +349,26 @@ func (p *application) activate(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// remind lets every node know, until stop is called, that the apply goes on: one of them may
+// take long to activate it.
+func (p *application) remind(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var each sync.WaitGroup
+	for _, t := range p.targets {
+		each.Go(func() { // ends with stop
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(lockTime / 5):
+				}
+				_, _ = p.look(ctx, t) // watch judges the nodes
+			}
+		})
+	}
+	return func() { cancel(); each.Wait() }
 }
 
 func (p *application) activateOne(ctx context.Context, t *target) error {

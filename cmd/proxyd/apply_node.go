@@ -25,7 +25,7 @@ const (
 
 // lockTime is how long a node waits to hear of an apply that it takes part in. Then it puts
 // back what was there before, unless the cluster has taken the generation to stay.
-const lockTime = 15 * time.Second
+const lockTime = 10 * time.Second
 
 // applyQuestion is the body of all of these.
 type applyQuestion struct {
