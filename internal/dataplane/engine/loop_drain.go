@@ -20,6 +20,7 @@ func (l *loop) dismiss() {
 
 // cut ends all connections now.
 func (l *loop) cut() {
+	l.flush() // who has an answer gets it
 	l.cutOff = true
 	for _, w := range l.table {
 		if w != nil && w.client != nil {

@@ -221,6 +221,7 @@ func (l *loop) turn(n int, t moment) bool {
 		l.event(ev.Fd, uint32(ev.Pad), readiness(ev.Events))
 	}
 	l.flush()
+	l.batch.on = l.batch.ring != nil && l.rang && !l.cutOff // many may be resumed at once
 	for l.rang {
 		if do := l.letter(); do != nil {
 			do()
@@ -242,6 +243,7 @@ func (l *loop) turn(n int, t moment) bool {
 			l.goOn(r.wire)
 		}
 	}
+	l.flush()
 	return true
 }
 

@@ -14,19 +14,23 @@ const (
 	// off a queue out of order lets some through at once, however long it is.
 	window = 100 * time.Millisecond
 
-	// alarm is the delay of alarmWindows in a row that shuts the gate of a node which a
-	// quota on its processor time holds back. It is long, so that a node which is merely
-	// busy to the last is left alone: many clients that each wait for their answer before
-	// they ask again make a queue, but no overload.
-	alarm        = 150 * time.Millisecond
+	// A delay of alarmWindows in a row that is alarmTimes the usual one shuts the gate of a
+	// node which a quota on its processor time holds back, within bounds: below leastAlarm
+	// nobody minds, and above mostAlarm it is too much however usual. What is usual is
+	// averaged over about usualWindows. A node that has seen nothing yet takes anything below
+	// mostAlarm for usual.
 	alarmWindows = 5
+	alarmTimes   = 2
+	leastAlarm   = 60 * time.Millisecond
+	mostAlarm    = 150 * time.Millisecond
+	usualWindows = 100
 
 	// patience is the alarm of a node without a quota. It shares the machine with others,
 	// its clients on a test bench among them, and their work makes the delay too, which
 	// no refusal of ours shortens. Only what clients will hardly wait out is overload.
 	patience = time.Second
 
-	// target is the delay to which a shut gate works the queue down, where alarm shut it;
+	// target is the delay to which a shut gate works the queue down, where an alarm shut it;
 	// in proportion where patience did. A processor that is shared out by the tenth of a
 	// second makes nearly as much without any queue.
 	target = 20 * time.Millisecond
@@ -152,14 +156,15 @@ type controller struct {
 	target time.Duration // of the delay, while there is a limit
 	hold   time.Duration // for which a refusal waits
 	ends   time.Time
-	now    sample  // of the window at hand
-	before sample  // of the one before
-	from   counts  // when the window began
-	pace   float64 // exchanges a window that were let in, averaged over about ten
-	best   float64 // that pace when the gate was shut
-	curb   int     // alarming windows for which a quota counts still
-	late   int     // windows in a row with an alarming delay
-	calm   int     // windows in a row without a refusal or a delay
+	now    sample        // of the window at hand
+	before sample        // of the one before
+	from   counts        // when the window began
+	pace   float64       // exchanges a window that were let in, averaged over about ten
+	best   float64       // that pace when the gate was shut
+	curb   int           // alarming windows for which a quota counts still
+	late   int           // windows in a row with an alarming delay
+	calmed time.Duration // by how much the usual delay is below what a new node takes it for
+	calm   int           // windows in a row without a refusal or a delay
 }
 
 // A sample is the measurements of a window.
@@ -189,7 +194,7 @@ func (s *sample) median() time.Duration {
 func (c *controller) observe(now time.Time, lag time.Duration, n counts) {
 	switch late := now.Sub(c.ends); {
 	case late > calmWindows*window: // nothing came for so long, or this is the first
-		*c = controller{curbed: c.curbed, ends: now.Add(window), from: n}
+		*c = controller{curbed: c.curbed, ends: now.Add(window), from: n, calmed: c.calmed}
 	case late >= 0:
 		c.step(n, float64(window+late)/float64(window))
 		c.before, c.now = c.now, sample{}
@@ -207,10 +212,11 @@ func (c *controller) step(n counts, windows float64) {
 	// Two windows, so that one pause does not fill both.
 	delay := min(c.now.median(), c.before.median())
 	switch {
-	case c.limit == 0 && delay > alarm:
+	case c.limit == 0 && delay > c.alarm():
 		c.alarmed(delay, n)
 	case c.limit == 0:
 		c.late = 0
+		c.calmed += (mostAlarm/alarmTimes - delay - c.calmed) / usualWindows
 	case delay > c.target && let < c.best/2: // what makes the delay is not what is let in
 		c.limit, c.calm = c.limit+max(c.limit/8, 1), 0
 	case delay > 3*c.target:
@@ -226,9 +232,14 @@ func (c *controller) step(n counts, windows float64) {
 	}
 }
 
-// alarmed notes a window with a delay beyond alarm.
+// alarm is the delay beyond which a window alarms.
+func (c *controller) alarm() time.Duration {
+	return max(mostAlarm-alarmTimes*max(c.calmed, 0), leastAlarm)
+}
+
+// alarmed notes a window with an alarming delay.
 func (c *controller) alarmed(delay time.Duration, n counts) {
-	bound := alarm
+	bound := c.alarm()
 	if c.curbed != nil {
 		if c.curb--; c.curbed() {
 			c.curb = calmWindows // a window may fall between two of the quota's
@@ -243,6 +254,6 @@ func (c *controller) alarmed(delay time.Duration, n counts) {
 	}
 	if c.late++; c.late >= alarmWindows {
 		c.limit, c.late, c.calm = max(n.inflight, leastLimit), 0, 0
-		c.target, c.best = target*bound/alarm, c.pace
+		c.target, c.best = max(target*bound/mostAlarm, target), c.pace
 	}
 }

@@ -223,6 +223,39 @@ func TestAQuotaThatIsSeenNowAndThenCounts(t *testing.T) {
 	}
 }
 
+// feed has so many windows pass, each with the same delay, and returns the time after them.
+func feed(g *Gate, now time.Time, windows int, lag time.Duration) time.Time {
+	for range windows * 100 {
+		if g.Enter(now, func() time.Duration { return lag }) {
+			g.Leave()
+		}
+		now = now.Add(window / 100)
+	}
+	return now
+}
+
+// What is too long is judged by what is usual on this node. One that has seen nothing yet
+// is patient.
+func TestTheAlarmFollowsWhatIsUsual(t *testing.T) {
+	const delay = 80 * time.Millisecond
+	start := time.Unix(epoch, 0)
+	for _, c := range []struct {
+		name  string
+		usual time.Duration
+		shut  bool
+	}{{"short delays", 2 * time.Millisecond, true}, {"long delays", 50 * time.Millisecond, false}} {
+		g := &Gate{}
+		now := feed(g, start, 3*usualWindows, c.usual)
+		if feed(g, now, 3*alarmWindows, delay); g.Shut() != c.shut {
+			t.Errorf("a delay of %v, where %s are usual: shut is %v", delay, c.name, g.Shut())
+		}
+	}
+	g := &Gate{}
+	if feed(g, start, 3*alarmWindows, delay); g.Shut() {
+		t.Errorf("a delay of %v shuts the gate of a new node", delay)
+	}
+}
+
 func TestWithoutAQuotaOverloadIsWhatNobodyWaitsOut(t *testing.T) {
 	w := at(10, 10000)
 	w.gate.Curbed = func() bool { return false }
