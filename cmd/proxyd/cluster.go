@@ -28,6 +28,7 @@ import (
 // mesh, and the keepers of the addresses on their interfaces.
 type cluster struct {
 	log     *slog.Logger
+	from    *predecessor
 	config  *config.Config
 	node    *ha.Node
 	mesh    *beat.Mesh     // nil on a node alone
@@ -55,7 +56,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		return nil, n.from.takeOver(n, nil)
 	}
 	k := &cluster{
-		log: n.log, config: c, shared: n.shared, record: n.record, links: make(chan struct{}, 1),
+		log: n.log, from: n.from, config: c, shared: n.shared, record: n.record, links: make(chan struct{}, 1),
 		keepers: map[string]*vip.Keeper{}, devices: map[string]*vip.Device{}, ports: map[string]*vip.Port{},
 	}
 	defer func() {
@@ -110,6 +111,9 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		conf.Mesh = k.mesh
 	}
 	if k.node, err = ha.New(conf); err != nil {
+		return nil, err
+	}
+	if err := n.from.takeOver(n, k.adopt); err != nil {
 		return nil, err
 	}
 	ctx, k.cancel = context.WithCancel(ctx)
@@ -178,12 +182,10 @@ func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []ele
 				return fmt.Errorf("%s: vip: %w", c.Name, err)
 			}
 		}
-		stale, err := d.Sweep(addresses)
-		if err != nil {
-			return err
-		}
-		if len(stale) > 0 {
-			k.log.Info("removed addresses of an earlier life", "interface", name, "addresses", stale)
+		if !k.from.lives() { // else they are the other process's, and soon ours
+			if err := k.sweep(d, addresses); err != nil {
+				return err
+			}
 		}
 		if err := d.PutUpFence(fence.Config{
 			Addresses: addrs(addresses), Kind: fence.Kind(c.Cluster.Fence), State: c.Node.State, Token: true, Log: k.log,
@@ -208,16 +210,26 @@ func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []ele
 	return nil
 }
 
+// sweep removes addresses that an earlier life left.
+func (k *cluster) sweep(d *vip.Device, addresses []netip.Prefix) error {
+	stale, err := d.Sweep(addresses)
+	if len(stale) > 0 {
+		k.log.Info("removed addresses of an earlier life", "interface", d.Name(), "addresses", stale)
+	}
+	return err
+}
+
 func (k *cluster) openMesh(n *node, c *config.Config, self election.ID, voters []election.ID) error {
 	var err error
-	g := gossip.Config{Cluster: c.Cluster.Name, Secret: string(c.Cluster.Secret), Self: self, Voters: voters, Log: k.log, State: k.shared, Answer: n.answerPeer}
+	g := gossip.Config{Cluster: c.Cluster.Name, Secret: string(c.Cluster.Secret), Self: self, Voters: voters, Log: k.log, State: k.shared, Answer: n.answerPeer,
+		ListenTCP: n.from.memberTCP, ListenUDP: n.from.memberUDP}
 	// The mesh gives the carrier what it brings, and the carrier is opened first.
 	g.Receive = func(b []byte) { k.mesh.Receive(b) }
 	carrier := &lateCarrier{}
 	devices := slices.Sorted(maps.Keys(k.devices))
 	k.mesh, err = beat.Listen(beat.Config{
 		Cluster: c.Cluster.Name, Secret: string(c.Cluster.Secret), Self: self, Voters: voters,
-		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log, Devices: devices, Unheard: k.askAnew,
+		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log, Devices: devices, Unheard: k.askAnew, Open: n.from.openers(),
 	}, carrier)
 	if err != nil {
 		return err

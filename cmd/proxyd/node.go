@@ -121,7 +121,7 @@ func run(ctx context.Context, file string) (err error) {
 	n.metrics = n.registry()
 	life, end := context.WithCancel(ctx)
 	defer end()
-	n.end = end
+	n.life, n.end = life, end
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer end()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"proxyd/internal/baton"
 	"proxyd/internal/control"
 	"proxyd/internal/dataplane/proxy"
+	"proxyd/internal/ha/beat"
 )
 
 // A predecessor is the process whose place this one takes. A nil one is none: then this
@@ -103,6 +105,44 @@ func (p *predecessor) failed(err error) {
 	p.line.Close()
 }
 
+// lives reports whether another process still decides.
+func (p *predecessor) lives() bool { return p != nil && !p.ours }
+
+// openers open the sockets of the heartbeat, or take the predecessor's.
+func (p *predecessor) openers() beat.Openers {
+	if !p.lives() {
+		return beat.Openers{}
+	}
+	return beat.Openers{
+		UDP: func(at netip.AddrPort) (*net.UDPConn, error) { return p.memberUDP(at.String()) },
+		TCP: func(at netip.AddrPort) (net.Listener, error) { return p.memberTCP(at.String()) },
+	}
+}
+
+// memberTCP opens a TCP socket between nodes, or takes the predecessor's.
+func (p *predecessor) memberTCP(address string) (net.Listener, error) {
+	if p.lives() {
+		if l, ok, err := p.legacy.Listener(memberPrefix + "tcp " + address); ok || err != nil {
+			return l, err
+		}
+	}
+	return net.Listen("tcp", address)
+}
+
+// memberUDP opens a UDP socket between nodes, or takes the predecessor's.
+func (p *predecessor) memberUDP(address string) (*net.UDPConn, error) {
+	if p.lives() {
+		if c, ok, err := p.legacy.UDP(memberPrefix + "udp " + address); ok || err != nil {
+			return c, err
+		}
+	}
+	a, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, err
+	}
+	return net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
+}
+
 // listen opens a listener of the data plane, or takes the predecessor's.
 func (p *predecessor) listen(network, address string) (net.Listener, error) {
 	if p != nil {
@@ -170,7 +210,7 @@ func bare(l net.Listener) net.Listener {
 // takeOver is the moment of change: this process is ready, hears what the other knows, has
 // take put it in place, and decides from then on.
 func (p *predecessor) takeOver(n *node, take func(cluster json.RawMessage) error) error {
-	if p == nil {
+	if !p.lives() {
 		return nil
 	}
 	p.settle(n.plane)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"time"
 
@@ -11,7 +12,8 @@ import (
 type succession struct {
 	from     *predecessor    // whose place this process took; nil: nobody's
 	binary   string          // the file of this program, for the next process
-	end      func()          // ends what is not traffic
+	life     context.Context // of what is not traffic
+	end      func()          // ends it
 	handed   chan *successor // to whom all was given: this process has only to end
 	upgrades upgrades
 
@@ -52,10 +54,11 @@ const (
 // successionVersion is that of the conversation. Both sides must have it.
 const successionVersion = 1
 
-// Names of the sockets on their way; those of listeners follow listenerPrefix.
+// Names of the sockets on their way; what is behind a prefix is the address.
 const (
 	listenerPrefix = "listener "
 	adminPrefix    = "admin "
+	memberPrefix   = "member " // then tcp or udp, and the address
 	adminSocket    = adminPrefix + "socket"
 )
 

@@ -20,6 +20,7 @@ type successor struct {
 	ended chan struct{} // closed when it has ended
 	err   error         // how; read after ended
 	said  *lastLines    // its log, until it serves
+	over  error         // why it was abandoned
 	pause time.Duration // in which neither process decided anything
 }
 
@@ -49,6 +50,9 @@ func (s *successor) hear(kind string, d time.Duration, body any) (baton.Message,
 
 // abandon ends the successor for certain, and returns what is to be said of it.
 func (s *successor) abandon(why error) error {
+	if s.over != nil {
+		return s.over
+	}
 	// One that ends by itself has a reason, which is worth waiting for.
 	if errors.Is(why, errGone) {
 		select {
@@ -66,7 +70,8 @@ func (s *successor) abandon(why error) error {
 	if last := s.said.text(); last != "" {
 		text += "; its last words: " + last
 	}
-	return errors.New(text)
+	s.over = errors.New(text)
+	return s.over
 }
 
 // lastLines passes a log on and remembers the end of it.

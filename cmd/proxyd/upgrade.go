@@ -31,9 +31,6 @@ func (n *node) Upgrade(ctx context.Context, u control.Upgrade) (*control.Upgrade
 	if u.Binary == "" {
 		u.Binary = n.binary
 	}
-	if k, _, _ := n.part(); k != nil {
-		return nil, control.Refuse("a node with a VIP or a cluster is not upgraded in place yet: restart it, which hands its addresses over")
-	}
 	if err := n.claim(); err != nil {
 		return nil, err
 	}
@@ -82,12 +79,15 @@ func (n *node) succeed(ctx context.Context, binary string) (*successor, error) {
 	if err := n.vet(ctx, binary); err != nil {
 		return nil, err
 	}
+	if err := n.sameCluster(); err != nil {
+		return nil, err
+	}
 	to, err := n.spawn(binary)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", binary, err)
 	}
 	if err := n.pass(to); err != nil {
-		return nil, to.abandon(err)
+		return nil, to.abandon(err) // which it may be already
 	}
 	return to, nil
 }
@@ -165,20 +165,57 @@ func (n *node) pass(to *successor) error {
 		return err
 	}
 
+	return n.give(to)
+}
+
+// give is the moment of change, as this process sees it.
+func (n *node) give(to *successor) (err error) {
+	k, _, _ := n.part()
 	stopped := time.Now()
 	words := stateWords{Shared: n.shared.Encode(), Done: n.upgrades.done.Load(), Failed: n.upgrades.failed.Load()}
-	if err := to.line.Send(answerTime, sayState, words); err != nil {
+	settle, patience := func(bool) {}, answerTime
+	if k != nil {
+		patience = k.patience()
+		if words.Cluster, settle, err = k.halt(); err != nil {
+			return err
+		}
+	}
+	if err = to.line.Send(patience, sayState, words); err == nil {
+		_, err = to.hear(saySet, patience-time.Since(stopped), nil)
+	}
+	if err == nil {
+		// The last moment to turn back: from here on nobody but the other process decides.
+		err = to.line.Send(patience, sayYours, nil)
+	}
+	if err != nil {
+		err = to.abandon(err) // before this one decides again, the other must be gone
+		settle(false)
 		return err
 	}
-	if _, err := to.hear(saySet, answerTime, nil); err != nil {
-		return err
-	}
-	if err := to.line.Send(answerTime, sayYours, nil); err != nil {
-		return err
-	}
-	_, err = to.hear(sayUp, answerTime, nil)
+	settle(true)
 	to.pause = time.Since(stopped)
+	if _, err = to.hear(sayUp, answerTime, nil); err != nil {
+		err = to.abandon(err)
+		n.revive()
+	}
 	return err
+}
+
+// revive has the cluster part start anew, as after a restart: the process that was to go on
+// with it ended when it had hardly begun.
+func (n *node) revive() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cluster == nil {
+		return
+	}
+	n.cluster.stop()
+	k, err := startCluster(n.life, n, n.config)
+	if err != nil {
+		n.log.Error("the cluster part could not be started again", "error", err)
+	}
+	n.cluster = k
+	n.stand(false)
 }
 
 // sockets returns copies of all sockets that the next process must have.
@@ -197,7 +234,14 @@ func (n *node) sockets() ([]baton.File, error) {
 	for address, f := range doors {
 		files = append(files, baton.File{Name: listenerPrefix + address, File: f})
 	}
-	return files, nil
+	if n.cluster == nil {
+		return files, nil
+	}
+	members, err := n.cluster.sockets()
+	if err != nil {
+		baton.CloseFiles(files)
+	}
+	return append(files, members...), err
 }
 
 // retire ends this process, whose place another has taken: nobody new is let in, and what
@@ -211,7 +255,12 @@ func (n *node) retire(to *successor, signals <-chan os.Signal) error {
 	if n.watching != nil {
 		n.watching.events.Close()
 	}
+	k := n.cluster
+	n.cluster = nil
 	n.mu.Unlock()
+	if k != nil {
+		k.stop()
+	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()

@@ -330,6 +330,9 @@ func (n *Node) letGo(e *elector) {
 
 // release lets go of all that is held, at the end.
 func (n *Node) release() {
+	if n.handed {
+		return
+	}
 	for _, e := range n.electors {
 		if e.held {
 			n.letGo(e)

@@ -71,6 +71,7 @@ type Node struct {
 	ill      election.Ill // how unfit, in the state Unfit
 	wish     standing
 	strayed  bool          // no arbiter was reached for long
+	handed   bool          // another process goes on from here
 	left     bool          // Leave is done: this node votes and never holds again
 	seq      uint64        // of the latest hello
 	news     bool          // the hello changed: say so at once
@@ -171,6 +172,9 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 		if call != nil {
 			call(now)
+		}
+		if n.handed {
+			return nil
 		}
 		n.tick(now)
 		n.settle(now)

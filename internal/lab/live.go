@@ -34,6 +34,9 @@ const (
 func changes() []Fault {
 	none := Promise{Outage: 100 * time.Millisecond, Failed: 0, Two: AddressLifetime}
 	return []Fault{
+		{Key: "upgrade", Name: "rolling upgrade of both nodes", Promise: none, Strike: func(ctx context.Context, s *Stage, h *Node) error {
+			return upgradeAll(ctx, s, h, "")
+		}},
 		{Key: "deploy", Name: "rolling deploy of three servers", Promise: none, Strike: deploy},
 		{Key: "reload", Name: fmt.Sprintf("%d reloads", reloads), Promise: none, Strike: func(ctx context.Context, s *Stage, h *Node) error {
 			return reloadAgain(ctx, s, h, heldSockets, reloads)

@@ -18,7 +18,9 @@ import (
 // its host or the lab does.
 type Process struct {
 	name string
-	cmd  *exec.Cmd
+	cmd  *exec.Cmd // nil of one that the lab did not start
+	pid  int
+	pgid int           // its process group
 	out  *os.File      // its output, or nil
 	done chan struct{} // closed when it has ended and was reaped
 
@@ -70,8 +72,37 @@ func start(c command) (*Process, *os.File, error) {
 		}
 		return nil, nil, fmt.Errorf("start %s: %w", c.name, err)
 	}
+	p.pid, p.pgid = p.cmd.Process.Pid, p.cmd.Process.Pid
 	go p.wait() // ends with the process
 	return p, r, nil
+}
+
+// adopt returns a process that another of the lab's has started, in its group.
+func adopt(name string, pid int) (*Process, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("adopt %s: %w", name, err)
+	}
+	pgid, err := unix.Getpgid(pid)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("adopt %s: %w", name, err)
+	}
+	p := &Process{name: name, pid: pid, pgid: pgid, done: make(chan struct{})}
+	go func() { // ends with the process
+		defer unix.Close(fd)
+		for {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+			if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		p.mu.Lock()
+		p.reaped = true
+		p.mu.Unlock()
+		close(p.done)
+	}()
+	return p, nil
 }
 
 func (p *Process) wait() {
@@ -98,7 +129,7 @@ func (p *Process) closeOut() {
 }
 
 // PID returns the process's number.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
+func (p *Process) PID() int { return p.pid }
 
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
@@ -127,7 +158,7 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	if p.reaped {
 		return nil
 	}
-	if err := syscall.Kill(-p.cmd.Process.Pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := syscall.Kill(-p.pgid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("signal %s: %w", p.name, err)
 	}
 	return nil

@@ -79,6 +79,7 @@ type Keeper struct {
 	leftover bool          // the address may still be on the interface though we do not hold it
 	defended clock.Instant
 	plan     schedule
+	handed   bool  // another process keeps the address
 	fault    error // why the last thing did not succeed; nil when it did
 }
 
@@ -220,6 +221,9 @@ func (k *Keeper) run() {
 			err := c.do()
 			k.publish() // before the caller can look
 			c.answer <- err
+			if k.handed {
+				return
+			}
 		case mac := <-k.claims:
 			k.contest(mac)
 		case <-k.removed:

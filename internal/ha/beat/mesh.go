@@ -38,6 +38,7 @@ type Config struct {
 	Unheard func(netip.Addr)
 	Now     func() clock.Instant
 	Log     *slog.Logger
+	Open    Openers
 }
 
 // A Mesh connects the voters: what is given to Send goes out on every carrier, what
@@ -101,10 +102,10 @@ func Listen(c Config, carriers ...Carrier) (*Mesh, error) {
 		}
 		if i == place {
 			m.peers = append(m.peers, nil)
-			if m.udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(a)); err != nil {
+			if m.udp, err = c.Open.udp(a); err != nil {
 				return nil, fmt.Errorf("heartbeat socket %v: %w", a, err)
 			}
-			if m.tcp, err = net.Listen("tcp", a.String()); err != nil {
+			if m.tcp, err = c.Open.tcp(a); err != nil {
 				m.udp.Close()
 				return nil, fmt.Errorf("lifeline socket %v: %w", a, err)
 			}

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -24,7 +25,9 @@ type Config struct {
 	Secret    string
 	Self      election.ID // the address it binds and is known by
 	Voters    []election.ID
-	Transport memberlist.Transport // nil: real sockets
+	Transport memberlist.Transport                       // nil: real sockets, of the two below
+	ListenTCP func(address string) (net.Listener, error) // nil: net.Listen
+	ListenUDP func(address string) (*net.UDPConn, error) // nil: net.ListenUDP
 	Log       *slog.Logger
 
 	// Receive is given the datagrams that Carry sent on the other side. It must not block
@@ -53,6 +56,8 @@ type Gossip struct {
 	mu    sync.Mutex
 	alive map[string]bool // by name, without ourselves
 
+	sockets *sockets      // nil with another Transport
+	handed  atomic.Bool   // another process is this member now
 	refused atomic.Uint64 // packets with another key, or junk
 
 	queue   memberlist.TransmitLimitedQueue
@@ -87,7 +92,12 @@ func Start(c Config) (*Gossip, error) {
 	m.AdvertiseAddr, m.AdvertisePort = m.BindAddr, m.BindPort
 	m.Label = c.Cluster
 	m.SecretKey = key
-	m.Transport = c.Transport
+	if m.Transport = c.Transport; m.Transport == nil {
+		if g.sockets, err = openSockets(c); err != nil {
+			return nil, fmt.Errorf("gossip socket %s: %w", c.Self, err)
+		}
+		m.Transport = g.sockets
+	}
 	// On a LAN these find a dead member within a second without false alarms; the
 	// election does not wait for them.
 	m.ProbeInterval, m.ProbeTimeout = 500*time.Millisecond, 200*time.Millisecond
@@ -101,6 +111,9 @@ func Start(c Config) (*Gossip, error) {
 	m.Events = (*events)(g)
 	m.LogOutput = &logFilter{log: c.Log, refused: &g.refused}
 	if g.list, err = memberlist.Create(m); err != nil {
+		if g.sockets != nil {
+			_ = g.sockets.Shutdown()
+		}
 		return nil, fmt.Errorf("gossip socket %s: %w", c.Self, err)
 	}
 	return g, nil
@@ -119,7 +132,9 @@ func (g *Gossip) Run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-			_ = g.list.Leave(200 * time.Millisecond)
+			if !g.handed.Load() {
+				_ = g.list.Leave(200 * time.Millisecond)
+			}
 			_ = g.list.Shutdown()
 			return
 		case <-tick.C:

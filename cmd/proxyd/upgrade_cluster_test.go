@@ -1,0 +1,47 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"proxyd/internal/control"
+)
+
+// The others must not notice that a process was replaced: the same life goes on.
+func TestAnUpgradeIsNoNewLifeToTheOthers(t *testing.T) {
+	const conf = "pool.web.servers = [\"127.0.0.1:9\"]\nlistener.web.address = \"127.0.0.1:0\"\nroute = [{ pool = \"web\" }]\n"
+	all := launchCluster(t, 3, conf)
+	p := &upgraded{all[1], all[1].cmd.Process.Pid}
+	for range 2 {
+		p.upgrade("")
+		for i := 0; i < 20; i++ {
+			for _, o := range all {
+				st, err := o.Status(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, n := range st.Nodes {
+					if n.State == "unheard" {
+						t.Fatalf("%s does not hear %s: %s", st.Node, n.Name, n.Reason)
+					}
+				}
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	for _, o := range []*program{all[0], all[2]} {
+		if said := o.log.String(); strings.Contains(said, "node lost") {
+			t.Errorf("a peer noticed:\n%s", said)
+		}
+	}
+	if said := all[1].log.String(); strings.Contains(said, "asleep") {
+		t.Errorf("the pause was too long:\n%s", said)
+	}
+	// What is known of the present voters would be of no use to others.
+	all[1].write(strings.Replace(conf, "pool", "cluster.timing = \"slow\"\npool", 1))
+	if _, err := p.Upgrade(t.Context(), control.Upgrade{}); !errors.Is(err, control.ErrRefused) {
+		t.Errorf("an upgrade into another cluster: %v, want it refused", err)
+	}
+}

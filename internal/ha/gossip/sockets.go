@@ -1,0 +1,160 @@
+package gossip
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// readBuffer is what the kernel is asked to keep of packets that wait to be read, in bytes.
+const readBuffer = 2 << 20
+
+// sockets is the memberlist.NodeAwareTransport of a node: memberlist's own would open the
+// sockets itself, and nobody else could have them.
+type sockets struct {
+	tcp     net.Listener
+	udp     *net.UDPConn
+	packets chan *memberlist.Packet
+	streams chan net.Conn
+	over    chan struct{}
+	loops   sync.WaitGroup
+}
+
+var _ memberlist.NodeAwareTransport = (*sockets)(nil)
+
+// openSockets opens both sockets of a voter, with what c says for that.
+func openSockets(c Config) (*sockets, error) {
+	s := &sockets{packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), over: make(chan struct{})}
+	listenTCP, listenUDP := c.ListenTCP, c.ListenUDP
+	if listenTCP == nil {
+		listenTCP = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	}
+	if listenUDP == nil {
+		listenUDP = func(address string) (*net.UDPConn, error) {
+			a, err := net.ResolveUDPAddr("udp", address)
+			if err != nil {
+				return nil, err
+			}
+			return net.ListenUDP("udp", a)
+		}
+	}
+	var err error
+	if s.tcp, err = listenTCP(string(c.Self)); err != nil {
+		return nil, err
+	}
+	if s.udp, err = listenUDP(string(c.Self)); err != nil {
+		s.tcp.Close()
+		return nil, err
+	}
+	_ = s.udp.SetReadBuffer(readBuffer) // as much as the kernel grants
+	s.loops.Go(s.accept)
+	s.loops.Go(s.read)
+	return s, nil
+}
+
+// accept hands streams over until the listener is closed.
+func (s *sockets) accept() {
+	for {
+		c, err := s.tcp.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			select {
+			case <-s.over:
+				return
+			case <-time.After(100 * time.Millisecond): // only time helps
+			}
+			continue
+		}
+		select {
+		case s.streams <- c:
+		case <-s.over:
+			c.Close()
+			return
+		}
+	}
+}
+
+// read hands packets over until the socket is closed.
+func (s *sockets) read() {
+	for {
+		buf := make([]byte, 64<<10)
+		n, from, err := s.udp.ReadFrom(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil || n == 0 {
+			continue // an ICMP error of an earlier packet
+		}
+		select {
+		case s.packets <- &memberlist.Packet{Buf: buf[:n], From: from, Timestamp: time.Now()}:
+		case <-s.over:
+			return
+		}
+	}
+}
+
+// FinalAdvertiseAddr implements memberlist.Transport, as do the methods below.
+func (s *sockets) FinalAdvertiseAddr(ip string, port int) (net.IP, int, error) {
+	a := net.ParseIP(ip)
+	if a == nil {
+		return nil, 0, fmt.Errorf("advertise %q: it is no address", ip)
+	}
+	if four := a.To4(); four != nil {
+		a = four
+	}
+	return a, port, nil
+}
+
+func (s *sockets) WriteTo(b []byte, addr string) (time.Time, error) {
+	return s.WriteToAddress(b, memberlist.Address{Addr: addr})
+}
+
+func (s *sockets) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
+	to, err := net.ResolveUDPAddr("udp", a.Addr)
+	if err != nil {
+		return time.Time{}, err
+	}
+	_, err = s.udp.WriteTo(b, to)
+	return time.Now(), err
+}
+
+func (s *sockets) PacketCh() <-chan *memberlist.Packet { return s.packets }
+func (s *sockets) StreamCh() <-chan net.Conn           { return s.streams }
+
+func (s *sockets) DialTimeout(addr string, d time.Duration) (net.Conn, error) {
+	return net.DialTimeout("tcp", addr, d)
+}
+
+func (s *sockets) DialAddressTimeout(a memberlist.Address, d time.Duration) (net.Conn, error) {
+	return s.DialTimeout(a.Addr, d)
+}
+
+func (s *sockets) Shutdown() error {
+	close(s.over) // memberlist does this once
+	err := errors.Join(s.tcp.Close(), s.udp.Close())
+	s.loops.Wait()
+	return err
+}
+
+// Sockets returns the open sockets by network and address, for the process that takes this
+// one's place.
+func (g *Gossip) Sockets() map[string]syscall.Conn {
+	if g.sockets == nil {
+		return nil
+	}
+	out := map[string]syscall.Conn{"udp " + string(g.Self): g.sockets.udp}
+	if c, ok := g.sockets.tcp.(syscall.Conn); ok {
+		out["tcp "+string(g.Self)] = c
+	}
+	return out
+}
+
+// HandOn makes the end of Run go unannounced: another process is this member from then on.
+func (g *Gossip) HandOn() { g.handed.Store(true) }
