@@ -188,7 +188,7 @@ func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []ele
 			}
 		}
 		if err := d.PutUpFence(fence.Config{
-			Addresses: addrs(addresses), Kind: fence.Kind(c.Cluster.Fence), State: c.Node.State, Token: true, Log: k.log,
+			Addresses: addrs(addresses), Kind: fence.Kind(c.Cluster.Fence), State: c.Node.State, Token: true, Log: k.log, Keep: k.from.lives(),
 		}); err != nil {
 			return fault{exitPermission, fmt.Errorf("%s: cluster.fence: %w", c.Name, err)}
 		}

@@ -85,6 +85,13 @@ func (k *cluster) halt() (state json.RawMessage, settle func(gone bool), err err
 		if gone && k.gossip != nil {
 			k.gossip.HandOn()
 		}
+		for _, d := range k.devices {
+			if f := d.Fence(); gone && f != nil {
+				if err := f.Leave(); err != nil {
+					k.log.Warn("leave the fence to the next process", "error", err)
+				}
+			}
+		}
 		if gone && k.sysctls != nil {
 			k.sysctls.Leave()
 		}

@@ -62,6 +62,9 @@ func (k *Keeper) Adopt(c Claim) error {
 			return nil
 		}
 		k.state, k.since, k.until = c.State, c.Since, c.Until
+		// The fence is open as far as the other process had it, and asks for that one's life
+		// until it is left. The next Hold tells it of ours.
+		k.gated = c.Until
 		k.plan.restart(now)
 		k.plan.made(now)
 		k.prolong()
