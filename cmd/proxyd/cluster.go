@@ -301,6 +301,9 @@ func (k *cluster) fit(ctx context.Context, n *node) (bool, string) {
 			return false, "interface " + name + " is down"
 		}
 	}
+	if why := n.lives.rests(time.Now()); why != "" {
+		return false, why
+	}
 	// Twice the interval: on a busy machine an answer may be late without being absent.
 	if k.config.Cluster.Witness {
 		return true, "" // it serves nobody

@@ -109,6 +109,11 @@ func run(ctx context.Context, file string) (err error) {
 	if n.overrides, err = openOverrides(c.Node.State, n.shared); err != nil {
 		n.log.Error("state directory", "error", err)
 	}
+	if n.lives, err = openLives(c.Node.State, time.Now(), from != nil); err != nil {
+		n.log.Warn("state directory: crashes are not counted", "error", err)
+	} else if why := n.lives.rests(time.Now()); why != "" {
+		n.log.Error("this node is in a crash loop", "why", why)
+	}
 	n.restrain()
 	if err := n.plane.Apply(c); errors.Is(err, proxy.ErrLowPort) {
 		return fault{exitPermission, err}
@@ -207,6 +212,9 @@ func (n *node) finish(signals <-chan os.Signal) error {
 	err := n.plane.Shutdown(ctx)
 	if held != nil {
 		held.stop()
+	}
+	if bad := n.lives.farewell(); bad != nil {
+		n.log.Debug("state directory", "error", bad)
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		n.log.Warn("exchanges were cut off", "error", err)

@@ -14,6 +14,7 @@ type succession struct {
 	binary   string          // the file of this program, for the next process
 	life     context.Context // of what is not traffic
 	end      func()          // ends it
+	lives    *lives          // how the lives before this one ended
 	handed   chan *successor // to whom all was given: this process has only to end
 	upgrades upgrades
 
