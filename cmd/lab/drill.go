@@ -25,7 +25,7 @@ func plan(proxyd, timing string) (lab.Plan, error) {
 }
 
 func drillCommand() *cobra.Command {
-	var proxyd, timing, keep string
+	var proxyd, timing, fence, keep string
 	var only []string
 	var rounds int
 	var short, asJSON, markdown bool
@@ -42,6 +42,7 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 			if err != nil {
 				return err
 			}
+			p.Fence = fence
 			if slices.Equal(only, []string{"overload"}) {
 				return lab.Overload{Plan: p, Out: cmd.OutOrStdout()}.Run(cmd.Context())
 			}
@@ -91,6 +92,7 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 	f := cmd.Flags()
 	f.StringVar(&proxyd, "proxyd", "", "the program to drill; default: the one beside this")
 	f.StringVar(&timing, "timing", "", "timing preset of the cluster; default: its own")
+	f.StringVar(&fence, "fence", "", "auto, ebpf, nftables or lifetime, which does not keep all promises; default: auto")
 	f.StringSliceVar(&only, "only", nil, "play these faults alone; overload is a drill of its own, of one capped node")
 	f.IntVarP(&rounds, "rounds", "n", 5, "times that each fault is played")
 	f.BoolVar(&short, "short", false, "the few faults of a CI run, once")

@@ -118,6 +118,23 @@ func (n *Node) Stop(patience time.Duration) error {
 	return nil
 }
 
+// release kills proxyd and takes away what it left in the kernel that outlives its network
+// namespace: the pins of its fence.
+func (n *Node) release() {
+	if n.last() == nil {
+		return
+	}
+	_ = n.Kill()
+	p, _, err := n.start(command{name: "proxyd release on " + n.Name, argv: []string{n.binary, "release", "-c", n.Config}, log: n.Log})
+	if err != nil {
+		return // the next proxyd on this machine removes them
+	}
+	select {
+	case <-p.done:
+	case <-time.After(2 * time.Second):
+	}
+}
+
 // Status asks the node how it sees the cluster.
 func (n *Node) Status(ctx context.Context) (*control.Status, error) {
 	if !n.Alive() {

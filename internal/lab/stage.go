@@ -45,6 +45,7 @@ type Plan struct {
 	Edges  int    // hosts that run proxyd; 0: two
 	Webs   int    // web servers; 0: three
 	Timing string // preset; "": the default
+	Fence  string // kind, as cluster.fence; "": the default
 	Extra  string // more configuration, in TOML, for every node
 }
 
@@ -172,6 +173,9 @@ func (s *Stage) configuration(p Plan, node string) string {
 	timing := ""
 	if p.Timing != "" {
 		timing = fmt.Sprintf("timing = %q\n", p.Timing)
+	}
+	if p.Fence != "" {
+		timing += fmt.Sprintf("fence = %q\n", p.Fence)
 	}
 	return fmt.Sprintf(`[node]
 name  = %q
@@ -310,6 +314,11 @@ func (s *Stage) Keep(to string) error {
 func (s *Stage) Close() {
 	if s == nil {
 		return
+	}
+	for _, n := range s.Nodes {
+		if !s.unasked {
+			n.release()
+		}
 	}
 	for _, h := range s.hosts {
 		h.Close()
