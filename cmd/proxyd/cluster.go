@@ -91,9 +91,13 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 	for _, v := range vipsOf(c) {
 		n.taken.WithLabelValues(name, v.Name) // the series is there from the start, at 0
 	}
-	conf.OnFact = n.record.met
+	conf.OnFact = func(f ha.Fact) {
+		n.record.met(f)
+		k.tellFact(n.notify, f)
+	}
 	conf.OnChange = func(c ha.Change) {
 		n.record.changed(c)
+		k.tellChange(n.notify, c)
 		if c.To == conf.Name {
 			k.loops.Go(func() { k.answered(ctx, n, c) })
 		}

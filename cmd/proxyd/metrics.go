@@ -32,6 +32,10 @@ var (
 	pausedDesc   = desc("cluster_paused", "1 while no VIP moves by preference or fitness, by an operator's wish.", "cluster")
 	standingDesc = desc("node_standing", "1 while an operator wants this of the node.", "cluster", "node", "state")
 	stalls       = desc("cluster_stalls_total", "Times that this node's cluster loop was asleep for longer than a lease.", "cluster")
+	vipUnheld    = desc("vip_unheld_seconds_total", "Seconds in which this node knew of no holder, over its restarts: from the old holder's last sign of life on.", "cluster", "vip")
+	historyFails = desc("history_errors_total", "Attempts to write the history to the disk that failed.")
+	historyLost  = desc("history_lost_total", "Entries of the history that the disk never got.")
+	notified     = desc("notify_total", "Notifications by what came of them; failed counts attempts, the rest events.", "kind", "result")
 	vipHolder    = desc("vip_holder", "1 if this node holds the address, else 0.", "cluster", "vip", "node")
 	vipMoves     = desc("vip_transitions_total", "Times that this node became the holder.", "cluster", "vip", "reason")
 	vipConflicts = desc("vip_conflicts_total", "Frames by which another host claimed the address while this node held it.", "cluster", "vip")
@@ -80,7 +84,7 @@ func goCollector() prometheus.Collector {
 
 // Describe implements prometheus.Collector.
 func (clusterMetrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, pausedDesc, standingDesc, dropped, gap, stalls,
+	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, pausedDesc, standingDesc, dropped, gap, stalls, vipUnheld, historyFails, historyLost, notified,
 		vipHolder, vipMoves, vipConflicts, vipAnnounced, vipRepairs, vipFence, vipDropped} {
 		out <- d
 	}
@@ -98,8 +102,14 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 	self, zone := m.node.place()
 	gauge(buildInfo, 1, version, runtime.Version())
 	gauge(nodeInfo, 1, self, zone, name)
+	h := m.node.record.ring.Stats()
+	count(historyFails, h.Errors)
+	count(historyLost, h.Lost)
 	if k == nil {
 		return
+	}
+	for o, n := range m.node.notify.Counts() {
+		count(notified, n, o.Kind, o.Result)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -146,6 +156,7 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 		if vv.Here {
 			held = 1
 		}
+		out <- prometheus.MustNewConstMetric(vipUnheld, prometheus.CounterValue, m.node.record.unheld(k.node, vv).Seconds(), name, vv.Name)
 		gauge(vipHolder, held, name, vv.Name, self)
 		for _, r := range reasons {
 			count(vipMoves, vv.Changes[r], name, vv.Name, string(r))

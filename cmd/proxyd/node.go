@@ -24,6 +24,7 @@ import (
 	"proxyd/internal/dataplane/engine"
 	"proxyd/internal/dataplane/proxy"
 	"proxyd/internal/history"
+	"proxyd/internal/notify"
 )
 
 // A node is this process: the one place where data plane, cluster and control meet.
@@ -41,6 +42,7 @@ type node struct {
 
 	shared  *shared                // what the nodes know together
 	record  *recorder              // what happened
+	notify  *notify.Notifier       // who is told of it
 	drained atomic.Pointer[string] // why an operator wants no clients here; nil: they may come
 
 	mu        sync.Mutex     // one change at a time; guards what follows
@@ -106,6 +108,8 @@ func run(ctx context.Context, file string) (err error) {
 	n.shared = newShared(c.Node.Name)
 	n.record = newRecorder(c.Node.State, c.Node.Name, n.started, n.log)
 	n.shared.record = n.record
+	n.notify = notify.New(n.log)
+	n.notify.Set(receivers(c))
 	if n.overrides, err = openOverrides(c.Node.State, n.shared); err != nil {
 		n.log.Error("state directory", "error", err)
 	}
@@ -140,6 +144,7 @@ func run(ctx context.Context, file string) (err error) {
 	from.serve(life, n, &parts)
 	n.stand(false)
 	parts.Go(func() { n.record.run(life, n) })
+	parts.Go(func() { n.notify.Run(life) })
 	n.record.note(history.Entry{Kind: history.Started, Text: fmt.Sprintf("version %s, configuration %s", version, c.Hash)})
 	n.log.Info("proxyd is up", "version", version, "node", c.Node.Name, "config", c.Hash)
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)

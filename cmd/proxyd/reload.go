@@ -96,6 +96,7 @@ func (n *node) takeBy(apply func(*config.Config) error, c *config.Config) error 
 	n.level.Set(level(c.Log.Level))
 	n.config = c
 	n.restrain()
+	n.notify.Set(receivers(c))
 	n.watch()
 	return nil
 }

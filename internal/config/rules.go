@@ -77,6 +77,7 @@ func (d *decoder) checkCluster(c *Config) {
 	}
 	d.checkTiming(l.Timing)
 	d.checkThirds(c)
+	d.checkNotify(l.Notify)
 }
 
 // checkThirds judges who else has a word: witnesses and arbiters.
@@ -107,6 +108,21 @@ func (d *decoder) checkThirds(c *Config) {
 					d.bad(p, "%s is the address of vip %q, which a node holds itself", a, name)
 				}
 			}
+		}
+	}
+}
+
+func (d *decoder) checkNotify(n Notify) {
+	if p := to("cluster", "notify", "command"); d.given(p) && !filepath.IsAbs(n.Command) {
+		d.bad(p, `%q is no absolute path; a program with arguments goes into a script`, n.Command)
+	}
+	if p := to("cluster", "notify", "webhook"); d.given(p) {
+		u, err := url.Parse(n.Webhook)
+		switch {
+		case err != nil:
+			d.bad(p, "is no URL") // the error would show it, with what secret may be in it
+		case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+			d.bad(p, `want "http://HOST/..." or "https://HOST/..."`)
 		}
 	}
 }

@@ -49,8 +49,15 @@ type Cluster struct {
 	Witness bool             `toml:"witness"` // this node has a vote and never holds an address: it needs no [vip], listener or route, and may have another file than the others
 	Arbiter []netip.Addr     `toml:"arbiter"` // hosts that are no nodes, such as the gateway: of two nodes, one that hears nothing of the other holds only while one of these answers it (ARP, ICMP echo or TCP); a node that reaches none for seconds is unfit; default: none
 	Fence   string           `toml:"fence"`   // how a holder is silenced when its lease ends: "auto" (the best that this host can have), "ebpf", "nftables", "lifetime" (the addresses go 1 to 2 seconds later); one that cannot be had is an error at the start; see docs/FENCING.md
+	Notify  Notify           `toml:"notify"`  // who is told when this node becomes the holder or the standby of a VIP, or cannot hold it: { command, webhook }; default: nobody
 
 	SecretRef string `toml:"-"` // what stands in the file for Secret
+}
+
+// Notify is who is told of the transitions of this node.
+type Notify struct {
+	Command string `toml:"command"` // absolute path of a program: arguments "vip", name, state, reason; PROXYD_* in its environment; JSON on standard input; 10 s
+	Webhook string `toml:"webhook"` // http or https URL to which the same JSON is posted
 }
 
 // Timing is how fast silence is believed: a preset name, or its own numbers.

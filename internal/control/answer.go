@@ -42,6 +42,37 @@ type WhyQuery struct {
 	Term uint64 `json:"term,omitempty"`
 }
 
+// SimulateQuery is a fault that is only played.
+type SimulateQuery struct {
+	Fault string `json:"fault"` // kill | cut | freeze | drain
+	Node  string `json:"node"`
+}
+
+// Simulation is what would come of a fault. Keys are stable.
+type Simulation struct {
+	Fault  string      `json:"fault"`
+	Node   string      `json:"node"`
+	VIPs   []Simulated `json:"vips"`
+	Unheld []string    `json:"unheld"` // VIPs that nobody would hold
+}
+
+// Simulated is what would become of one VIP.
+type Simulated struct {
+	VIP      string          `json:"vip"`
+	From     *string         `json:"from"`      // null: nobody holds it now
+	To       *string         `json:"to"`        // null: nobody would
+	MS       float64         `json:"ms"`        // until To holds; 0 if it never moves
+	UnheldMS float64         `json:"unheld_ms"` // of the time that was played, without a holder
+	Steps    []SimulatedStep `json:"steps"`
+}
+
+// SimulatedStep is one thing that would happen.
+type SimulatedStep struct {
+	MS   float64 `json:"ms"` // after the fault
+	Node string  `json:"node"`
+	Text string  `json:"text"`
+}
+
 // stream makes a handler that answers with a line of JSON for each thing that is told,
 // until the caller goes away or the node ends.
 func stream[T any](log *slog.Logger, follow func(context.Context, func(T) error) error) http.HandlerFunc {
@@ -72,6 +103,10 @@ func (c *Client) History(ctx context.Context, q HistoryQuery) (*History, error) 
 
 func (c *Client) Why(ctx context.Context, q WhyQuery) (*history.Story, error) {
 	return call[*history.Story](ctx, c, "POST", "/v1/why", q)
+}
+
+func (c *Client) Simulate(ctx context.Context, q SimulateQuery) (*Simulation, error) {
+	return call[*Simulation](ctx, c, "POST", "/v1/simulate", q)
 }
 
 func (c *Client) Watch(ctx context.Context, tell func(history.Entry) error) error {

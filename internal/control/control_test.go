@@ -52,6 +52,9 @@ func (n *node) History(_ context.Context, q HistoryQuery) (*History, error) {
 func (n *node) Why(_ context.Context, q WhyQuery) (*history.Story, error) {
 	return &history.Story{VIP: q.VIP, Term: q.Term}, n.err
 }
+func (n *node) Simulate(_ context.Context, q SimulateQuery) (*Simulation, error) {
+	return &Simulation{Fault: q.Fault, Node: q.Node}, n.err
+}
 func (n *node) Watch(ctx context.Context, tell func(history.Entry) error) error {
 	for i := range uint64(3) {
 		if err := tell(history.Entry{Node: "edge-1", Seq: i}); err != nil {

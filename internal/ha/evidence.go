@@ -152,6 +152,8 @@ func (n *Node) notePermit(now clock.Instant, a permit, ok bool) {
 		f.Text = "refused: nothing at all is heard on the network of the address"
 	case a.answered:
 		f.Text = "refused: the other node's process answers; only the heartbeat's path is broken"
+	case !a.reached:
+		f.Text = "refused: no arbiter answers; this node may be the one that is cut off"
 	case ok && a.keep:
 		f.Text = "granted, to go on: the network of the address is heard"
 	case ok && a.taken:
