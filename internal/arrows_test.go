@@ -16,7 +16,8 @@ var allowed = map[string]string{
 	"baton":               "",
 	"clock":               "",
 	"config":              "",
-	"control":             "history",
+	"control":             "doctor history",
+	"doctor":              "",
 	"history":             "",
 	"backup":              "config",
 	"notify":              "",
@@ -49,6 +50,7 @@ var allowed = map[string]string{
 // forbidden names what may not be imported, with the reason that a reader is owed.
 var forbidden = []struct{ pkg, imports, why string }{
 	{"ha/election", "net os time/tick log/slog", "the election is a value: no socket, file or logger"},
+	{"doctor", "net os net/http log/slog", "it judges what it is given"},
 	{"history", "net net/http log/slog", "entries go to a directory, and to other nodes by whoever asks for them"},
 	{"ha/detect", "net os log/slog", "detection is a value"},
 	{"ha/state", "net os log/slog", "merging is a value"},

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"proxyd/internal/doctor"
 	"proxyd/internal/history"
 )
 
@@ -40,6 +41,13 @@ type Teller struct {
 type WhyQuery struct {
 	VIP  string `json:"vip,omitempty"`
 	Term uint64 `json:"term,omitempty"`
+}
+
+// Doctor is how fit a node and its cluster are. Keys are stable.
+type Doctor struct {
+	Node     string           `json:"node"`
+	Level    doctor.Level     `json:"level"`    // the worst: ok | warn | fail
+	Findings []doctor.Finding `json:"findings"` // the worst first
 }
 
 // SimulateQuery is a fault that is only played.
@@ -103,6 +111,10 @@ func (c *Client) History(ctx context.Context, q HistoryQuery) (*History, error) 
 
 func (c *Client) Why(ctx context.Context, q WhyQuery) (*history.Story, error) {
 	return call[*history.Story](ctx, c, "POST", "/v1/why", q)
+}
+
+func (c *Client) Doctor(ctx context.Context) (*Doctor, error) {
+	return call[*Doctor](ctx, c, "POST", "/v1/doctor", nil)
 }
 
 func (c *Client) Simulate(ctx context.Context, q SimulateQuery) (*Simulation, error) {

@@ -52,6 +52,7 @@ func (n *node) History(_ context.Context, q HistoryQuery) (*History, error) {
 func (n *node) Why(_ context.Context, q WhyQuery) (*history.Story, error) {
 	return &history.Story{VIP: q.VIP, Term: q.Term}, n.err
 }
+func (n *node) Doctor(context.Context) (*Doctor, error) { return &Doctor{Node: "edge-1"}, n.err }
 func (n *node) Simulate(_ context.Context, q SimulateQuery) (*Simulation, error) {
 	return &Simulation{Fault: q.Fault, Node: q.Node}, n.err
 }

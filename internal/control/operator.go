@@ -61,6 +61,8 @@ type Operator interface {
 	History(ctx context.Context, q HistoryQuery) (*History, error)
 	// Why tells the story of a change of a holder.
 	Why(ctx context.Context, q WhyQuery) (*history.Story, error)
+	// Doctor examines whether this node and its cluster are fit to fail over.
+	Doctor(ctx context.Context) (*Doctor, error)
 	// Simulate tells what would come of a fault. Nothing is done.
 	Simulate(ctx context.Context, q SimulateQuery) (*Simulation, error)
 	// Watch calls tell for each entry of the history from now on until ctx ends, which is no

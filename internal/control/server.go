@@ -54,6 +54,7 @@ func SocketHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 	mux.HandleFunc("POST /v1/route", answer(log, op.SteerRoute))
 	mux.HandleFunc("POST /v1/history", answer(log, op.History))
 	mux.HandleFunc("POST /v1/why", answer(log, op.Why))
+	mux.HandleFunc("POST /v1/doctor", answer(log, func(ctx context.Context, _ struct{}) (*Doctor, error) { return op.Doctor(ctx) }))
 	mux.HandleFunc("POST /v1/simulate", answer(log, op.Simulate))
 	mux.HandleFunc("GET /v1/watch", stream(log, op.Watch))
 	return mux

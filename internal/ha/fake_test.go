@@ -25,16 +25,17 @@ type world struct {
 	nodes map[string]*host
 	names []string
 
-	mu    sync.Mutex
-	rand  *rand.Rand
-	loss  float64
-	delay time.Duration
-	cut   map[[2]string]bool                  // from, to: nothing goes through
-	lan   map[string]map[string]clock.Instant // VIP, host: until when it answers
-	adapt func(name string, c *Config)        // what a node's configuration has beyond the usual
-	away  map[string]bool                     // nodes that reach no arbiter
-	twice []string                            // instants at which two answered
-	moved []string                            // who began to answer, in order
+	mu     sync.Mutex
+	rand   *rand.Rand
+	loss   float64
+	lossOf map[string]float64 // of what a host sends, besides
+	delay  time.Duration
+	cut    map[[2]string]bool                  // from, to: nothing goes through
+	lan    map[string]map[string]clock.Instant // VIP, host: until when it answers
+	adapt  func(name string, c *Config)        // what a node's configuration has beyond the usual
+	away   map[string]bool                     // nodes that reach no arbiter
+	twice  []string                            // instants at which two answered
+	moved  []string                            // who began to answer, in order
 }
 
 // A host is one node with what the operating system does for it.
@@ -245,7 +246,7 @@ func (m *meshEnd) Send(to election.ID, msg []byte) {
 	msg = slices.Clone(msg)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if from.frozen || w.rand.Float64() < w.loss {
+	if from.frozen || w.rand.Float64() < w.loss+w.lossOf[from.name] {
 		return
 	}
 	copies := 1

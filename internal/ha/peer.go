@@ -16,9 +16,10 @@ type peer struct {
 	hello   hello
 	tenures map[string]tenure // by VIP that leads
 	longest aDay              // silence between two frames of one life
-	missAt  clock.Instant     // when a near miss was last noted
-	miss    time.Duration     // and how near it came
-	gaps    bool              // the next frame ends a gap of the same life
+	path    path
+	missAt  clock.Instant // when a near miss was last noted
+	miss    time.Duration // and how near it came
+	gaps    bool          // the next frame ends a gap of the same life
 
 	asked    clock.Instant // when it last asked for anything
 	beaten   clock.Instant // when it was last sent our hello
@@ -73,6 +74,8 @@ func (n *Node) greet(now clock.Instant, p *peer) {
 		}
 		p.out.add(tenureRecord, t.append)
 	}
+	u := n.pulse(now, p)
+	p.out.add(pulseRecord, u.append)
 	for _, m := range n.moves {
 		m.remind(p)
 	}
@@ -95,6 +98,7 @@ func (n *Node) hear(now clock.Instant, e MeshEvent) {
 		n.live(p, e.At)
 		p.hello.Seq, p.gaps = 0, false
 		clear(p.tenures)
+		p.path = path{beat: p.path.beat}
 	case Silent:
 		n.lost(p, e.Info)
 	case Gone:
@@ -200,6 +204,12 @@ func (n *Node) read(now clock.Instant, p *peer, b []byte) error {
 				return err
 			}
 			n.requested(now, p, q)
+		case pulseRecord:
+			var u pulse
+			if err := u.read(r); err != nil {
+				return err
+			}
+			n.pulsed(now, p, u)
 		case noteRecord:
 			var t note
 			if err := t.read(r); err != nil {

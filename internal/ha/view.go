@@ -47,6 +47,7 @@ type NodeView struct {
 	Limit   time.Duration // the silence after which it is judged lost
 	Flaps   float64       // how often it failed lately, as this node saw: each counts one and fades
 	Damped  bool          // so often that others are preferred
+	Path    PathView
 }
 
 // VIPView is one virtual address.
@@ -106,7 +107,7 @@ func (n *Node) nodeView(now clock.Instant, p *peer) NodeView {
 	v := NodeView{ID: p.id, Name: n.nameOf(p.id), Witness: p.hello.Witness, State: p.hello.State, Reason: p.hello.Reason, Age: -1,
 		Config: p.hello.Config, Version: p.hello.Version, Uptime: p.hello.Uptime,
 		Longest: p.longest.longest(now), Limit: patience(n.Timing.Heartbeat),
-		Flaps: p.flaps.value(now), Damped: p.flaps.damped}
+		Flaps: p.flaps.value(now), Damped: p.flaps.damped, Path: p.pathView(now)}
 	if p.heard != 0 {
 		v.Age = max(now.Sub(p.heard), 0)
 	}

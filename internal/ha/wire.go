@@ -33,6 +33,8 @@ const (
 	electionRecord
 	requestRecord
 	noteRecord
+
+	pulseRecord recordKind = 32
 )
 
 // hello is what a node says of itself with every beat.
