@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -90,25 +91,22 @@ func show(w io.Writer, s *control.Status, format string) error {
 	return statusError{code: exitFailed}
 }
 
+// table prints s for eyes. Nothing in it is without an age: what is known of another node
+// is as old as its last beat.
 func table(w io.Writer, s *control.Status, now time.Time) {
-	agree := ""
-	if len(s.Nodes) > 1 {
-		agree = " (same on all)"
-		for _, n := range s.Nodes {
-			if n.Config != "" && n.Config != s.Config && !n.Witness {
-				agree = " (DIFFERS between nodes)"
-			}
-		}
-	}
-	fmt.Fprintf(w, "cluster %s   %s   config %s%s   seen from %s, up %s\n",
-		s.Cluster, strings.ToUpper(s.Health), s.Config, agree, s.Node, age(now.Sub(s.Since)))
+	fmt.Fprintf(w, "cluster %s   %s   config %s%s%s   seen from %s, up %s\n",
+		s.Cluster, strings.ToUpper(s.Health), s.Config, agreement(s), arbiters(s), s.Node, age(now.Sub(s.Since)))
 	for _, r := range s.Reasons {
 		fmt.Fprintln(w, "  "+r)
 	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 4, 3, ' ', 0)
-	fmt.Fprintln(t, "NODE\tSTATE\tHOLDS\tADDRESS\tLAST HEARD\tLONGEST GAP\tCONFIG\tVERSION\tUPTIME")
+	fmt.Fprintln(t, "NODE\tSTATE\tPREFER\tHEALTH\tHEARTBEAT\tLONGEST GAP 24h\tHOLDS\tADDRESS\tCONFIG\tVERSION\tUPTIME")
 	for _, n := range s.Nodes {
+		name := n.Name
+		if name == s.Node {
+			name += " *"
+		}
 		heard, gap := "-", "-"
 		if n.Name != s.Node {
 			heard = "never"
@@ -117,32 +115,16 @@ func table(w io.Writer, s *control.Status, now time.Time) {
 			}
 			gap = fmt.Sprintf("%d of %d ms", n.LongestGapMS, n.LimitMS)
 		}
-		name, state := n.Name, n.State
-		if n.Witness {
-			name += " (witness)"
-		}
-		if n.Reason != "" {
-			state += " (" + n.Reason + ")"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, state, held(s, n.Name), n.Address, heard, gap,
-			dash(n.Config), dash(n.Version), age(time.Duration(n.UptimeS)*time.Second))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, role(s, n), place(s, n.Name), healthOf(n), heard, gap,
+			held(s, n.Name), dash(n.Address), dash(n.Config), dash(n.Version), age(time.Duration(n.UptimeS)*time.Second))
 	}
 	t.Flush()
 	if len(s.VIPs) > 0 {
 		fmt.Fprintln(w)
-		fmt.Fprintln(t, "VIP\tADDRESS\tHOLDER\tTERM\tSINCE\tLEASE\tLAST ANNOUNCED\tCONFLICTS")
+		fmt.Fprintln(t, "VIP\tADDRESS\tHOLDER\tTERM\tSINCE\tSEEN\tLEASE\tLAST ANNOUNCED\tCONFLICTS\tUNHELD")
 		for _, v := range s.VIPs {
-			holder := "NONE"
-			if len(v.Holders) > 1 {
-				holder = strings.Join(v.Holders, " AND ")
-			} else if v.Holder != nil {
-				holder = *v.Holder
-			}
-			lease := "-"
-			if v.LeaseMS > 0 {
-				lease = fmt.Sprintf("%d ms", v.LeaseMS)
-			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%d\n", v.Name, v.Address, holder, v.Term, ago(now, v.Since), lease, ago(now, v.Announced), v.Conflicts)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%d\t%.1fs\n", v.Name, v.Address, holders(v, now), v.Term, ago(now, v.Since),
+				seen(v), orNothing(v.LeaseMS), ago(now, v.Announced), v.Conflicts, v.UnheldS)
 		}
 		t.Flush()
 	}
@@ -179,6 +161,9 @@ func table(w io.Writer, s *control.Status, now time.Time) {
 		if c.Text != "" {
 			fmt.Fprintf(w, " (%q)", c.Text)
 		}
+		if c.TookMS > 0 {
+			fmt.Fprintf(w, ", %.1f ms", c.TookMS)
+		}
 		fmt.Fprintln(w)
 	}
 }
@@ -195,6 +180,101 @@ func standings(s *control.Status) []control.Standing {
 		}
 	}
 	return out
+}
+
+// agreement says whether the nodes have the same configuration.
+func agreement(s *control.Status) string {
+	if len(s.Nodes) < 2 {
+		return ""
+	}
+	for _, n := range s.Nodes {
+		if n.Config != "" && n.Config != s.Config && !n.Witness {
+			return " (DIFFERS between nodes)"
+		}
+	}
+	if len(s.Nodes) == 2 {
+		return " (same on both)"
+	}
+	return " (same on all)"
+}
+
+// arbiters says of each whether it answers.
+func arbiters(s *control.Status) string {
+	var b strings.Builder
+	for _, a := range s.Arbiters {
+		word := "ok"
+		if !a.OK {
+			word = "DOES NOT ANSWER"
+		}
+		fmt.Fprintf(&b, "   arbiter %s %s", a.Address, word)
+	}
+	return b.String()
+}
+
+// role is what a node is to the addresses, where that is more than what it can do.
+func role(s *control.Status, n control.NodeStatus) string {
+	switch {
+	case n.State != "up":
+		return n.State
+	case n.Witness:
+		return "witness"
+	case held(s, n.Name) != "-":
+		return "holder"
+	case len(s.VIPs) > 0:
+		return "standby"
+	}
+	return n.State
+}
+
+// place is where a node stands in the order of candidates, for each order that there is.
+func place(s *control.Status, node string) string {
+	var places []string
+	for _, v := range s.VIPs {
+		if i := slices.Index(v.Prefer, node); i >= 0 {
+			if p := fmt.Sprint(i + 1); !slices.Contains(places, p) {
+				places = append(places, p)
+			}
+		}
+	}
+	slices.Sort(places)
+	return dash(strings.Join(places, ","))
+}
+
+func healthOf(n control.NodeStatus) string {
+	if n.Reason != "" {
+		return n.Reason
+	}
+	if n.State == "unheard" {
+		return "not known"
+	}
+	return "ok"
+}
+
+// holders names who has a VIP, and for how long what is left here goes on accepting.
+func holders(v control.VIPStatus, now time.Time) string {
+	out := "NONE"
+	if len(v.Holders) > 0 {
+		out = strings.Join(v.Holders, " AND ")
+	}
+	if v.DrainingUntil != nil {
+		out += fmt.Sprintf(" (draining here, %s left)", age(v.DrainingUntil.Sub(now)))
+	}
+	return out
+}
+
+// seen is how old what is said of a VIP is.
+func seen(v control.VIPStatus) string {
+	if v.Holder == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%d ms ago", v.AgeMS)
+}
+
+func orNothing(ms int64) string {
+	if ms <= 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d ms", ms)
 }
 
 // held lists the VIPs that a node holds.

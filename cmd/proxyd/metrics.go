@@ -32,6 +32,13 @@ var (
 	pausedDesc   = desc("cluster_paused", "1 while no VIP moves by preference or fitness, by an operator's wish.", "cluster")
 	standingDesc = desc("node_standing", "1 while an operator wants this of the node.", "cluster", "node", "state")
 	stalls       = desc("cluster_stalls_total", "Times that this node's cluster loop was asleep for longer than a lease.", "cluster")
+	skew         = desc("cluster_clock_skew_seconds", "How much the other node's clock is ahead of this one's.", "cluster", "node")
+	probe        = desc("cluster_probe_seconds", "Round trip of a beat to the other node and back, smoothed.", "cluster", "node")
+	beatLoss     = desc("cluster_beat_loss_ratio", "Part of the beats that were lost in the last one to two minutes, on all carriers together.", "cluster", "node", "direction")
+	suspicions   = desc("cluster_suspicions_total", "Times that another node was taken for lost.", "cluster")
+	refutations  = desc("cluster_refutations_total", "Times that a node which was taken for lost turned out to live.", "cluster")
+	nearMisses   = desc("cluster_near_misses_total", "Silences of another node of more than half of what is borne.", "cluster")
+	messages     = desc("cluster_messages_total", "Records that came from other nodes.", "cluster", "kind")
 	vipUnheld    = desc("vip_unheld_seconds_total", "Seconds in which this node knew of no holder, over its restarts: from the old holder's last sign of life on.", "cluster", "vip")
 	historyFails = desc("history_errors_total", "Attempts to write the history to the disk that failed.")
 	historyLost  = desc("history_lost_total", "Entries of the history that the disk never got.")
@@ -84,7 +91,8 @@ func goCollector() prometheus.Collector {
 
 // Describe implements prometheus.Collector.
 func (clusterMetrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, pausedDesc, standingDesc, dropped, gap, stalls, vipUnheld, historyFails, historyLost, notified,
+	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, pausedDesc, standingDesc, dropped, gap, stalls,
+		skew, probe, beatLoss, suspicions, refutations, nearMisses, messages, vipUnheld, historyFails, historyLost, notified,
 		vipHolder, vipMoves, vipConflicts, vipAnnounced, vipRepairs, vipFence, vipDropped} {
 		out <- d
 	}
@@ -144,6 +152,25 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(drift, float64(other), name)
 	gauge(expected, float64(len(v.Nodes)), name)
+	for _, n := range v.Nodes[1:] {
+		p := n.Path
+		if p.RTT == 0 {
+			continue
+		}
+		gauge(skew, p.Skew.Seconds(), name, n.Name)
+		gauge(probe, p.RTT.Seconds(), name, n.Name)
+		for direction, part := range map[string]float64{"in": p.LossIn, "out": p.LossOut} {
+			if part >= 0 {
+				gauge(beatLoss, part, name, n.Name, direction)
+			}
+		}
+	}
+	count(suspicions, v.Stats.Suspicions, name)
+	count(refutations, v.Stats.Refutations, name)
+	count(nearMisses, v.Stats.NearMisses, name)
+	for kind, n := range v.Stats.Messages {
+		count(messages, n, name, kind)
+	}
 	count(stalls, v.Stats.Stalls, name)
 	if k.mesh != nil {
 		for reason, n := range k.mesh.Dropped() {

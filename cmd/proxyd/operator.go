@@ -13,6 +13,7 @@ import (
 	"proxyd/internal/control"
 	"proxyd/internal/dataplane/proxy"
 	"proxyd/internal/ha"
+	"proxyd/internal/vip"
 )
 
 var _ control.Operator = (*node)(nil)
@@ -80,7 +81,7 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 		}
 	}
 	for _, vv := range v.VIPs {
-		s.VIPs = append(s.VIPs, k.vipStatus(vv))
+		s.VIPs = append(s.VIPs, n.vipStatus(k, v, vv))
 		switch {
 		case len(vv.Holders) == 0:
 			worsen(s, "failed", fmt.Sprintf("vip %s has no holder", vv.Name))
@@ -142,10 +143,21 @@ func nodeStatus(v ha.NodeView) control.NodeStatus {
 	if v.Age < 0 {
 		age = -1
 	}
-	return control.NodeStatus{
+	s := control.NodeStatus{
 		Name: v.Name, Witness: v.Witness, State: v.State.String(), Address: string(v.ID), AgeMS: age, Config: v.Config, Version: v.Version,
 		UptimeS: int64(v.Uptime.Seconds()), Reason: v.Reason, LongestGapMS: v.Longest.Milliseconds(), LimitMS: v.Limit.Milliseconds(), Flaps: math.Round(v.Flaps*100) / 100, Damped: v.Damped,
 	}
+	if p := v.Path; p.RTT > 0 {
+		trip, skew := milliseconds(p.RTT), milliseconds(p.Skew)
+		s.RoundTripMS, s.ClockSkewMS = &trip, &skew
+		if p.LossIn >= 0 {
+			s.LossIn = &p.LossIn
+		}
+		if p.LossOut >= 0 {
+			s.LossOut = &p.LossOut
+		}
+	}
+	return s
 }
 
 // withStanding shows what an operator wants of a node beside what the node says.
@@ -164,7 +176,9 @@ func withStanding(s control.NodeStatus, v ha.NodeView, standings map[string]cont
 	return s
 }
 
-func (k *cluster) vipStatus(v ha.VIPView) control.VIPStatus {
+// vipStatus is what is known of one VIP now. Where another node holds it, that is as old
+// as what was last heard of that node.
+func (n *node) vipStatus(k *cluster, all ha.View, v ha.VIPView) control.VIPStatus {
 	s := control.VIPStatus{
 		Name: v.Name, Term: v.Term, LeaseMS: v.Lease.Milliseconds(), Chosen: v.Chosen, Sole: v.Sole,
 		Holders: append([]string{}, v.Holders...),
@@ -177,10 +191,23 @@ func (k *cluster) vipStatus(v ha.VIPView) control.VIPStatus {
 		since := time.Now().Add(-v.Held).UTC().Truncate(time.Millisecond)
 		s.Since = &since
 	}
+	s.UnheldS = n.record.unheld(k.node, v).Seconds()
+	for _, id := range v.Prefer {
+		s.Prefer = append(s.Prefer, nameIn(all, id))
+	}
+	for _, nv := range all.Nodes {
+		if len(v.IDs) > 0 && nv.ID == v.IDs[0] {
+			s.AgeMS = nv.Age.Milliseconds()
+		}
+	}
 	if keeper := k.keepers[v.Name]; keeper != nil {
 		s.Conflicts = keeper.Stats.Conflicts.Load()
 		s.Fence = k.fence(s.Interface)
-		if last := keeper.Stats.LastAnnounced(); last != 0 {
+		if at := keeper.Status(); at.State == vip.Parked {
+			until := wall(at.Until).UTC().Truncate(time.Millisecond)
+			s.DrainingUntil = &until
+		}
+		if last := keeper.Stats.LastAnnounced(); last != 0 && v.Here {
 			at := time.Now().Add(-clock.Now().Sub(last)).UTC().Truncate(time.Millisecond)
 			s.Announced = &at
 		}

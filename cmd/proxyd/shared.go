@@ -137,7 +137,7 @@ func (s *shared) expire(ctx context.Context) {
 
 // changed writes down that a VIP changed hands, under the term of its new holder.
 func (s *shared) changed(c ha.Change) error {
-	text, err := json.Marshal(control.Change{Time: c.Time.UTC(), VIP: c.VIP, From: c.From, To: c.To, Reason: string(c.Reason), Text: c.Text})
+	text, err := json.Marshal(control.Change{Time: c.Time.UTC(), VIP: c.VIP, From: c.From, To: c.To, Reason: string(c.Reason), Text: c.Text, TookMS: milliseconds(c.Took)})
 	if err != nil {
 		return err
 	}

@@ -122,6 +122,11 @@ type NodeStatus struct {
 	// so often that others are preferred.
 	Flaps  float64 `json:"flaps"`
 	Damped bool    `json:"damped"`
+	// What the beats measured of the way to it; null is not known.
+	RoundTripMS *float64 `json:"round_trip_ms"`
+	ClockSkewMS *float64 `json:"clock_skew_ms"` // its clock is ahead by that
+	LossIn      *float64 `json:"loss_in"`       // part of the beats that did not come from it
+	LossOut     *float64 `json:"loss_out"`      // and to it
 	// Standing is what an operator wants of the node, if anything.
 	Standing *Standing `json:"standing,omitempty"`
 }
@@ -184,9 +189,14 @@ type VIPStatus struct {
 	LeaseMS   int64      `json:"lease_ms"` // left, if this node holds it
 	Announced *time.Time `json:"last_announced"`
 	Conflicts uint64     `json:"conflicts"`
-	Chosen    bool       `json:"chosen"`          // an operator moved it to its holder: preempt and spread leave it there until that fails
-	Sole      bool       `json:"sole"`            // its holder, the node that answers, is one of two and holds it without the other's vote
-	Fence     *Fence     `json:"fence,omitempty"` // of this node
+	AgeMS     int64      `json:"age_ms"`   // of what is said of the holder; 0 if this node holds it
+	Prefer    []string   `json:"prefer"`   // the candidates by name, the best first
+	UnheldS   float64    `json:"unheld_s"` // time in which this node knew of no holder, over its restarts
+	// DrainingUntil is until when connections that are left here go on; null if none are.
+	DrainingUntil *time.Time `json:"draining_until"`
+	Chosen        bool       `json:"chosen"`          // an operator moved it to its holder: preempt and spread leave it there until that fails
+	Sole          bool       `json:"sole"`            // its holder, the node that answers, is one of two and holds it without the other's vote
+	Fence         *Fence     `json:"fence,omitempty"` // of this node
 }
 
 // Fence is what silences an address on a node when its lease there ends.
@@ -205,7 +215,8 @@ type Change struct {
 	From   string    `json:"from"`
 	To     string    `json:"to"`
 	Reason string    `json:"reason"`
-	Text   string    `json:"text,omitempty"` // what the operator gave as --reason
+	Text   string    `json:"text,omitempty"`    // what the operator gave as --reason
+	TookMS float64   `json:"took_ms,omitempty"` // from the old holder's last sign of life to the first announcement
 }
 
 // Pool is one pool with its servers.

@@ -133,6 +133,9 @@ func (n *Node) noteAnswer(now clock.Instant, e *elector, p *peer, m election.Msg
 // again and again, only the worst are worth an entry.
 func (n *Node) noteGap(p *peer, at clock.Instant, gap time.Duration) {
 	limit := patience(n.Timing.Heartbeat)
+	if gap > limit/2 {
+		n.stats.NearMisses++
+	}
 	if gap <= limit/2 || p.missAt != 0 && at.Sub(p.missAt) < time.Minute && gap < p.miss+p.miss/4 {
 		return
 	}

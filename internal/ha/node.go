@@ -83,6 +83,7 @@ type Node struct {
 	history  history
 	trail    []Fact // the latest, as evidence
 	stats    Stats
+	records  [256]uint64 // that came, by kind
 	mesh     <-chan MeshEvent
 	timer    *time.Timer
 }

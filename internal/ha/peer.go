@@ -17,6 +17,7 @@ type peer struct {
 	tenures map[string]tenure // by VIP that leads
 	longest aDay              // silence between two frames of one life
 	path    path
+	suspect bool          // it was silent and is not known to be gone
 	missAt  clock.Instant // when a near miss was last noted
 	miss    time.Duration // and how near it came
 	gaps    bool          // the next frame ends a gap of the same life
@@ -94,14 +95,20 @@ func (n *Node) hear(now clock.Instant, e MeshEvent) {
 	}
 	switch e.Kind {
 	case Alive:
+		if p.suspect {
+			n.stats.Refutations++
+			p.suspect = false
+		}
 		// A new life, or the end of a silence: what it said before does not count.
 		n.live(p, e.At)
 		p.hello.Seq, p.gaps = 0, false
 		clear(p.tenures)
 		p.path = path{beat: p.path.beat}
 	case Silent:
+		p.suspect = p.alive
 		n.lost(p, e.Info)
 	case Gone:
+		p.suspect = false
 		n.stats.Gone++
 		n.lost(p, e.Info)
 		for _, el := range n.electors {
@@ -155,6 +162,7 @@ func (n *Node) live(p *peer, at clock.Instant) {
 // lost notes that a peer is not heard any more.
 func (n *Node) lost(p *peer, why string) {
 	if p.alive {
+		n.stats.Suspicions++
 		n.Log.Warn("node lost", "node", n.nameOf(p.id), "why", why)
 		now := n.Now()
 		n.note(Fact{At: now, Kind: FactLost, Peer: n.nameOf(p.id), For: now.Sub(p.heard), Text: why})
@@ -172,6 +180,7 @@ func (n *Node) lost(p *peer, why string) {
 // read takes in a frame of p.
 func (n *Node) read(now clock.Instant, p *peer, b []byte) error {
 	return records(b, func(kind recordKind, r *reader) error {
+		n.records[kind]++
 		switch kind {
 		case helloRecord:
 			var h hello

@@ -70,10 +70,14 @@ type VIPView struct {
 
 // Stats counts what the loop met.
 type Stats struct {
-	Stalls       uint64        // times that this node slept for longer than a lease
-	LongestStall time.Duration // how late the loop ever was
-	Gone         uint64        // processes of others that ended
-	BadFrames    uint64        // frames that could not be read
+	Stalls       uint64            // times that this node slept for longer than a lease
+	LongestStall time.Duration     // how late the loop ever was
+	Gone         uint64            // processes of others that ended
+	BadFrames    uint64            // frames that could not be read
+	Suspicions   uint64            // times that a node was taken for lost
+	Refutations  uint64            // of those it turned out to have lived
+	NearMisses   uint64            // silences of more than half of what is borne
+	Messages     map[string]uint64 // records that came, by kind
 }
 
 // Status returns the cluster as this node sees it now.
@@ -91,7 +95,7 @@ func (n *Node) Changes(ctx context.Context) ([]Change, error) {
 }
 
 func (n *Node) view(now clock.Instant) View {
-	v := View{Stats: n.stats, Problems: n.problems(), Arbiters: n.arbiterViews(now)}
+	v := View{Stats: n.counted(), Problems: n.problems(), Arbiters: n.arbiterViews(now)}
 	v.Nodes = append(v.Nodes, NodeView{ID: n.Self, Name: n.Name, Witness: n.Witness, State: n.state, Reason: n.reason,
 		Config: n.Hash, Version: n.Version, Uptime: n.Uptime(), Flaps: n.flaps.value(now), Damped: n.flaps.damped})
 	for _, p := range n.peers {
@@ -101,6 +105,17 @@ func (n *Node) view(now clock.Instant) View {
 		v.VIPs = append(v.VIPs, n.vipView(now, name))
 	}
 	return v
+}
+
+// counted returns the counters, with the records by their names.
+func (n *Node) counted() Stats {
+	s := n.stats
+	s.Messages = map[string]uint64{}
+	for kind, name := range map[recordKind]string{helloRecord: "hello", tenureRecord: "tenure", electionRecord: "election",
+		requestRecord: "request", noteRecord: "note", pulseRecord: "pulse"} {
+		s.Messages[name] = n.records[kind]
+	}
+	return s
 }
 
 func (n *Node) nodeView(now clock.Instant, p *peer) NodeView {
