@@ -247,6 +247,9 @@ func healthOf(n control.NodeStatus) string {
 	if n.State == "unheard" {
 		return "not known"
 	}
+	if n.Damped {
+		return fmt.Sprintf("ok, damped (failed %.1f times of late)", n.Flaps)
+	}
 	return "ok"
 }
 
