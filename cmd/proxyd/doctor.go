@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -109,7 +110,32 @@ func (k *cluster) protections() []doctor.Finding {
 	if len(k.keepers) == 0 {
 		return nil
 	}
-	return []doctor.Finding{{Check: "lifetime", Level: doctor.OK, What: "the kernel takes the address away within about a second when nobody prolongs it"}}
+	var out []doctor.Finding
+	for _, i := range k.interfaces() {
+		out = append(out, fenced(i.Name, k.fence(i.Name)))
+	}
+	return out
+}
+
+// fenced judges what silences the addresses of an interface.
+func fenced(name string, f *control.Fence) doctor.Finding {
+	out := doctor.Finding{Check: "fence", About: name, Level: doctor.OK, Cure: "docs/FENCING.md"}
+	switch {
+	case f == nil || f.Kind == "lifetime":
+		out.Level, out.What = doctor.Warn, "no fence: only the lifetime of the address silences a holder that is dead or frozen"
+		out.Why = "for one to two seconds two hosts answer for it after a holder has died or frozen"
+	case f.Fault != "":
+		out.Level, out.What, out.Why = doctor.Fail, f.Kind+" does not work: "+f.Fault, "a frozen holder answers for the address beside the new one, until its lifetime ends"
+	default:
+		out.What, out.Cure = "a holder whose lease ends is silenced by "+f.Kind, ""
+		if f.Means != "" {
+			out.What += " (" + f.Means + ")"
+		}
+	}
+	if f != nil && len(f.Worse) > 0 {
+		out.What += "; no better one: " + strings.Join(f.Worse, "; ")
+	}
+	return out
 }
 
 // pair is what was measured of the other nodes.
