@@ -206,7 +206,7 @@ func (n *Node) watchUnheld(now clock.Instant, e *elector) {
 		u.since = 0
 		return
 	}
-	if u.since != 0 || now.Sub(n.born) < n.Timing.Lease+n.Timing.Guard {
+	if u.since != 0 || now.Sub(n.knows) < n.Timing.Lease+n.Timing.Guard {
 		return
 	}
 	u.since = now

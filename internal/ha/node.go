@@ -62,6 +62,7 @@ type Node struct {
 
 	// What follows belongs to Run's goroutine.
 	born     clock.Instant // when this life began: New, then Run
+	knows    clock.Instant // since when it could hear who holds: it began, or woke
 	electors []*elector
 	byVIP    map[string]*elector // also those that follow
 	arbiters []*arbiter
@@ -142,7 +143,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.timer = time.NewTimer(0)
 	defer n.timer.Stop()
 	now := n.Now()
-	n.turned, n.born = now, now
+	n.turned, n.born, n.knows = now, now, now
 	n.start(now)
 	for {
 		n.timer.Reset(n.wake(now).Sub(now))
@@ -227,6 +228,7 @@ func (n *Node) awake(now clock.Instant) {
 	}
 	n.stats.Stalls++
 	n.note(Fact{At: now, Kind: FactStall, For: late})
+	n.knows = now
 	n.Log.Warn("this node was asleep", "for", late.Round(time.Millisecond), "lease", n.Timing.Lease)
 	n.tick(now) // leases lapse before anything else is believed
 	if len(n.peers) > 0 {
