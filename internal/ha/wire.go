@@ -165,11 +165,14 @@ func flag(b bool) byte {
 // ErrFrame is what decoding a frame fails with.
 var ErrFrame = errors.New("frame")
 
-// records calls take for each record of a frame, in order, until one of them fails.
+// records calls take for each record of a frame, in order. One that take does not understand
+// may be of a later release: it does not spoil the others, and the first error is returned
+// after them.
 func records(b []byte, take func(kind recordKind, body *reader) error) error {
 	if len(b) == 0 || b[0] != frameVersion {
 		return fmt.Errorf("%w: not of version %d", ErrFrame, frameVersion)
 	}
+	var first error
 	for b = b[1:]; len(b) > 0; {
 		if len(b) < 3 {
 			return fmt.Errorf("%w: cut short", ErrFrame)
@@ -179,12 +182,12 @@ func records(b []byte, take func(kind recordKind, body *reader) error) error {
 			return fmt.Errorf("%w: cut short", ErrFrame)
 		}
 		r := reader{b: b[3 : 3+n]}
-		if err := take(recordKind(b[0]), &r); err != nil {
-			return err
+		if err := take(recordKind(b[0]), &r); err != nil && first == nil {
+			first = err
 		}
 		b = b[3+n:]
 	}
-	return nil
+	return first
 }
 
 // reader takes a body apart. After the first thing that is not there all are zero and

@@ -128,6 +128,18 @@ func TestFrameOfALaterReleaseIsReadAsFarAsItIsKnown(t *testing.T) {
 	}
 }
 
+func TestARecordThatIsNotUnderstoodDoesNotSpoilTheOthers(t *testing.T) {
+	b := framed(samples[4:])[0]
+	bad := framed(samples[2:3])[0][1:]
+	text := int(bad[3]) // the VIP's name goes before the election's message
+	bad[3+1+text] = 99  // its version
+	last := framed(samples[3:4])[0][1:]
+	got, err := everything(append(append(b, bad...), last...))
+	if !errors.Is(err, election.ErrMsg) || len(got) != 2 || got[0] != samples[4] || got[1] != samples[3] {
+		t.Errorf("read %+v, %v; want the two records that are understood, and the error", got, err)
+	}
+}
+
 func TestCutShortFrameIsRefused(t *testing.T) {
 	whole := framed(samples[:1])[0]
 	for n := range len(whole) {
