@@ -10,7 +10,7 @@ build: ## bin/proxyd and bin/hactl
 	CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/proxyd ./cmd/hactl
 
 .PHONY: test
-test: check units alerts unit ## everything CI runs
+test: check units alerts unit worlds ## everything CI runs
 
 .PHONY: check
 check:
@@ -30,6 +30,11 @@ alerts: ## the alert rules, played by promtool, which is fetched if it is not th
 .PHONY: unit
 unit:
 	$(GO) test -race ./...
+
+W ?= 10000
+.PHONY: worlds
+worlds: ## W random worlds of the election, without the race detector
+	$(GO) test -run TestOneHolder ./internal/ha/election -worlds $(W)
 
 T ?= 20s
 .PHONY: fuzz

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"proxyd/internal/clock"
@@ -27,16 +28,15 @@ import (
 // A cluster is this node's part in holding the virtual addresses: the election with its
 // mesh, and the keepers of the addresses on their interfaces.
 type cluster struct {
-	log     *slog.Logger
-	from    *predecessor
-	config  *config.Config
-	node    *ha.Node
-	mesh    *beat.Mesh     // nil on a node alone
-	gossip  *gossip.Gossip // likewise
-	keepers map[string]*vip.Keeper
-	shared  *shared
-	links   chan struct{} // one of the interfaces went up or down
-	record  *recorder
+	log    *slog.Logger
+	from   *predecessor
+	node   *ha.Node
+	mesh   *beat.Mesh     // nil on a node alone
+	gossip *gossip.Gossip // likewise
+	set    atomic.Pointer[addresses]
+	shared *shared
+	links  chan struct{} // one of the interfaces went up or down
+	record *recorder
 
 	sysctls *vip.Sysctls
 	devices map[string]*vip.Device
@@ -44,6 +44,16 @@ type cluster struct {
 	cancel  context.CancelFunc
 	loops   sync.WaitGroup
 }
+
+// addresses are the VIPs as they are configured now, with the keepers of those that this
+// host may hold. They never change; a reload puts others in their place.
+type addresses struct {
+	config  *config.Config
+	keepers map[string]*vip.Keeper // by VIP
+}
+
+// now returns what is configured now.
+func (k *cluster) now() *addresses { return k.set.Load() }
 
 // fitEvery is how often the data plane is asked whether it serves.
 const fitEvery = 500 * time.Millisecond
@@ -56,9 +66,10 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		return nil, n.from.takeOver(n, nil)
 	}
 	k := &cluster{
-		log: n.log, from: n.from, config: c, shared: n.shared, record: n.record, links: make(chan struct{}, 1),
-		keepers: map[string]*vip.Keeper{}, devices: map[string]*vip.Device{}, ports: map[string]*vip.Port{},
+		log: n.log, from: n.from, shared: n.shared, record: n.record, links: make(chan struct{}, 1),
+		devices: map[string]*vip.Device{}, ports: map[string]*vip.Port{},
 	}
+	k.set.Store(&addresses{config: c, keepers: map[string]*vip.Keeper{}})
 	defer func() {
 		if err != nil {
 			k.close()
@@ -79,13 +90,10 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		return nil, err
 	}
 	conf := ha.Config{
-		Self: self, Voters: voters, Timing: c.Cluster.Timing, VIPs: c.VIP, Holders: map[string]ha.Holder{},
+		Self: self, Voters: voters, Timing: c.Cluster.Timing, VIPs: c.VIP, Holders: k.now().holders(),
 		Now: clock.Now, Log: n.log, Name: c.Node.Name, Version: version, Hash: c.Hash, Terms: terms, Term: term,
 		Witness: c.Cluster.Witness, Arbiters: c.Cluster.Arbiter, Reach: k.reach,
 		Uptime: func() time.Duration { return time.Since(n.started) },
-	}
-	for name, keeper := range k.keepers {
-		conf.Holders[name] = keeper
 	}
 	name := c.Cluster.Name
 	for _, v := range vipsOf(c) {
@@ -199,17 +207,11 @@ func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []ele
 		k.ports[name] = vip.OpenPort(d, vip.PortOptions{Now: clock.Now, Log: k.log, Peers: peers, OnLink: k.linkChanged})
 	}
 	for _, v := range held(c) {
-		keeper, err := k.ports[v.Interface].Keeper(v.Address, vip.Options{
-			Drain: drainTime,
-			OnConflict: func(mac net.HardwareAddr) {
-				k.log.Warn("vip conflict: another host answers for it", "vip", v.Name, "mac", mac.String())
-				k.record.note(history.Entry{Kind: history.Conflict, VIP: v.Name, Text: mac.String()})
-			},
-		})
+		keeper, err := k.keep(v)
 		if err != nil {
 			return err
 		}
-		k.keepers[v.Name] = keeper
+		k.now().keepers[v.Name] = keeper // nobody else looks yet
 	}
 	return nil
 }
@@ -221,6 +223,17 @@ func (k *cluster) sweep(d *vip.Device, addresses []netip.Prefix) error {
 		k.log.Info("removed addresses of an earlier life", "interface", d.Name(), "addresses", stale)
 	}
 	return err
+}
+
+// keep makes a keeper for v on its interface, which is open.
+func (k *cluster) keep(v *config.VIP) (*vip.Keeper, error) {
+	return k.ports[v.Interface].Keeper(v.Address, vip.Options{
+		Drain: drainTime,
+		OnConflict: func(mac net.HardwareAddr) {
+			k.log.Warn("vip conflict: another host answers for it", "vip", v.Name, "mac", mac.String())
+			k.record.note(history.Entry{Kind: history.Conflict, VIP: v.Name, Text: mac.String()})
+		},
+	})
 }
 
 func (k *cluster) openMesh(n *node, c *config.Config, self election.ID, voters []election.ID) error {
@@ -268,7 +281,7 @@ func (k *cluster) askAnew(peer netip.Addr) {
 // reach returns nil if a host gave a sign of life before ctx ended: one on the network of
 // a virtual address is asked there, any other by what goes through routers.
 func (k *cluster) reach(ctx context.Context, a netip.Addr) error {
-	for _, v := range vipsOf(k.config) {
+	for _, v := range vipsOf(k.now().config) {
 		if p := k.ports[v.Interface]; p != nil && v.Address.Contains(a) {
 			return p.Reach(ctx, a)
 		}
@@ -309,7 +322,7 @@ func (k *cluster) fit(ctx context.Context, n *node) (bool, string) {
 		return false, why
 	}
 	// Twice the interval: on a busy machine an answer may be late without being absent.
-	if k.config.Cluster.Witness {
+	if k.now().config.Cluster.Witness {
 		return true, "" // it serves nobody
 	}
 	ask, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -354,15 +367,111 @@ func (k *cluster) close() {
 	}
 }
 
+// holders returns the keepers as the election knows them.
+func (a *addresses) holders() map[string]ha.Holder {
+	out := map[string]ha.Holder{}
+	for name, keeper := range a.keepers {
+		out[name] = keeper
+	}
+	return out
+}
+
+// live reports whether c can be put in force while taking part goes on: it says the same of
+// the cluster, and its VIPs are on interfaces that are open.
+func (k *cluster) live(c *config.Config) bool {
+	a, b := k.now().config.Cluster, c.Cluster
+	return slices.Equal(a.Join, b.Join) && a.Secret == b.Secret && a.Timing == b.Timing &&
+		a.Witness == b.Witness && slices.Equal(a.Arbiter, b.Arbiter) && a.Fence == b.Fence &&
+		!slices.ContainsFunc(held(c), func(v *config.VIP) bool { return k.ports[v.Interface] == nil })
+}
+
 // same reports whether c says the same of the cluster and its VIPs.
 func (k *cluster) same(c *config.Config) bool {
-	a, b := k.config, c
-	return slices.Equal(a.Cluster.Join, b.Cluster.Join) && a.Cluster.Secret == b.Cluster.Secret && a.Cluster.Timing == b.Cluster.Timing &&
-		a.Cluster.Witness == b.Cluster.Witness && slices.Equal(a.Cluster.Arbiter, b.Cluster.Arbiter) && a.Cluster.Fence == b.Cluster.Fence &&
-		slices.EqualFunc(vipsOf(a), vipsOf(b), func(x, y *config.VIP) bool {
-			return x.Name == y.Name && x.Address == y.Address && x.Interface == y.Interface && x.Preempt == y.Preempt &&
-				x.Follow == y.Follow && x.Spread == y.Spread && slices.Equal(x.Prefer, y.Prefer)
-		})
+	return k.live(c) && slices.EqualFunc(vipsOf(k.now().config), vipsOf(c), func(x, y *config.VIP) bool {
+		return x.Name == y.Name && x.Address == y.Address && x.Interface == y.Interface && x.Preempt == y.Preempt &&
+			x.Follow == y.Follow && x.Spread == y.Spread && slices.Equal(x.Prefer, y.Prefer)
+	})
+}
+
+// change puts the VIPs of c in force: those that are new, gone or other than before, while the
+// rest notice nothing. On error all is as before.
+func (k *cluster) change(n *node, c *config.Config) (err error) {
+	was, next := k.now(), &addresses{config: c, keepers: map[string]*vip.Keeper{}}
+	at := map[netip.Addr]*vip.Keeper{}
+	for _, keeper := range was.keepers {
+		at[keeper.Addr()] = keeper
+	}
+	var made []*vip.Keeper
+	defer func() {
+		unused := made
+		if err == nil {
+			unused = nil
+			for _, keeper := range was.keepers {
+				if !slices.Contains(slices.Collect(maps.Values(next.keepers)), keeper) {
+					unused = append(unused, keeper)
+				}
+			}
+		}
+		for _, keeper := range unused {
+			if e := keeper.Close(); e != nil {
+				k.log.Warn("close addresses", "vip", keeper.Addr(), "error", e)
+			}
+		}
+	}()
+	for _, v := range held(c) {
+		if keeper := at[v.Address.Addr()]; keeper != nil && was.interfaceOf(keeper) == v.Interface {
+			next.keepers[v.Name] = keeper
+			continue
+		}
+		d := k.devices[v.Interface]
+		if err := d.InReach(v.Address); err != nil {
+			return fmt.Errorf("%s: vip: %w", c.Name, err)
+		}
+		if _, err := d.Sweep([]netip.Prefix{v.Address}); err != nil {
+			return err
+		}
+		if err := d.Fenced(v.Address.Addr()); err != nil {
+			return fmt.Errorf("%s: vip.%s: %w", c.Name, v.Name, err)
+		}
+		keeper, err := k.keep(v)
+		if err != nil {
+			return err
+		}
+		made = append(made, keeper)
+		next.keepers[v.Name] = keeper
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	if err := k.node.Reconfigure(ctx, c.VIP, next.holders(), c.Hash); err != nil {
+		return err
+	}
+	for _, v := range vipsOf(c) {
+		n.taken.WithLabelValues(c.Cluster.Name, v.Name)
+	}
+	k.set.Store(next)
+	return nil
+}
+
+// mayVote reports why the voters of c cannot come after those of now. A cluster that begins or
+// ends has nobody to disagree with.
+func (k *cluster) mayVote(c *config.Config) error {
+	was := k.now().config.Cluster.Join
+	if len(was) == 0 || len(c.Cluster.Join) == 0 || slices.Equal(ha.Voters(was), ha.Voters(c.Cluster.Join)) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	return k.node.MayVote(ctx, ha.Voters(c.Cluster.Join))
+}
+
+// interfaceOf returns where a keeper's address is.
+func (a *addresses) interfaceOf(keeper *vip.Keeper) string {
+	for name, other := range a.keepers {
+		if other == keeper {
+			return a.config.VIP[name].Interface
+		}
+	}
+	return ""
 }
 
 // release takes this host's VIPs away without asking anyone: for after the process.

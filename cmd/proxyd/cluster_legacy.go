@@ -30,7 +30,9 @@ const mostPause = 400 * time.Millisecond
 
 // patience is how long the other process may take to take over what is known: well below
 // what makes a peer think that this node is gone.
-func (k *cluster) patience() time.Duration { return min(k.config.Cluster.Timing.Lease/2, mostPause) }
+func (k *cluster) patience() time.Duration {
+	return min(k.now().config.Cluster.Timing.Lease/2, mostPause)
+}
 
 // sameCluster refuses an upgrade that would come with other voters or addresses: what is
 // known of the present ones would be of no use.
@@ -100,7 +102,7 @@ func (k *cluster) halt() (state json.RawMessage, settle func(gone bool), err err
 		}
 		node(gone)
 	}
-	for name, keeper := range k.keepers {
+	for name, keeper := range k.now().keepers {
 		claim, one, err := keeper.Halt()
 		if err != nil {
 			all(false)
@@ -145,12 +147,12 @@ func (k *cluster) adopt(state json.RawMessage) error {
 	if k.sysctls != nil {
 		k.sysctls.Inherit(s.Sysctls)
 	}
-	for name, keeper := range k.keepers {
+	for name, keeper := range k.now().keepers {
 		if err := keeper.Adopt(s.Claims[name]); err != nil {
 			return err
 		}
 	}
-	for _, v := range vipsOf(k.config) {
+	for _, v := range vipsOf(k.now().config) {
 		if s.Claims[v.Name].State == vip.Idle {
 			if err := k.sweep(k.devices[v.Interface], []netip.Prefix{v.Address}); err != nil {
 				return err

@@ -58,7 +58,7 @@ func (n *node) Doctor(ctx context.Context) (*control.Doctor, error) {
 func (k *cluster) interfaces() []doctor.Interface {
 	var out []doctor.Interface
 	at := map[string]int{}
-	for _, v := range vipsOf(k.config) {
+	for _, v := range vipsOf(k.now().config) {
 		i, seen := at[v.Interface]
 		if !seen {
 			i = len(out)
@@ -107,7 +107,7 @@ func (k *cluster) examine(ctx context.Context) ([]doctor.Finding, error) {
 // protections says by what an old holder falls silent, and by what a hand-over keeps
 // connections.
 func (k *cluster) protections() []doctor.Finding {
-	if len(k.keepers) == 0 {
+	if len(k.now().keepers) == 0 {
 		return nil
 	}
 	var out []doctor.Finding
@@ -140,7 +140,7 @@ func fenced(name string, f *control.Fence) doctor.Finding {
 
 // pair is what was measured of the other nodes.
 func (k *cluster) pair(v ha.View) *doctor.Pair {
-	t := k.config.Cluster.Timing
+	t := k.now().config.Cluster.Timing
 	p := &doctor.Pair{Heartbeat: t.Heartbeat, Lease: t.Lease, Guard: t.Guard, Problems: v.Problems, Stalls: v.Stats.Stalls, LongestStall: v.Stats.LongestStall}
 	for _, nv := range v.Nodes[1:] {
 		q := doctor.Peer{Name: nv.Name, Heard: nv.State != ha.Unheard, Why: nv.Reason, Longest: nv.Longest, Limit: nv.Limit,
@@ -243,7 +243,7 @@ const probeTime = 300 * time.Millisecond
 func (k *cluster) examineVIPs(v ha.View) []doctor.Finding {
 	var out []doctor.Finding
 	for _, vv := range v.VIPs {
-		c := k.config.VIP[vv.Name]
+		c := k.now().config.VIP[vv.Name]
 		if c == nil {
 			continue
 		}
@@ -258,7 +258,7 @@ func (k *cluster) examineVIPs(v ha.View) []doctor.Finding {
 		if vv.Fault != "" {
 			add("fault", doctor.Fail, vv.Fault, "this node could not hold it", "")
 		}
-		keeper := k.keepers[vv.Name]
+		keeper := k.now().keepers[vv.Name]
 		if keeper == nil {
 			continue
 		}
@@ -310,7 +310,7 @@ func (k *cluster) speakersOn(ctx context.Context, name string) []doctor.Finding 
 	for _, s := range heard {
 		f := doctor.Finding{Check: "speakers", About: name, Level: doctor.Warn, What: s.String(), Why: "another program moves addresses on this network",
 			Cure: "nothing, if they are other addresses than ours"}
-		for _, v := range vipsOf(k.config) {
+		for _, v := range vipsOf(k.now().config) {
 			if s.Claims(v.Address.Addr()) {
 				f.Level, f.Why, f.Cure = doctor.Fail, fmt.Sprintf("it holds vip.%s too, and does not know of us: clients change between both", v.Name), "stop keepalived (or what it is) there, or take the address out of its configuration"
 			}

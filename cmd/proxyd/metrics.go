@@ -188,14 +188,14 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 		for _, r := range reasons {
 			count(vipMoves, vv.Changes[r], name, vv.Name, string(r))
 		}
-		keeper := k.keepers[vv.Name]
+		keeper := k.now().keepers[vv.Name]
 		if keeper == nil {
 			continue
 		}
 		count(vipConflicts, keeper.Stats.Conflicts.Load(), name, vv.Name)
 		count(vipAnnounced, keeper.Stats.Announcements.Load(), name, vv.Name)
 		count(vipRepairs, keeper.Stats.Repairs.Load(), name, vv.Name)
-		device := k.config.VIP[vv.Name].Interface
+		device := k.now().config.VIP[vv.Name].Interface
 		f := k.fence(device)
 		if f == nil {
 			continue

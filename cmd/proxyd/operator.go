@@ -183,7 +183,7 @@ func (n *node) vipStatus(k *cluster, all ha.View, v ha.VIPView) control.VIPStatu
 		Name: v.Name, Term: v.Term, LeaseMS: v.Lease.Milliseconds(), Chosen: v.Chosen, Sole: v.Sole,
 		Holders: append([]string{}, v.Holders...),
 	}
-	if c := k.config.VIP[v.Name]; c != nil { // a witness need not know it
+	if c := k.now().config.VIP[v.Name]; c != nil { // a witness need not know it
 		s.Address, s.Interface = c.Address.Addr().String(), c.Interface
 	}
 	if len(v.Holders) > 0 {
@@ -200,7 +200,7 @@ func (n *node) vipStatus(k *cluster, all ha.View, v ha.VIPView) control.VIPStatu
 			s.AgeMS = nv.Age.Milliseconds()
 		}
 	}
-	if keeper := k.keepers[v.Name]; keeper != nil {
+	if keeper := k.now().keepers[v.Name]; keeper != nil {
 		s.Conflicts = keeper.Stats.Conflicts.Load()
 		s.Fence = k.fence(s.Interface)
 		if at := keeper.Status(); at.State == vip.Parked {

@@ -224,7 +224,7 @@ func (r *recorder) look(ctx context.Context, n *node) {
 	}
 	for _, vv := range v.VIPs {
 		r.unheld(k.node, vv)
-		keeper := k.keepers[vv.Name]
+		keeper := k.now().keepers[vv.Name]
 		if keeper == nil {
 			continue
 		}

@@ -117,14 +117,11 @@ func (n *node) Diff(_ context.Context, f control.File) (*control.Reload, error) 
 	return r, nil
 }
 
-// recluster makes the cluster part say what c says. A changed part leaves as it does at
+// recluster makes the cluster part say what c says. VIPs come, go and change while the rest
+// goes on. Where the cluster itself is another, the part leaves as it does at
 // the end, so that another node holds the addresses meanwhile, and starts anew. n.mu is
 // held.
 func (n *node) recluster(c *config.Config) error {
-	if n.cluster != nil && n.cluster.same(c) {
-		n.cluster.node.SetConfig(c.Hash)
-		return nil
-	}
 	if n.cluster == nil && len(c.VIP) == 0 && len(c.Cluster.Join) == 0 {
 		return nil
 	}
@@ -134,8 +131,15 @@ func (n *node) recluster(c *config.Config) error {
 			return fmt.Errorf("%s: %w", c.Name, err)
 		}
 	}
+	if n.cluster != nil && n.cluster.live(c) {
+		return n.cluster.change(n, c)
+	}
 	old := n.cluster
 	if old != nil {
+		if err := old.mayVote(c); err != nil {
+			return fmt.Errorf("%s: %w", c.Name, err)
+		}
+		n.log.Info("the cluster part starts anew with other settings: what it holds is handed over first")
 		ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 		old.leave(ctx)
 		cancel()

@@ -47,8 +47,8 @@ func (n *node) Simulate(ctx context.Context, q control.SimulateQuery) (*control.
 		for _, p := range o.Steps {
 			r.Steps = append(r.Steps, control.SimulatedStep{MS: milliseconds(p.After), Node: p.Node, Text: p.Text})
 		}
-		for _, vip := range vipsOf(k.config) {
-			if leader(k.config, vip) == o.VIP {
+		for _, vip := range vipsOf(k.now().config) {
+			if leader(k.now().config, vip) == o.VIP {
 				r.VIP = vip.Name
 				s.VIPs = append(s.VIPs, r)
 			}
@@ -62,13 +62,13 @@ func (n *node) Simulate(ctx context.Context, q control.SimulateQuery) (*control.
 
 // scene is the cluster as this node sees it.
 func (k *cluster) scene(v ha.View) rehearsal.Scene {
-	t := k.config.Cluster.Timing
+	t := k.now().config.Cluster.Timing
 	s := rehearsal.Scene{Lease: t.Lease, Guard: t.Guard, Beat: t.Heartbeat}
 	for _, nv := range v.Nodes {
 		s.Nodes = append(s.Nodes, rehearsal.Node{ID: nv.ID, Name: nv.Name, Heard: nv.State != ha.Unheard, Fit: nv.State == ha.Up, Witness: nv.Witness})
 	}
 	for _, vv := range v.VIPs {
-		c := k.config.VIP[vv.Name]
+		c := k.now().config.VIP[vv.Name]
 		if c.Follow != "" {
 			continue
 		}

@@ -17,7 +17,7 @@ func receivers(c *config.Config) notify.Where {
 // not wait.
 func (k *cluster) tellChange(n *notify.Notifier, c ha.Change) {
 	e := notify.Event{VIP: c.VIP, State: notify.Standby, Reason: string(c.Reason), Text: c.Text, From: c.From, To: c.To, Term: c.Term, Time: wall(c.At)}
-	self := k.config.Node.Name
+	self := k.now().config.Node.Name
 	switch {
 	case c.To == self:
 		e.State = notify.Holder
@@ -29,7 +29,7 @@ func (k *cluster) tellChange(n *notify.Notifier, c ha.Change) {
 
 // tellFact tells of VIPs that this node let go, or could not hold.
 func (k *cluster) tellFact(n *notify.Notifier, f ha.Fact) {
-	e := notify.Event{Reason: f.Text, From: k.config.Node.Name, Term: f.Term, Time: wall(f.At)}
+	e := notify.Event{Reason: f.Text, From: k.now().config.Node.Name, Term: f.Term, Time: wall(f.At)}
 	switch f.Kind {
 	case ha.FactYield:
 		e.State, e.To = notify.Standby, f.Peer
@@ -40,8 +40,8 @@ func (k *cluster) tellFact(n *notify.Notifier, f ha.Fact) {
 	default:
 		return
 	}
-	for _, v := range vipsOf(k.config) {
-		if leader(k.config, v) == f.VIP {
+	for _, v := range vipsOf(k.now().config) {
+		if leader(k.now().config, v) == f.VIP {
 			e.VIP = v.Name
 			k.tell(n, e)
 		}
@@ -49,8 +49,8 @@ func (k *cluster) tellFact(n *notify.Notifier, f ha.Fact) {
 }
 
 func (k *cluster) tell(n *notify.Notifier, e notify.Event) {
-	e.Type, e.Node, e.Cluster, e.Time = "vip", k.config.Node.Name, k.config.Cluster.Name, e.Time.UTC()
-	if v := k.config.VIP[e.VIP]; v != nil {
+	e.Type, e.Node, e.Cluster, e.Time = "vip", k.now().config.Node.Name, k.now().config.Cluster.Name, e.Time.UTC()
+	if v := k.now().config.VIP[e.VIP]; v != nil {
 		e.Address = v.Address.Addr().String()
 	}
 	e.Reason = strings.ToValidUTF8(e.Reason, "")

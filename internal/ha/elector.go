@@ -2,9 +2,6 @@ package ha
 
 import (
 	"errors"
-	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"proxyd/internal/clock"
@@ -55,47 +52,6 @@ type elector struct {
 
 // brokenFor is how long a node does not try again to hold what it could not.
 const brokenFor = 5 * time.Second
-
-// addElectors makes an elector for each VIP that does not follow another.
-func (n *Node) addElectors() error {
-	now := n.Now()
-	for _, name := range slices.Sorted(maps.Keys(n.VIPs)) {
-		if n.VIPs[name].Follow == "" {
-			e := &elector{name: name, vip: n.VIPs[name], changes: map[election.Reason]uint64{}}
-			n.electors = append(n.electors, e)
-			n.byVIP[name] = e
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(n.VIPs)) {
-		leader := name
-		for hops := 0; n.VIPs[leader] != nil && n.VIPs[leader].Follow != ""; hops++ {
-			if hops > len(n.VIPs) {
-				return fmt.Errorf("vip.%s follows in a circle", name)
-			}
-			leader = n.VIPs[leader].Follow
-		}
-		e := n.byVIP[leader]
-		if e == nil {
-			return fmt.Errorf("vip.%s follows %q, which there is not", name, leader)
-		}
-		n.byVIP[name] = e
-		e.vips = append(e.vips, name)
-	}
-	for _, e := range n.electors {
-		// The leader comes first, so that it is announced first.
-		slices.SortStableFunc(e.vips, func(a, b string) int { return boolInt(b == e.name) - boolInt(a == e.name) })
-		for _, v := range e.vips {
-			if h := n.Holders[v]; h != nil {
-				e.holders = append(e.holders, h)
-			}
-		}
-		if len(e.holders) != len(e.vips) {
-			e.holders = nil
-		}
-		n.enter(now, e)
-	}
-	return nil
-}
 
 // preempt returns what the machine must know of the wish of v. One that prefers nobody and
 // is not to be spread has nobody to wait for.

@@ -44,7 +44,9 @@ func (n *Node) forget(now clock.Instant) {
 	n.electors = slices.DeleteFunc(n.electors, func(e *elector) bool {
 		over := e.vip == nil && now.Sub(e.polled) > max(guestLife, 2*(n.Timing.Lease+n.Timing.Guard))
 		if over {
-			delete(n.byVIP, e.name)
+			if n.byVIP[e.name] == e {
+				delete(n.byVIP, e.name)
+			}
 			for _, p := range n.peers {
 				delete(p.tenures, e.name)
 			}

@@ -124,7 +124,7 @@ func New(c Config) (*Node, error) {
 	for _, a := range c.Arbiters {
 		n.arbiters = append(n.arbiters, &arbiter{addr: a})
 	}
-	if err := n.addElectors(); err != nil {
+	if err := n.adopt(n.born, c.VIPs, c.Holders, c.Hash); err != nil {
 		return nil, err
 	}
 	return n, nil
@@ -317,9 +317,4 @@ func (n *Node) judge(now clock.Instant) {
 			n.step(now, e, election.Deaf{Deaf: deaf})
 		}
 	}
-}
-
-// SetConfig says the hash of the configuration that is now in force here.
-func (n *Node) SetConfig(hash string) {
-	_ = n.ask(context.Background(), func(clock.Instant) { n.Hash, n.news = hash, true })
 }

@@ -35,7 +35,7 @@ func (n *Node) wantPermit(e *elector, w election.WantPermit) {
 
 // listen finds out whether a network that was silent is so still.
 func (n *Node) listen(now clock.Instant, e *elector) {
-	if e.deaf && !e.asking {
+	if e.deaf && !e.asking && len(e.holders) > 0 {
 		e.asking = true
 		n.probe(e, now, permit{elector: e})
 	}

@@ -27,6 +27,14 @@ func (d *Device) PutUpFence(c fence.Config) error {
 // Fence returns the device's fence, nil if none was put up.
 func (d *Device) Fence() *fence.Fence { return d.fence.Load() }
 
+// Fenced makes the fence be about an address more.
+func (d *Device) Fenced(a netip.Addr) error {
+	if f := d.fence.Load(); f != nil {
+		return f.Add(a)
+	}
+	return nil
+}
+
 // Gate tells the fence until when what concerns a may pass.
 func (d *Device) Gate(a netip.Addr, g fence.Gate) error {
 	if f := d.fence.Load(); f != nil {

@@ -88,7 +88,7 @@ func (m *Mesh) answer(c net.Conn) error {
 	if err != nil {
 		return err
 	}
-	if !hmac.Equal(got[18:], want) || int(got[1]) >= len(m.peers) || m.peers[got[1]] == nil {
+	if !hmac.Equal(got[18:], want) || len(m.marked(got[1])) == 0 {
 		return errStranger
 	}
 	sum, err := m.mac("answer", got[2:18], []byte(m.Self))

@@ -22,8 +22,8 @@ const wireVersion = 1
 //
 //	version 1 | sender 1 | epoch 8 | sequence 8 | AES-256-GCM of (challenge 8 | echo 8 | payload)
 //
-// with the part before it authenticated too. sender is the place in the sorted list of
-// voters. epoch is random for each life of a process, and every life has a key of its
+// with the part before it authenticated too. sender is a mark of the
+// voter's name. epoch is random for each life of a process, and every life has a key of its
 // own for each receiver, so that the sequence alone makes a nonce unique and nothing
 // sent to one voter can be played to another. challenge is a random number that the
 // sender wants back, echo the one that it last had from the receiver: it proves that the

@@ -129,15 +129,32 @@ func (p *programs) openMaps(keep bool) (err error) {
 		how = ebpf.UpdateNoExist
 	}
 	for _, a := range p.addrs {
-		k := key(a)
-		if err := p.gates.Update(k[:], value(Gate{}, 0), how); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-			return fmt.Errorf("shut %s: %w", a, bpf.Explain(err))
-		}
-		if err := p.drops.Update(k[:], make([]uint64, ebpf.MustPossibleCPU()), ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-			return fmt.Errorf("count drops of %s: %w", a, bpf.Explain(err))
+		if err := p.begin(a, how); err != nil {
+			return err
 		}
 	}
 	return p.forget()
+}
+
+// add makes the programs be about the address too.
+func (p *programs) add(a netip.Addr) error {
+	if err := p.begin(a, ebpf.UpdateAny); err != nil {
+		return err
+	}
+	p.addrs = append(p.addrs, a)
+	return nil
+}
+
+// begin shuts an address, and counts what is dropped for it.
+func (p *programs) begin(a netip.Addr, how ebpf.MapUpdateFlags) error {
+	k := key(a)
+	if err := p.gates.Update(k[:], value(Gate{}, 0), how); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return fmt.Errorf("shut %s: %w", a, bpf.Explain(err))
+	}
+	if err := p.drops.Update(k[:], make([]uint64, ebpf.MustPossibleCPU()), ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return fmt.Errorf("count drops of %s: %w", a, bpf.Explain(err))
+	}
+	return nil
 }
 
 func (p *programs) openMap(name string, spec *ebpf.MapSpec) (*ebpf.Map, bool, error) {

@@ -74,6 +74,7 @@ type Status struct {
 
 // A barrier is what a kind of fence has to be able to do.
 type barrier interface {
+	add(a netip.Addr) error
 	set(a netip.Addr, g Gate) error
 	attach(index int) error
 	leave() error
@@ -84,10 +85,10 @@ type barrier interface {
 
 // A Fence is the fence of an interface. Its methods may be called at once.
 type Fence struct {
-	addrs []netip.Addr
-	log   *slog.Logger
+	log *slog.Logger
 
 	mu     sync.Mutex
+	addrs  []netip.Addr
 	b      barrier // nil: Lifetime, or closed
 	status Status
 }
@@ -163,10 +164,31 @@ func (f *Fence) open(c Config) error {
 // Set says until when what concerns a may pass, in place of what was said before.
 func (f *Fence) Set(a netip.Addr, g Gate) error {
 	a = a.Unmap()
-	if !slices.Contains(f.addrs, a) {
+	if !f.has(a) {
 		return fmt.Errorf("fence %s: %w", a, ErrUnfenced)
 	}
 	return f.do(func(b barrier) error { return b.set(a, g) })
+}
+
+// Add fences an address more, which must not be on the interface. It is shut until Set.
+func (f *Fence) Add(a netip.Addr) error {
+	a = a.Unmap()
+	if f.has(a) {
+		return nil
+	}
+	if err := f.do(func(b barrier) error { return b.add(a) }); err != nil {
+		return fmt.Errorf("fence %s: %w", a, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.addrs = append(f.addrs, a)
+	return nil
+}
+
+func (f *Fence) has(a netip.Addr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Contains(f.addrs, a)
 }
 
 // Attach puts the fence on the interface of the index: that of its name was made anew.

@@ -179,6 +179,29 @@ func (t *tables) remains(conn *nftables.Conn) (map[entry]clock.Instant, error) {
 	return left, nil
 }
 
+// add makes the rules be about the address too.
+func (t *tables) add(a netip.Addr) error {
+	conn, err := dial()
+	if err != nil {
+		return err
+	}
+	names := []string{arpVIPs, vips4}
+	if a.Is6() {
+		names = []string{vips6}
+	}
+	for _, name := range names {
+		err = errors.Join(err, conn.SetAddElements(t.sets[name], []nftables.SetElement{{Key: a.AsSlice()}}))
+	}
+	if err == nil {
+		err = conn.Flush()
+	}
+	if err != nil {
+		return fmt.Errorf("add %s: %w", a, explain(err))
+	}
+	t.addrs = append(t.addrs, a)
+	return nil
+}
+
 // set puts the address into the sets for as long as it may, or takes it out, in one step.
 func (t *tables) set(a netip.Addr, g Gate) error {
 	speak, traffic := arpSpeak, traffic4
