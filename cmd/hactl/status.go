@@ -111,7 +111,7 @@ func table(w io.Writer, s *control.Status, now time.Time) {
 		if n.Name != s.Node {
 			heard = "never"
 			if n.AgeMS >= 0 {
-				heard = fmt.Sprintf("%d ms ago", n.AgeMS)
+				heard = fmt.Sprintf("%d ms ago", n.AgeMS) + onPaths(n.Paths)
 			}
 			gap = fmt.Sprintf("%d of %d ms", n.LongestGapMS, n.LimitMS)
 		}
@@ -166,6 +166,25 @@ func table(w io.Writer, s *control.Status, now time.Time) {
 		}
 		fmt.Fprintln(w)
 	}
+}
+
+// onPaths tells when a node was last heard on each of several paths.
+func onPaths(paths []control.Path) string {
+	var out []string
+	for _, p := range paths {
+		switch {
+		case p.AgeMS < 0:
+			out = append(out, p.Name+" never")
+		case p.Silent:
+			out = append(out, fmt.Sprintf("%s SILENT for %d ms", p.Name, p.AgeMS))
+		default:
+			out = append(out, fmt.Sprintf("%s %d", p.Name, p.AgeMS))
+		}
+	}
+	if len(out) < 2 {
+		return ""
+	}
+	return " (" + strings.Join(out, ", ") + ")"
 }
 
 // standings lists what operators want of nodes and of the cluster.

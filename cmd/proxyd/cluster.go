@@ -244,8 +244,21 @@ func (k *cluster) openMesh(n *node, c *config.Config, self election.ID, voters [
 	g.Receive = func(b []byte) { k.mesh.Receive(b) }
 	carrier := &lateCarrier{}
 	devices := slices.Sorted(maps.Keys(k.devices))
+	var paths []beat.Path
+	for _, what := range c.Cluster.Paths {
+		p, err := beat.FindPath(what)
+		if err != nil {
+			return fmt.Errorf("cluster.paths: %w", err)
+		}
+		paths = append(paths, p)
+	}
+	own, err := beat.Address(self)
+	if err != nil {
+		return err
+	}
 	k.mesh, err = beat.Listen(beat.Config{
-		Cluster: c.Cluster.Name, Secret: string(c.Cluster.Secret), Self: self, Voters: voters,
+		Cluster: c.Cluster.Name, Secrets: []string{string(c.Cluster.Secret)}, Self: self, Voters: voters,
+		Interface: beat.InterfaceOf(own.Addr()), Paths: paths,
 		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log, Devices: devices, Unheard: k.askAnew, Open: n.from.openers(),
 	}, carrier)
 	if err != nil {
@@ -381,7 +394,7 @@ func (a *addresses) holders() map[string]ha.Holder {
 func (k *cluster) live(c *config.Config) bool {
 	a, b := k.now().config.Cluster, c.Cluster
 	return slices.Equal(a.Join, b.Join) && a.Secret == b.Secret && a.Timing == b.Timing &&
-		a.Witness == b.Witness && slices.Equal(a.Arbiter, b.Arbiter) && a.Fence == b.Fence &&
+		a.Witness == b.Witness && slices.Equal(a.Arbiter, b.Arbiter) && a.Fence == b.Fence && slices.Equal(a.Paths, b.Paths) &&
 		!slices.ContainsFunc(held(c), func(v *config.VIP) bool { return k.ports[v.Interface] == nil })
 }
 

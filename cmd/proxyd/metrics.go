@@ -29,6 +29,13 @@ var (
 	expected     = desc("cluster_expected_members", "Voters in cluster.join.", "cluster")
 	dropped      = desc("cluster_messages_dropped_total", "Messages from the heartbeat port and gossip that were not believed, or came twice.", "cluster", "reason")
 	gap          = desc("cluster_heartbeat_gap_seconds_max", "Longest silence of a peer within one life of it.", "cluster", "peer")
+	silences     = desc("cluster_silences_total", "Times that a node was judged silent.", "cluster", "node")
+	foreignKey   = desc("cluster_foreign_key", "1 while a node speaks with another key than this one's.", "cluster", "node")
+	pathAge      = desc("cluster_path_age_seconds", "Since a node was last heard on a path; -1 never.", "cluster", "node", "path")
+	pathLoss     = desc("cluster_path_loss_ratio", "Part of a node's heartbeats on a path that did not arrive here.", "cluster", "node", "path")
+	beatRealTime = desc("cluster_beat_realtime", "1 if the heartbeat's thread runs in real time (SCHED_FIFO).", "cluster")
+	beatLate     = desc("cluster_beat_late_seconds_max", "The longest that the heartbeat's thread came too late.", "cluster")
+	beatStalls   = desc("cluster_beat_stalls_total", "Times that the heartbeat's thread came more than two beats late.", "cluster")
 	pausedDesc   = desc("cluster_paused", "1 while no VIP moves by preference or fitness, by an operator's wish.", "cluster")
 	standingDesc = desc("node_standing", "1 while an operator wants this of the node.", "cluster", "node", "state")
 	stalls       = desc("cluster_stalls_total", "Times that this node's cluster loop was asleep for longer than a lease.", "cluster")
@@ -92,6 +99,7 @@ func goCollector() prometheus.Collector {
 // Describe implements prometheus.Collector.
 func (clusterMetrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, pausedDesc, standingDesc, dropped, gap, stalls,
+		silences, foreignKey, pathAge, pathLoss, beatRealTime, beatLate, beatStalls,
 		skew, probe, beatLoss, suspicions, refutations, nearMisses, messages, vipUnheld, historyFails, historyLost, notified,
 		vipHolder, vipMoves, vipConflicts, vipAnnounced, vipRepairs, vipFence, vipDropped} {
 		out <- d
@@ -138,6 +146,16 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 		}
 		if n.Name != self {
 			gauge(gap, n.Longest.Seconds(), name, n.Name)
+			count(silences, n.Signs.Silences, name, n.Name)
+			gauge(foreignKey, boolFloat(n.Signs.Foreign), name, n.Name)
+			for _, p := range n.Signs.Paths {
+				age := p.Age.Seconds()
+				if p.Age < 0 {
+					age = -1
+				}
+				gauge(pathAge, age, name, n.Name, p.Name)
+				gauge(pathLoss, p.Loss, name, n.Name, p.Name)
+			}
 		}
 	}
 	for state, n := range states {
@@ -177,6 +195,10 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 			count(dropped, n, name, reason)
 		}
 		count(dropped, k.gossip.Refused(), name, "gossip")
+		t := k.mesh.Thread()
+		gauge(beatRealTime, boolFloat(t.RealTime), name)
+		gauge(beatLate, t.Late.Seconds(), name)
+		count(beatStalls, t.Stalls, name)
 	}
 	for _, vv := range v.VIPs {
 		held := 0.0

@@ -143,9 +143,18 @@ func nodeStatus(v ha.NodeView) control.NodeStatus {
 	if v.Age < 0 {
 		age = -1
 	}
+	var paths []control.Path
+	for _, p := range v.Signs.Paths {
+		age := p.Age.Milliseconds()
+		if p.Age < 0 {
+			age = -1
+		}
+		paths = append(paths, control.Path{Name: p.Name, AgeMS: age, LongestGapMS: p.Longest.Milliseconds(), Loss: p.Loss, Silent: p.Silent})
+	}
 	s := control.NodeStatus{
 		Name: v.Name, Witness: v.Witness, State: v.State.String(), Address: string(v.ID), AgeMS: age, Config: v.Config, Version: v.Version,
 		UptimeS: int64(v.Uptime.Seconds()), Reason: v.Reason, LongestGapMS: v.Longest.Milliseconds(), LimitMS: v.Limit.Milliseconds(), Flaps: math.Round(v.Flaps*100) / 100, Damped: v.Damped,
+		Paths: paths, NearMisses: v.Signs.NearMisses,
 	}
 	if p := v.Path; p.RTT > 0 {
 		trip, skew := milliseconds(p.RTT), milliseconds(p.Skew)

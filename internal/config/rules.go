@@ -14,6 +14,7 @@ import (
 func (d *decoder) check(c *Config) {
 	d.checkNode(c)
 	d.checkCluster(c)
+	d.checkPaths(c)
 	d.checkVIPs(c)
 	d.checkListeners(c)
 	d.checkLimits(&c.Limits)
@@ -175,6 +176,28 @@ func (d *decoder) checkVIPs(c *Config) {
 	}
 	if len(spread) == 1 {
 		d.warn(c, to("vip", spread[0], "spread"), "has no meaning alone: it is about how several VIPs share the nodes")
+	}
+}
+
+// checkPaths judges the further heartbeat paths.
+func (d *decoder) checkPaths(c *Config) {
+	paths := to("cluster", "paths")
+	if len(c.Cluster.Paths) > 0 && len(c.Cluster.Join) == 0 {
+		d.bad(paths, "has no meaning without cluster.join: there is no other node to hear")
+	}
+	for i, p := range c.Cluster.Paths {
+		network, err := netip.ParsePrefix(p)
+		if a, single := netip.ParseAddr(p); single == nil {
+			network, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		switch {
+		case slices.Contains(c.Cluster.Paths[:i], p):
+			d.bad(paths.at(i), "%q is there twice", p)
+		case err == nil && slices.ContainsFunc(c.Cluster.Join, func(a netip.AddrPort) bool { return network.Contains(a.Addr()) }):
+			d.bad(paths.at(i), "%s is the network of cluster.join, which is a path already", p)
+		case err != nil && !interfaceName(p):
+			d.bad(paths.at(i), "%q is neither an interface, such as \"eth1\", nor a network, such as \"192.168.9.0/24\"", p)
+		}
 	}
 }
 

@@ -50,6 +50,7 @@ type Cluster struct {
 	Arbiter []netip.Addr     `toml:"arbiter"` // hosts that are no nodes, such as the gateway: of two nodes, one that hears nothing of the other holds only while one of these answers it (ARP, ICMP echo or TCP); a node that reaches none for seconds is unfit; default: none
 	Fence   string           `toml:"fence"`   // how a holder is silenced when its lease ends: "auto" (the best that this host can have), "ebpf", "nftables", "lifetime" (the addresses go 1 to 2 seconds later); one that cannot be had is an error at the start; see docs/FENCING.md
 	Notify  Notify           `toml:"notify"`  // who is told when this node becomes the holder or the standby of a VIP, or cannot hold it: { command, webhook }; default: nobody
+	Paths   []string         `toml:"paths"`   // further heartbeat paths beside that of join: interfaces ("eth1") or networks ("192.168.9.0/24"), the same list on every node; a peer is silent only when it is on every path
 
 	SecretRef string `toml:"-"` // what stands in the file for Secret
 }

@@ -15,7 +15,7 @@ func unbuiltKeys(table string) []string {
 	case "node":
 		return []string{"region"}
 	case "cluster":
-		return []string{"paths", "drain"}
+		return []string{"drain"}
 	case "listener.*":
 		return []string{"redirect", "http2", "h2c", "tls", "http3", "proxy_protocol", "client_ca"}
 	case "pool.*":

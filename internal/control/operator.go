@@ -124,11 +124,22 @@ type NodeStatus struct {
 	Damped bool    `json:"damped"`
 	// What the beats measured of the way to it; null is not known.
 	RoundTripMS *float64 `json:"round_trip_ms"`
-	ClockSkewMS *float64 `json:"clock_skew_ms"` // its clock is ahead by that
-	LossIn      *float64 `json:"loss_in"`       // part of the beats that did not come from it
-	LossOut     *float64 `json:"loss_out"`      // and to it
+	ClockSkewMS *float64 `json:"clock_skew_ms"`   // its clock is ahead by that
+	LossIn      *float64 `json:"loss_in"`         // part of the beats that did not come from it
+	LossOut     *float64 `json:"loss_out"`        // and to it
+	NearMisses  uint64   `json:"near_misses"`     // silences of more than half the limit that ended before it
+	Paths       []Path   `json:"paths,omitempty"` // by which it is heard; none of the one who answers
 	// Standing is what an operator wants of the node, if anything.
 	Standing *Standing `json:"standing,omitempty"`
+}
+
+// A Path is one way by which a node is heard: an interface, or gossip.
+type Path struct {
+	Name         string  `json:"name"`
+	AgeMS        int64   `json:"age_ms"` // since it was last heard there; -1 never
+	LongestGapMS int64   `json:"longest_gap_ms"`
+	Loss         float64 `json:"loss"` // part of its datagrams that did not arrive, 0 to 1
+	Silent       bool    `json:"silent"`
 }
 
 // A Standing is what an operator wants of a node, or of all. It stays over restarts.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"proxyd/internal/clock"
+	"proxyd/internal/ha/detect"
 	"proxyd/internal/ha/election"
 )
 
@@ -132,7 +133,7 @@ func (n *Node) noteAnswer(now clock.Instant, e *elector, p *peer, m election.Msg
 // noteGap notes a silence that came near to what is borne. Of one that lasts, or comes
 // again and again, only the worst are worth an entry.
 func (n *Node) noteGap(p *peer, at clock.Instant, gap time.Duration) {
-	limit := patience(n.Timing.Heartbeat)
+	limit := detect.Limit(n.Timing.Heartbeat)
 	if gap > limit/2 {
 		n.stats.NearMisses++
 	}
@@ -153,6 +154,8 @@ func (n *Node) notePermit(now clock.Instant, a permit, ok bool) {
 		f.Text = "refused: the network of the address cannot be asked: " + a.err.Error()
 	case !a.heard:
 		f.Text = "refused: nothing at all is heard on the network of the address"
+	case a.answered && a.peer.foreign != 0:
+		f.Text = "refused: the other node lives and speaks with another key"
 	case a.answered:
 		f.Text = "refused: the other node's process answers; only the heartbeat's path is broken"
 	case !a.reached:

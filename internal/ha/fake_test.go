@@ -14,6 +14,7 @@ import (
 
 	"proxyd/internal/clock"
 	"proxyd/internal/config"
+	"proxyd/internal/ha/detect"
 	"proxyd/internal/ha/election"
 )
 
@@ -287,7 +288,7 @@ func (m *meshEnd) watch(done <-chan struct{}) {
 		w := m.host.w
 		w.mu.Lock()
 		for name, at := range m.heard {
-			if at != 0 && w.now().Sub(at) > patience(beat) {
+			if at != 0 && w.now().Sub(at) > detect.Limit(beat) {
 				m.heard[name] = 0
 				m.tell(MeshEvent{Kind: Silent, From: w.id(name), At: w.now(), Info: "nothing heard"})
 			}
@@ -319,6 +320,8 @@ func (h *host) pause(d time.Duration) {
 	case <-h.ended:
 	}
 }
+
+func (m *meshEnd) Signs(election.ID) Signs { return Signs{} }
 
 // fakeHolder is one VIP on one host of the LAN.
 type fakeHolder struct {

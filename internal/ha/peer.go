@@ -21,6 +21,7 @@ type peer struct {
 	missAt  clock.Instant // when a near miss was last noted
 	miss    time.Duration // and how near it came
 	gaps    bool          // the next frame ends a gap of the same life
+	foreign clock.Instant // when it last spoke with another key; 0: it does not
 
 	asked    clock.Instant // when it last asked for anything
 	beaten   clock.Instant // when it was last sent our hello
@@ -101,7 +102,7 @@ func (n *Node) hear(now clock.Instant, e MeshEvent) {
 		}
 		// A new life, or the end of a silence: what it said before does not count.
 		n.live(p, e.At)
-		p.hello.Seq, p.gaps = 0, false
+		p.hello.Seq = 0
 		clear(p.tenures)
 		p.path = path{beat: p.path.beat}
 	case Silent:
@@ -114,6 +115,8 @@ func (n *Node) hear(now clock.Instant, e MeshEvent) {
 		for _, el := range n.electors {
 			n.step(now, el, election.Gone{Peer: p.id, At: e.At})
 		}
+	case Foreign:
+		n.strange(p, e)
 	case Message:
 		if p.gaps && n.asleep == 0 { // else it is we who were silent
 			gap := e.At.Sub(p.heard)
@@ -135,10 +138,23 @@ func (n *Node) hear(now clock.Instant, e MeshEvent) {
 	}
 }
 
+// strange notes that a peer lives and cannot be understood.
+func (n *Node) strange(p *peer, e MeshEvent) {
+	if p.foreign == 0 {
+		n.Log.Error("a node speaks with another key: cluster.secret differs, or the name of the cluster; it is not replaced while it does",
+			"node", n.nameOf(p.id), "address", p.id)
+		n.stats.Foreign++
+	}
+	p.foreign = e.At
+	if !p.alive {
+		p.why = e.Info
+	}
+}
+
 // live notes a sign of life.
 func (n *Node) live(p *peer, at clock.Instant) {
 	if !p.alive {
-		p.alive, p.why = true, ""
+		p.alive, p.why, p.foreign = true, "", 0
 		n.replace = true
 		p.beatAt = 0 // it is owed a hello at once
 		n.Log.Info("node heard", "node", n.nameOf(p.id))

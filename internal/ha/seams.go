@@ -20,6 +20,27 @@ type Mesh interface {
 	// Challenge asks over a fresh lifeline connection, sent through the interface of the
 	// virtual address, whether the peer's process lives. Blocks up to d.
 	Challenge(to election.ID, d time.Duration) bool
+	// Signs is what the mesh knows of a voter's signs of life.
+	Signs(of election.ID) Signs
+}
+
+// Signs are a voter's signs of life, as one mesh has them since it began.
+type Signs struct {
+	Limit      time.Duration // the silence after which it is judged silent
+	Longest    time.Duration // the longest silence that ended
+	NearMisses uint64        // silences of more than half the limit that ended before it
+	Silences   uint64        // times that it was judged silent
+	Foreign    bool          // it speaks with another key
+	Paths      []Path        // the one of its address in join first
+}
+
+// Path is one way by which a voter is heard.
+type Path struct {
+	Name    string
+	Age     time.Duration // since it was last heard there; -1 never
+	Longest time.Duration // silence there
+	Loss    float64       // part of what it sent there that did not arrive; 0 where that is not known
+	Silent  bool
 }
 
 // MeshEvent is one thing that a mesh tells.
@@ -37,8 +58,9 @@ type MeshKind uint8
 const (
 	Message MeshKind = iota // From sent Msg
 	Alive                   // From was heard for the first time, or again
-	Silent                  // no carrier heard From for six beats and a half
+	Silent                  // no carrier heard From for six beats and a half, or its loop stands still
 	Gone                    // From's process is gone: lifeline closed and reconnect refused
+	Foreign                 // From's address speaks, and no key of ours opens what it says
 )
 
 // A Holder holds one virtual address on this host. Each method returns when the thing

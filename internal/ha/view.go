@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"proxyd/internal/clock"
+	"proxyd/internal/ha/detect"
 	"proxyd/internal/ha/election"
 )
 
@@ -48,6 +49,7 @@ type NodeView struct {
 	Flaps   float64       // how often it failed lately, as this node saw: each counts one and fades
 	Damped  bool          // so often that others are preferred
 	Path    PathView
+	Signs   Signs // of life, as the mesh has them; none of this node
 }
 
 // VIPView is one virtual address.
@@ -78,6 +80,7 @@ type Stats struct {
 	Refutations  uint64            // of those it turned out to have lived
 	NearMisses   uint64            // silences of more than half of what is borne
 	Messages     map[string]uint64 // records that came, by kind
+	Foreign      uint64            // times that a voter began to speak with another key
 }
 
 // Status returns the cluster as this node sees it now.
@@ -121,7 +124,7 @@ func (n *Node) counted() Stats {
 func (n *Node) nodeView(now clock.Instant, p *peer) NodeView {
 	v := NodeView{ID: p.id, Name: n.nameOf(p.id), Witness: p.hello.Witness, State: p.hello.State, Reason: p.hello.Reason, Age: -1,
 		Config: p.hello.Config, Version: p.hello.Version, Uptime: p.hello.Uptime,
-		Longest: p.longest.longest(now), Limit: patience(n.Timing.Heartbeat),
+		Longest: p.longest.longest(now), Limit: detect.Limit(n.Timing.Heartbeat), Signs: n.Mesh.Signs(p.id),
 		Flaps: p.flaps.value(now), Damped: p.flaps.damped, Path: p.pathView(now)}
 	if p.heard != 0 {
 		v.Age = max(now.Sub(p.heard), 0)
@@ -131,9 +134,6 @@ func (n *Node) nodeView(now clock.Instant, p *peer) NodeView {
 	}
 	return v
 }
-
-// patience is the silence after which a peer is judged lost: six missed beats and a half.
-func patience(beat time.Duration) time.Duration { return 6*beat + beat/2 }
 
 func (n *Node) vipView(now clock.Instant, name string) VIPView {
 	e := n.byVIP[name]

@@ -11,7 +11,7 @@ import (
 
 // drops counts what was received and not believed.
 type drops struct {
-	junk, version, stranger, replay, early, full atomic.Uint64
+	junk, version, stranger, others, replay, early, full, lifeline, busy atomic.Uint64
 }
 
 func (d *drops) count(err error) {
@@ -20,6 +20,8 @@ func (d *drops) count(err error) {
 		d.version.Add(1)
 	case errors.Is(err, errStranger):
 		d.stranger.Add(1)
+	case errors.Is(err, errOthers):
+		d.others.Add(1)
 	case errors.Is(err, errReplay):
 		d.replay.Add(1)
 	case errors.Is(err, errFull): // counted where it happened
@@ -31,12 +33,15 @@ func (d *drops) count(err error) {
 }
 
 // Dropped returns how many datagrams were dropped, by reason. "copy" are those that came
-// on a second carrier too, or were recorded and played again.
+// on a second path or carrier too, or were recorded and played again; "others" were for
+// another node; "lifeline" are calls that were not a node's, "busy" those for which there
+// was no room.
 func (m *Mesh) Dropped() map[string]uint64 {
 	d := &m.dropped
 	return map[string]uint64{
 		"junk": d.junk.Load(), "version": d.version.Load(), "stranger": d.stranger.Load(),
 		"copy": d.replay.Load(), "early": d.early.Load(), "full": d.full.Load(),
+		"others": d.others.Load(), "lifeline": d.lifeline.Load(), "busy": d.busy.Load(),
 	}
 }
 
@@ -51,7 +56,7 @@ func (d *drops) report(ctx context.Context, log *slog.Logger) {
 			return
 		case <-tick.C:
 		}
-		if n := d.junk.Load() + d.version.Load() + d.stranger.Load(); n > last {
+		if n := d.junk.Load() + d.version.Load() + d.stranger.Load() + d.lifeline.Load(); n > last {
 			log.Warn("datagrams dropped on the heartbeat port: another key, version or program", "count", n-last)
 			last = n
 		}

@@ -35,8 +35,8 @@ const (
 // handshakeTime bounds how long a lifeline's handshake may take.
 const handshakeTime = 2 * time.Second
 
-func (m *Mesh) mac(purpose string, parts ...[]byte) ([]byte, error) {
-	key, err := m.keys.derive("lifeline " + purpose)
+func (k keys) mac(purpose string, parts ...[]byte) ([]byte, error) {
+	key, err := k.derive("lifeline " + purpose)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,8 @@ func (m *Mesh) call(c net.Conn, p *peer) error {
 	if _, err := rand.Read(msg[2:]); err != nil {
 		return err
 	}
-	sum, err := m.mac("call", msg, []byte(p.id))
+	k := (*m.ring.Load())[0]
+	sum, err := k.mac("call", msg, []byte(p.id))
 	if err != nil {
 		return err
 	}
@@ -65,7 +66,7 @@ func (m *Mesh) call(c net.Conn, p *peer) error {
 	if _, err := io.ReadFull(c, got[:]); err != nil {
 		return err
 	}
-	want, err := m.mac("answer", msg[2:18], []byte(p.id))
+	want, err := k.mac("answer", msg[2:18], []byte(p.id))
 	if err != nil {
 		return err
 	}
@@ -84,20 +85,33 @@ func (m *Mesh) answer(c net.Conn) error {
 	if got[0] != wireVersion {
 		return errVersion
 	}
-	want, err := m.mac("call", got[:18], []byte(m.Self))
-	if err != nil {
-		return err
-	}
-	if !hmac.Equal(got[18:], want) || len(m.marked(got[1])) == 0 {
+	if len(m.marked(got[1])) == 0 {
 		return errStranger
 	}
-	sum, err := m.mac("answer", got[2:18], []byte(m.Self))
-	if err != nil {
+	for _, k := range *m.ring.Load() {
+		want, err := k.mac("call", got[:18], []byte(m.Self))
+		if err != nil {
+			return err
+		}
+		if !hmac.Equal(got[18:], want) {
+			continue
+		}
+		if !m.turns() {
+			// A process whose election loop stands still must be replaced.
+			return errStuck
+		}
+		sum, err := k.mac("answer", got[2:18], []byte(m.Self))
+		if err != nil {
+			return err
+		}
+		_, err = c.Write(slices.Concat([]byte{wireVersion}, sum))
 		return err
 	}
-	_, err = c.Write(slices.Concat([]byte{wireVersion}, sum))
-	return err
+	return errStranger
 }
+
+// errStuck is why a call is not answered though it is a node's.
+var errStuck = errors.New("the election loop stands still")
 
 // maxLifelines bounds what strangers can make this node keep open.
 const maxLifelines = 256
@@ -120,6 +134,7 @@ func (m *Mesh) serveLifelines(ctx context.Context) {
 		select {
 		case room <- struct{}{}:
 		default:
+			m.dropped.busy.Add(1)
 			c.Close()
 			continue
 		}
@@ -129,7 +144,9 @@ func (m *Mesh) serveLifelines(ctx context.Context) {
 			defer context.AfterFunc(ctx, func() { c.Close() })()
 			_ = c.SetDeadline(time.Now().Add(handshakeTime))
 			if err := m.answer(c); err != nil {
-				m.dropped.count(err)
+				if !errors.Is(err, errStuck) {
+					m.dropped.lifeline.Add(1)
+				}
 				return
 			}
 			_ = c.SetDeadline(time.Time{})
@@ -194,7 +211,8 @@ func (m *Mesh) believe(ctx context.Context, p *peer, at clock.Instant, end error
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.heard <= at
+	heard, _ := p.signs.Heard()
+	return heard <= at
 }
 
 // gone reports whether p's port refuses, and when that was asked. While a process dies
@@ -266,7 +284,8 @@ func (m *Mesh) Challenge(to election.ID, d time.Duration) bool {
 			if err == nil {
 				c.Close()
 			}
-			answers <- err == nil
+			// A process with another key hangs up on us. It may be the holder.
+			answers <- err == nil || hungUp(err) && m.speaksForeign(p)
 		}()
 	}
 	for range ways {
@@ -276,6 +295,9 @@ func (m *Mesh) Challenge(to election.ID, d time.Duration) bool {
 	}
 	return false
 }
+
+// hungUp reports whether a call was taken and ended by the other side.
+func hungUp(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
 
 // wait waits for d and reports whether ctx goes on.
 func wait(ctx context.Context, d time.Duration) bool {

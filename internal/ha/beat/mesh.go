@@ -5,6 +5,7 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -15,8 +16,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"proxyd/internal/clock"
 	"proxyd/internal/ha"
+	"proxyd/internal/ha/detect"
 	"proxyd/internal/ha/election"
 )
 
@@ -30,10 +34,12 @@ type Carrier interface {
 // Config is what a Mesh must know.
 type Config struct {
 	Cluster   string
-	Secret    string
+	Secrets   []string    // the first seals; what is sealed with any of them is believed
 	Self      election.ID // an address of Voters
 	Voters    []election.ID
 	Heartbeat time.Duration
+	Interface string   // that of Self, as the name of its path
+	Paths     []Path   // further ones
 	Devices   []string // interfaces of the virtual addresses, by which a challenge is sent too
 	// Unheard, if set, is told ten times a second the address of each peer that is not heard.
 	Unheard func(netip.Addr)
@@ -42,49 +48,80 @@ type Config struct {
 	Open    Openers
 }
 
-// A Mesh connects the voters: what is given to Send goes out on every carrier, what
-// comes in first is delivered, copies and recordings are dropped. It implements ha.Mesh.
+// A Mesh connects the voters: what is given to Send goes out on every path, what comes
+// in first is delivered, copies and recordings are dropped. It implements ha.Mesh.
 type Mesh struct {
 	Config
-	keys     keys
-	self     uint8
-	epoch    uint64
-	peers    []*peer // by place in Voters, nil for ourselves
-	events   chan ha.MeshEvent
-	udp      *net.UDPConn
-	tcp      net.Listener
-	carriers []Carrier
-	dropped  drops
+	ring    atomic.Pointer[ring]
+	self    uint8
+	epoch   uint64
+	peers   []*peer // by place in Voters, nil for ourselves
+	events  chan ha.MeshEvent
+	sockets []socket // by path, the one of Self first
+	tcp     net.Listener
+	carrier []Carrier
+	dropped drops
+	turned  atomic.Int64 // clock.Instant at which the election's loop last said something
+	thread  thread
 
 	ending sync.RWMutex // guards ended and the closing of events
 	ended  bool
 
-	bufs sync.Pool // *[]byte for datagrams on their way out
+	bufs sync.Pool // *[]byte for datagrams on their way out, and for what is decrypted
 }
+
+// A ring is the secrets in force, the one that seals first. It never changes.
+type ring []keys
 
 // A peer is another voter.
 type peer struct {
 	id   election.ID
+	mark uint8
 	addr netip.AddrPort // of its heartbeat and lifeline sockets
 
-	out cipher.AEAD // of what this life of ours sends to it
-	seq atomic.Uint64
-
 	mu      sync.Mutex
+	out     cipher.AEAD // of what this life of ours sends to it
+	seq     uint64
 	session session
-	heard   clock.Instant // when it was last heard; 0 never, or silent since
-	line    net.Conn      // our lifeline to it, if there is one
+	signs   *detect.Peer
+	alive   bool          // as was told
+	ways    []way         // by path, then the one of the carriers
+	direct  clock.Instant // when it was last heard on a path
+	rough   clock.Instant // when there was last a gap in that
+	smooth  bool          // it says that it hears us without gaps
+	sent    clock.Instant // when something last went out to it
+	turn    uint          // counts what Send was given
+	stood   uint8         // for how many beats its election loop has stood still
+	foreign foreign
+	line    net.Conn // our lifeline to it, if there is one
+}
+
+// A way is how one peer is reached on one path.
+type way struct {
+	to   netip.AddrPort // not valid: it must be sought
+	raw  unix.Sockaddr  // of to, or of everyone
+	seen *detect.Peer
 }
 
 // events are bounded; the oldest kind of news (a datagram) is what is lost when the
 // reader is that far behind, for the next beat says the same again.
 const eventRoom = 1024
 
-// Listen opens the heartbeat and lifeline sockets, one port above the address that Self
-// is known by, and adds further carriers. Close ends it.
+// Of what is said, a carrier beside the paths gets each carriedth, so that it is known to
+// work, and all while one side does not hear the other without gaps (gap, in half beats)
+// for a while.
+const (
+	carriedth   = 8
+	smoothAfter = 5 * time.Second
+)
+
+func (m *Mesh) gap() time.Duration { return 2*m.Heartbeat + m.Heartbeat/2 }
+
+// Listen opens the heartbeat sockets and that of the lifelines, one port above the address
+// that Self is known by, and adds further carriers. Close ends it.
 func Listen(c Config, carriers ...Carrier) (*Mesh, error) {
-	m := &Mesh{Config: c, keys: keys{[]byte(c.Secret), c.Cluster}, carriers: carriers, events: make(chan ha.MeshEvent, eventRoom)}
-	m.bufs.New = func() any { b := make([]byte, 0, 2048); return &b }
+	m := &Mesh{Config: c, carrier: carriers, events: make(chan ha.MeshEvent, eventRoom)}
+	m.bufs.New = func() any { b := make([]byte, 0, maxDatagram+1); return &b }
 	m.Voters = slices.Sorted(slices.Values(c.Voters))
 	place := slices.Index(m.Voters, c.Self)
 	if place < 0 || len(m.Voters) > 255 {
@@ -96,29 +133,117 @@ func Listen(c Config, carriers ...Carrier) (*Mesh, error) {
 		return nil, err
 	}
 	m.epoch = binary.BigEndian.Uint64(random[:]) | 1
+	at, err := Address(c.Self)
+	if err != nil {
+		return nil, err
+	}
+	m.Paths = append([]Path{{Name: c.Interface, Local: at.Addr()}}, c.Paths...)
 	for i, v := range m.Voters {
-		a, err := Address(v)
-		if err != nil {
-			return nil, err
-		}
 		if i == place {
 			m.peers = append(m.peers, nil)
-			if m.udp, err = c.Open.udp(a); err != nil {
-				return nil, fmt.Errorf("heartbeat socket %v: %w", a, err)
-			}
-			if m.tcp, err = c.Open.tcp(a); err != nil {
-				m.udp.Close()
-				return nil, fmt.Errorf("lifeline socket %v: %w", a, err)
-			}
 			continue
 		}
-		p := &peer{id: v, addr: a, session: newSession()}
-		if p.out, err = m.keys.life(m.Self, v, m.epoch); err != nil {
+		p, err := m.newPeer(v)
+		if err != nil {
 			return nil, err
 		}
 		m.peers = append(m.peers, p)
 	}
+	if err := m.SetSecrets(c.Secrets); err != nil {
+		return nil, err
+	}
+	if err := m.open(at); err != nil {
+		m.close()
+		return nil, err
+	}
 	return m, nil
+}
+
+func (m *Mesh) open(at netip.AddrPort) (err error) {
+	for i, p := range m.Paths {
+		local := at
+		switch {
+		case p.Device != "" && p.Local.Is4():
+			local = netip.AddrPortFrom(netip.IPv4Unspecified(), at.Port())
+		case p.Device != "":
+			local = netip.AddrPortFrom(netip.IPv6Unspecified(), at.Port())
+		case i > 0:
+			local = netip.AddrPortFrom(p.Local, at.Port())
+		}
+		s, err := m.Open.socket(i == 0, local, p.Device)
+		if err != nil {
+			return fmt.Errorf("heartbeat socket %v on path %q: %w", local, p.Name, err)
+		}
+		m.sockets = append(m.sockets, s)
+	}
+	if m.tcp, err = m.Open.tcp(at); err != nil {
+		return fmt.Errorf("lifeline socket %v: %w", at, err)
+	}
+	return nil
+}
+
+func (m *Mesh) close() {
+	for _, s := range m.sockets {
+		s.close()
+	}
+	if m.tcp != nil {
+		m.tcp.Close()
+	}
+}
+
+func (m *Mesh) newPeer(id election.ID) (*peer, error) {
+	addr, err := Address(id)
+	if err != nil {
+		return nil, err
+	}
+	now := m.Now()
+	p := &peer{id: id, mark: mark(id), addr: addr, session: newSession(), signs: detect.New(now, m.Heartbeat), rough: now}
+	for i, path := range m.Paths {
+		w := way{to: addr, seen: detect.New(now, m.Heartbeat)}
+		if i > 0 {
+			w.to = path.Known[id]
+		}
+		w.aim(path, addr.Port())
+		p.ways = append(p.ways, w)
+	}
+	p.ways = append(p.ways, way{seen: detect.New(now, carriedth*m.Heartbeat)})
+	return p, nil
+}
+
+// aim sets where datagrams go on a path: to the peer, or to everyone while it is sought.
+func (w *way) aim(p Path, port uint16) {
+	switch {
+	case w.to.IsValid():
+		w.raw = sockaddr(w.to)
+	case p.Seek.IsValid():
+		w.raw = sockaddr(netip.AddrPortFrom(p.Seek, port))
+	}
+}
+
+// SetSecrets puts other secrets in force: the first one seals from now on, and what is
+// sealed with any of them is believed.
+func (m *Mesh) SetSecrets(secrets []string) error {
+	var r ring
+	for _, s := range secrets {
+		r = append(r, keys{[]byte(s), m.Cluster})
+	}
+	if len(r) == 0 {
+		return errors.New("heartbeat: no secret")
+	}
+	for _, p := range m.peers {
+		if p == nil {
+			continue
+		}
+		out, err := r[0].life(m.Self, p.id, m.epoch)
+		if err != nil {
+			return err
+		}
+		p.mu.Lock()
+		p.out = out
+		p.mu.Unlock()
+	}
+	m.ring.Store(&r)
+	return nil
 }
 
 // Address returns where a voter's heartbeat and lifeline sockets are: one port above
@@ -139,10 +264,12 @@ func (m *Mesh) Run(ctx context.Context) {
 	// must be refused to know that this process is gone.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	var all sync.WaitGroup
-	all.Go(m.read)
+	var all, readers sync.WaitGroup
+	for i := range m.sockets {
+		readers.Go(func() { m.read(i) })
+	}
+	all.Go(func() { m.beat(ctx) })
 	all.Go(func() { m.serveLifelines(ctx) })
-	all.Go(func() { m.watch(ctx) })
 	all.Go(func() { m.seek(ctx) })
 	all.Go(func() { m.dropped.report(ctx, m.Log) })
 	for _, p := range m.peers {
@@ -152,9 +279,10 @@ func (m *Mesh) Run(ctx context.Context) {
 	}
 	<-ended
 	m.tcp.Close()
-	m.udp.Close()
 	cancel()
-	all.Wait()
+	all.Wait() // the thread uses the sockets to the end
+	m.close()
+	readers.Wait()
 	m.ending.Lock()
 	defer m.ending.Unlock()
 	m.ended = true
@@ -164,24 +292,51 @@ func (m *Mesh) Run(ctx context.Context) {
 // Events implements ha.Mesh.
 func (m *Mesh) Events() <-chan ha.MeshEvent { return m.events }
 
-// Send implements ha.Mesh: msg goes out on every carrier as one datagram, so that the
-// copy which comes second is known for a copy.
+// Send implements ha.Mesh: msg goes out on every path as one datagram, so that the copy
+// which comes second is known for a copy. It is the word of the election's loop, by which
+// the heartbeat's thread knows that the loop turns.
 func (m *Mesh) Send(to election.ID, msg []byte) {
+	now := m.Now()
+	m.turned.Store(int64(now))
 	p := m.peer(to)
 	if p == nil || len(msg) > maxDatagram-overhead {
 		return
 	}
-	p.mu.Lock()
-	proof := p.session.proof()
-	p.mu.Unlock()
 	buf := m.bufs.Get().(*[]byte)
-	*buf = seal(*buf, p.out, head{m.self, m.epoch, p.seq.Add(1)}, proof, msg)
-	// A full socket buffer or an unreachable network loses it, as the network may.
-	_, _ = m.udp.WriteToUDPAddrPort(*buf, p.addr)
-	for _, c := range m.carriers {
-		c.Carry(to, *buf)
+	p.mu.Lock()
+	*buf = m.say(p, now, *buf, 0, msg)
+	carried := !p.smooth || !m.smooth(p, now) || p.turn%carriedth == 0
+	p.turn++
+	p.mu.Unlock()
+	if carried {
+		for _, c := range m.carrier {
+			c.Carry(to, *buf)
+		}
 	}
 	m.bufs.Put(buf)
+}
+
+// say seals a datagram into buf and sends it on every path. p.mu is held.
+func (m *Mesh) say(p *peer, now clock.Instant, buf []byte, stood uint8, payload []byte) []byte {
+	proof := p.session.proof()
+	proof.stood = stood
+	if m.smooth(p, now) {
+		proof.flags |= smooth
+	}
+	p.seq++
+	p.sent = now
+	buf = seal(buf, p.out, head{m.self, p.mark, m.epoch, p.seq}, proof, payload)
+	for i, s := range m.sockets {
+		if to := p.ways[i].raw; to != nil {
+			s.send(buf, to)
+		}
+	}
+	return buf
+}
+
+// smooth reports whether p has been heard on a path without a gap for a while. p.mu is held.
+func (m *Mesh) smooth(p *peer, now clock.Instant) bool {
+	return now.Sub(p.rough) > smoothAfter && now.Sub(p.direct) < m.gap()
 }
 
 func (m *Mesh) peer(id election.ID) *peer {
@@ -193,44 +348,39 @@ func (m *Mesh) peer(id election.ID) *peer {
 	return nil
 }
 
-func (m *Mesh) read() {
-	buf := make([]byte, maxDatagram+1)
-	for {
-		n, _, err := m.udp.ReadFromUDPAddrPort(buf)
-		if err != nil {
-			if isClosed(err) {
-				return
-			}
-			continue // an ICMP error of an earlier datagram
-		}
-		m.Receive(buf[:n])
-	}
+// Receive takes in a datagram that came on a carrier.
+func (m *Mesh) Receive(b []byte) {
+	room := m.bufs.Get().(*[]byte)
+	m.take(b, len(m.Paths), netip.AddrPort{}, *room)
+	m.bufs.Put(room)
 }
 
-// Receive takes in a datagram that came on any carrier. It decrypts b in place and
-// keeps no reference to it.
-func (m *Mesh) Receive(b []byte) {
-	now := m.Now()
-	if err := m.receive(now, b); err != nil {
+// take takes in a datagram that came on a path, or a carrier, and decrypts it into room.
+func (m *Mesh) take(b []byte, on int, from netip.AddrPort, room []byte) {
+	if err := m.receive(b, on, from, room); err != nil {
 		m.dropped.count(err)
 	}
 }
 
-func (m *Mesh) receive(now clock.Instant, b []byte) error {
+func (m *Mesh) receive(b []byte, on int, from netip.AddrPort, room []byte) error {
 	h, err := parseHead(b)
 	if err != nil {
 		return err
 	}
-	err, from := errStranger, m.marked(h.sender)
-	for i, p := range from {
-		one := b
-		if i < len(from)-1 {
-			one = slices.Clone(b) // it is decrypted in place, and another may be meant
-		}
-		if err = m.receiveFrom(now, h, p, one); err != errStranger {
-			break
+	now := m.Now()
+	candidates := m.marked(h.sender)
+	switch {
+	case h.receiver != m.self && (len(candidates) > 0 || h.sender == m.self):
+		return errOthers
+	case h.receiver != m.self || len(candidates) == 0:
+		return errStranger
+	}
+	for _, p := range candidates {
+		if err = m.receiveFrom(now, h, p, b, on, from, room); !errors.Is(err, errStranger) {
+			return err
 		}
 	}
+	m.strange(candidates[0], now, on, from)
 	return err
 }
 
@@ -247,7 +397,7 @@ func mark(id election.ID) uint8 {
 // marked returns the peers that have a mark.
 func (m *Mesh) marked(of uint8) (out []*peer) {
 	for _, p := range m.peers {
-		if p != nil && mark(p.id) == of {
+		if p != nil && p.mark == of {
 			out = append(out, p)
 		}
 	}
@@ -255,25 +405,24 @@ func (m *Mesh) marked(of uint8) (out []*peer) {
 }
 
 // receiveFrom takes in a datagram if it is p's.
-func (m *Mesh) receiveFrom(now clock.Instant, h head, p *peer, b []byte) error {
-	var err error
+func (m *Mesh) receiveFrom(now clock.Instant, h head, p *peer, b []byte, on int, from netip.AddrPort, room []byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c := p.session.cipher
-	if h.epoch != p.session.epoch || c == nil {
-		if c, err = m.keys.life(p.id, m.Self, h.epoch); err != nil {
-			return err
-		}
-	}
-	proof, payload, err := open(b, c)
+	c, proof, payload, err := m.unseal(p, h, b, room)
 	if err != nil {
 		return err
 	}
 	begun, err := p.session.accept(h, c, proof)
+	if err == nil || errors.Is(err, errReplay) {
+		m.credit(p, now, on, from, h)
+	}
 	if err != nil {
 		return err
 	}
-	if !m.hear(p, now, begun) {
+	p.foreign = foreign{}
+	p.stood = proof.stood
+	p.smooth = proof.flags&smooth != 0
+	if !m.hear(p, now, h, begun) {
 		return errFull
 	}
 	if len(payload) > 0 {
@@ -282,19 +431,58 @@ func (m *Mesh) receiveFrom(now clock.Instant, h head, p *peer, b []byte) error {
 	return nil
 }
 
+// unseal finds the key of a datagram: that of the peer's present life, mostly.
+func (m *Mesh) unseal(p *peer, h head, b, room []byte) (cipher.AEAD, proof, []byte, error) {
+	if c := p.session.cipher; c != nil && h.epoch == p.session.epoch {
+		if proof, payload, err := open(room, b, c); err == nil {
+			return c, proof, payload, nil
+		}
+	}
+	for _, k := range *m.ring.Load() {
+		c, err := k.life(p.id, m.Self, h.epoch)
+		if err != nil {
+			return nil, proof{}, nil, err
+		}
+		if proof, payload, err := open(room, b, c); err == nil {
+			return c, proof, payload, nil
+		}
+	}
+	return nil, proof{}, nil, errStranger
+}
+
+// credit notes on which path an authentic datagram came, a copy too. p.mu is held.
+func (m *Mesh) credit(p *peer, now clock.Instant, on int, from netip.AddrPort, h head) {
+	w := &p.ways[on]
+	w.seen.Beat(now, h.epoch, h.seq)
+	if on == len(m.Paths) {
+		return
+	}
+	if now.Sub(p.direct) > m.gap() {
+		p.rough = now
+	}
+	p.direct = now
+	if on > 0 && w.to != from && m.Paths[on].Seek.IsValid() {
+		w.to = from
+		w.aim(m.Paths[on], p.addr.Port())
+	}
+}
+
 // hear notes that p was heard, and reports whether that could be told. p.mu is held.
-func (m *Mesh) hear(p *peer, now clock.Instant, begun bool) bool {
+func (m *Mesh) hear(p *peer, now clock.Instant, h head, begun bool) bool {
 	if begun && p.line != nil {
 		// It leads to a life that is over, perhaps on a host that lost its power and will
 		// never say so.
 		p.line.Close()
 	}
-	if (p.heard == 0 || begun) && !m.tell(ha.MeshEvent{Kind: ha.Alive, From: p.id, At: now}) {
-		p.heard = 0 // the next datagram tells it
-		return false
+	// What counts is when its election's loop last turned. A thread that goes on beating
+	// for a loop that does not turn is no sign of life.
+	at := now.Add(-time.Duration(p.stood) * m.Heartbeat)
+	p.signs.BeatOf(now, at, h.epoch, h.seq)
+	if p.alive && !begun || p.signs.Silent(now) {
+		return true
 	}
-	p.heard = now
-	return true
+	p.alive = m.tell(ha.MeshEvent{Kind: ha.Alive, From: p.id, At: now})
+	return p.alive // else the next datagram tells it
 }
 
 // tell queues an event, and reports whether there was room for it. A carrier may outlive
@@ -314,45 +502,10 @@ func (m *Mesh) tell(e ha.MeshEvent) bool {
 	}
 }
 
-// patience is how long a peer may be silent: six missed beats and a half.
-func (m *Mesh) patience() time.Duration { return 6*m.Heartbeat + m.Heartbeat/2 }
-
-// watch tells of peers that fell silent. When it was itself late, nothing can be said of
-// the others: what they sent waits in our own sockets.
-func (m *Mesh) watch(ctx context.Context) {
-	tick := time.NewTicker(m.Heartbeat)
-	defer tick.Stop()
-	last := m.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		now := m.Now()
-		asleep := now.Sub(last) > 3*m.Heartbeat
-		last = now
-		if asleep {
-			continue
-		}
-		for _, p := range m.peers {
-			if p == nil {
-				continue
-			}
-			p.mu.Lock()
-			if quiet := now.Sub(p.heard); p.heard != 0 && quiet > m.patience() &&
-				m.tell(ha.MeshEvent{Kind: ha.Silent, From: p.id, At: now, Info: fmt.Sprintf("nothing heard for %v", quiet.Round(time.Millisecond))}) {
-				p.heard = 0
-			}
-			p.mu.Unlock()
-		}
-	}
-}
-
 // seekEvery is how often it is told who is not heard.
 const seekEvery = 100 * time.Millisecond
 
-// seek tells who is not heard, beside the loop that judges who is: it may take a while.
+// seek tells who is not heard, beside the thread that judges who is: it may take a while.
 func (m *Mesh) seek(ctx context.Context) {
 	if m.Unheard == nil {
 		return
@@ -363,9 +516,9 @@ func (m *Mesh) seek(ctx context.Context) {
 				continue
 			}
 			p.mu.Lock()
-			unheard := p.heard == 0
+			alive := p.alive
 			p.mu.Unlock()
-			if unheard {
+			if !alive {
 				m.Unheard(p.addr.Addr())
 			}
 		}

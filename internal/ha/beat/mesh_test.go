@@ -40,7 +40,7 @@ func voters(t *testing.T, n int) []election.ID {
 // join starts a mesh that says something every beat, as a node does. stop ends it.
 func join(t *testing.T, self election.ID, all []election.ID, secret string) (m *Mesh, stop func()) {
 	t.Helper()
-	m, err := Listen(Config{Cluster: "test", Secret: secret, Self: self, Voters: all, Heartbeat: 20 * time.Millisecond,
+	m, err := Listen(Config{Cluster: "test", Secrets: []string{secret}, Self: self, Voters: all, Heartbeat: 20 * time.Millisecond,
 		Now: clock.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -236,12 +236,12 @@ func (c *carrier) Carry(_ election.ID, b []byte) {
 func TestSecondCarrierIsEnoughAndItsCopiesAreDropped(t *testing.T) {
 	v := voters(t, 2)
 	open := func(i int, c Carrier) *Mesh {
-		m, err := Listen(Config{Cluster: "test", Secret: secret, Self: v[i], Voters: v, Heartbeat: 20 * time.Millisecond,
+		m, err := Listen(Config{Cluster: "test", Secrets: []string{secret}, Self: v[i], Voters: v, Heartbeat: 20 * time.Millisecond,
 			Now: clock.Now, Log: slog.New(slog.DiscardHandler)}, c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { m.udp.Close(); m.tcp.Close() })
+		t.Cleanup(m.close)
 		return m
 	}
 	ab, ba := &carrier{}, &carrier{}
@@ -255,7 +255,8 @@ func TestSecondCarrierIsEnoughAndItsCopiesAreDropped(t *testing.T) {
 	expect(t, b, ha.Message, v[0])
 	ab.to = nil
 	double := &doubler{b}
-	a.carriers = []Carrier{double}
+	a.carrier = []Carrier{double}
+	a.peer(v[1]).turn = 0 // all that is said is carried too
 	before := b.Dropped()["copy"]
 	a.Send(v[1], []byte("twice"))
 	if e := expect(t, b, ha.Message, v[0]); string(e.Msg) != "twice" && string(e.Msg) != "x" {

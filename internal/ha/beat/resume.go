@@ -18,11 +18,18 @@ type Openers struct {
 	TCP func(at netip.AddrPort) (net.Listener, error)
 }
 
-func (o Openers) udp(at netip.AddrPort) (*net.UDPConn, error) {
-	if o.UDP != nil {
-		return o.UDP(at)
+// socket opens the socket of a path. Only the first, of the address in join, is handed from
+// one process to the next; on the others both may listen.
+func (o Openers) socket(first bool, at netip.AddrPort, device string) (socket, error) {
+	if !first || o.UDP == nil {
+		return openSocket(at, device)
 	}
-	return net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	c, err := o.UDP(at)
+	if err != nil {
+		return socket{}, err
+	}
+	defer c.Close()
+	return adopt(c)
 }
 
 func (o Openers) tcp(at netip.AddrPort) (net.Listener, error) {
@@ -35,7 +42,10 @@ func (o Openers) tcp(at netip.AddrPort) (net.Listener, error) {
 // Sockets returns the open sockets by network and address, for the process that takes this
 // one's place.
 func (m *Mesh) Sockets() map[string]syscall.Conn {
-	out := map[string]syscall.Conn{"udp " + m.udp.LocalAddr().String(): m.udp}
+	out := map[string]syscall.Conn{}
+	if at, err := Address(m.Self); err == nil {
+		out["udp "+at.String()] = m.sockets[0].file
+	}
 	if c, ok := m.tcp.(syscall.Conn); ok {
 		out["tcp "+m.tcp.Addr().String()] = c
 	}
@@ -68,12 +78,12 @@ func (m *Mesh) Memory() (json.RawMessage, error) {
 		}
 		p.mu.Lock()
 		s, err := memory.Of(&p.session)
-		heard := p.heard != 0
+		heard, seq := p.alive, p.seq
 		p.mu.Unlock()
 		if err != nil {
 			return nil, err
 		}
-		l.Peers[p.id] = legacyOfAPeer{Seq: p.seq.Load() + seqGap, Heard: heard, Session: s}
+		l.Peers[p.id] = legacyOfAPeer{Seq: seq + seqGap, Heard: heard, Session: s}
 	}
 	return json.Marshal(l)
 }
@@ -85,16 +95,17 @@ func (m *Mesh) Recall(text json.RawMessage) error {
 		return fmt.Errorf("heartbeat of the process before: %w", err)
 	}
 	m.epoch = l.Epoch
+	k := (*m.ring.Load())[0]
 	for _, p := range m.peers {
 		if p == nil {
 			continue
 		}
 		was := l.Peers[p.id]
 		var err error
-		if p.out, err = m.keys.life(m.Self, p.id, m.epoch); err != nil {
+		if p.out, err = k.life(m.Self, p.id, m.epoch); err != nil {
 			return err
 		}
-		p.seq.Store(was.Seq)
+		p.seq = was.Seq
 		if len(was.Session) == 0 {
 			continue
 		}
@@ -104,11 +115,11 @@ func (m *Mesh) Recall(text json.RawMessage) error {
 		if p.session.epoch == 0 {
 			continue
 		}
-		if p.session.cipher, err = m.keys.life(p.id, m.Self, p.session.epoch); err != nil {
+		if p.session.cipher, err = k.life(p.id, m.Self, p.session.epoch); err != nil {
 			return err
 		}
 		if was.Heard {
-			p.heard = m.Now() // else nobody would notice its silence
+			p.alive = true // else nobody would notice its silence
 		}
 	}
 	return nil

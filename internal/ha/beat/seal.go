@@ -1,6 +1,6 @@
-// Package beat is the mesh between the nodes: heartbeat datagrams over UDP, the same
-// datagrams over any further Carrier, and lifelines, TCP connections that are kept for
-// their end.
+// Package beat is the mesh between the nodes: heartbeat datagrams over UDP on one or more
+// paths, the same datagrams over any further Carrier, and lifelines, TCP connections that
+// are kept for their end.
 package beat
 
 import (
@@ -20,34 +20,41 @@ const wireVersion = 1
 
 // A datagram is
 //
-//	version 1 | sender 1 | epoch 8 | sequence 8 | AES-256-GCM of (challenge 8 | echo 8 | payload)
+//	version 1 | sender 1 | receiver 1 | epoch 8 | sequence 8 |
+//	AES-256-GCM of (challenge 8 | echo 8 | stood 1 | flags 1 | payload)
 //
-// with the part before it authenticated too. sender is a mark of the
-// voter's name. epoch is random for each life of a process, and every life has a key of its
-// own for each receiver, so that the sequence alone makes a nonce unique and nothing
+// with the part before it authenticated too. sender and receiver are marks of the voters'
+// names. epoch is random for each life of a process, and every life has a key of
+// its own for each receiver, so that the sequence alone makes a nonce unique and nothing
 // sent to one voter can be played to another. challenge is a random number that the
 // sender wants back, echo the one that it last had from the receiver: it proves that the
-// datagram of a life not known yet was made after the receiver asked.
+// datagram of a life not known yet was made after the receiver asked. stood is for how
+// many beats the sender's election loop has stood still.
 const (
-	headSize    = 1 + 1 + 8 + 8
+	headSize    = 1 + 1 + 1 + 8 + 8
 	nonceSize   = 12 // the end of the head: the epoch's lower half and the sequence
 	tagSize     = 16
-	proofSize   = 8 + 8
+	proofSize   = 8 + 8 + 1 + 1
 	overhead    = headSize + proofSize + tagSize
 	maxDatagram = 8 << 10
 )
+
+// smooth is the flag that says that the receiver was heard directly, without a gap, for a
+// while: it need not use its other carriers for all that it says.
+const smooth = 1
 
 // What a received datagram was dropped for; the values are labels of a metric.
 var (
 	errJunk     = errors.New("junk")     // not of this format
 	errVersion  = errors.New("version")  // of a later format
 	errStranger = errors.New("stranger") // sender or key unknown
+	errOthers   = errors.New("others")   // for another voter; a path is sought by telling everyone
 	errFull     = errors.New("full")     // nobody takes the events
 	errReplay   = errors.New("replay")   // seen before, or of an earlier life
 	errEarly    = errors.New("early")    // of a life that has not yet answered our challenge
 )
 
-// keys derives what is needed from the cluster's secret.
+// keys derives what is needed from one secret of the cluster.
 type keys struct {
 	secret  []byte
 	cluster string
@@ -73,9 +80,9 @@ func (k keys) life(from, to election.ID, epoch uint64) (cipher.AEAD, error) {
 
 // head is the clear part of a datagram.
 type head struct {
-	sender uint8
-	epoch  uint64
-	seq    uint64
+	sender, receiver uint8
+	epoch            uint64
+	seq              uint64
 }
 
 func parseHead(b []byte) (head, error) {
@@ -88,30 +95,36 @@ func parseHead(b []byte) (head, error) {
 	if len(b) < overhead || len(b) > maxDatagram {
 		return head{}, errJunk
 	}
-	return head{b[1], binary.BigEndian.Uint64(b[2:]), binary.BigEndian.Uint64(b[10:])}, nil
+	return head{b[1], b[2], binary.BigEndian.Uint64(b[3:]), binary.BigEndian.Uint64(b[11:])}, nil
 }
 
-// proof is what shows that a datagram is of now.
-type proof struct{ challenge, echo uint64 }
+// proof is what a datagram says of its sender: that it is of now, and how that one fares.
+type proof struct {
+	challenge, echo uint64
+	stood           uint8
+	flags           uint8
+}
 
 // seal appends a datagram to dst[:0].
 func seal(dst []byte, c cipher.AEAD, h head, p proof, payload []byte) []byte {
-	dst = append(dst[:0], wireVersion, h.sender)
+	dst = append(dst[:0], wireVersion, h.sender, h.receiver)
 	dst = binary.BigEndian.AppendUint64(dst, h.epoch)
 	dst = binary.BigEndian.AppendUint64(dst, h.seq)
 	from := len(dst)
 	dst = binary.BigEndian.AppendUint64(dst, p.challenge)
 	dst = binary.BigEndian.AppendUint64(dst, p.echo)
+	dst = append(dst, p.stood, p.flags)
 	dst = append(dst, payload...)
 	return c.Seal(dst[:from], dst[headSize-nonceSize:headSize], dst[from:], dst[:headSize])
 }
 
-// open checks and decrypts b, of which parseHead has read the head, in place.
-func open(b []byte, c cipher.AEAD) (p proof, payload []byte, err error) {
-	plain, err := c.Open(b[headSize:headSize], b[headSize-nonceSize:headSize], b[headSize:], b[:headSize])
+// open checks b, of which parseHead has read the head, and decrypts it into room, so that
+// another key can be tried.
+func open(room, b []byte, c cipher.AEAD) (p proof, payload []byte, err error) {
+	plain, err := c.Open(room[:0], b[headSize-nonceSize:headSize], b[headSize:], b[:headSize])
 	if err != nil || len(plain) < proofSize {
 		return proof{}, nil, errStranger
 	}
-	p = proof{binary.BigEndian.Uint64(plain), binary.BigEndian.Uint64(plain[8:])}
+	p = proof{binary.BigEndian.Uint64(plain), binary.BigEndian.Uint64(plain[8:]), plain[16], plain[17]}
 	return p, plain[proofSize:], nil
 }

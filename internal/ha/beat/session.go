@@ -33,7 +33,7 @@ func newChallenge() uint64 {
 }
 
 // proof returns what goes into our next datagram.
-func (s *session) proof() proof { return proof{s.challenge, s.theirs} }
+func (s *session) proof() proof { return proof{challenge: s.challenge, echo: s.theirs} }
 
 // accept judges an authentic datagram. It reports whether a new life of the peer has begun.
 func (s *session) accept(h head, c cipher.AEAD, p proof) (begun bool, err error) {
@@ -42,6 +42,7 @@ func (s *session) accept(h head, c cipher.AEAD, p proof) (begun bool, err error)
 		if !s.window.take(h.seq) {
 			return false, errReplay
 		}
+		s.cipher = c // another one after a rotation of the key
 	case p.echo == s.challenge:
 		s.epoch, s.cipher, s.window, s.challenge = h.epoch, c, window{}, newChallenge()
 		s.window.take(h.seq)

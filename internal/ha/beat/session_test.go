@@ -50,10 +50,10 @@ func TestLifeIsBelievedWhenItEchoesTheChallenge(t *testing.T) {
 	if s.proof().echo != 40 {
 		t.Errorf("our echo = %d, want 40: the peer must be able to believe us", s.proof().echo)
 	}
-	if begun, err := a.say(&s, proof{40, s.challenge}); !begun || err != nil {
+	if begun, err := a.say(&s, proof{challenge: 40, echo: s.challenge}); !begun || err != nil {
 		t.Fatalf("with the echo: begun %v, %v", begun, err)
 	}
-	if begun, err := a.say(&s, proof{40, 0}); begun || err != nil {
+	if begun, err := a.say(&s, proof{challenge: 40, echo: 0}); begun || err != nil {
 		t.Errorf("afterwards: begun %v, %v", begun, err)
 	}
 }
@@ -62,25 +62,27 @@ func TestRecordingOfAnEarlierLifeIsNotBelieved(t *testing.T) {
 	s := newSession()
 	old, held := life{epoch: 7}, life{epoch: 8}
 	first := s.challenge
-	if _, err := old.say(&s, proof{1, first}); err != nil {
+	if _, err := old.say(&s, proof{challenge: 1, echo: first}); err != nil {
 		t.Fatal(err)
 	}
 	// A datagram of a second life was held back by someone on the way; a third life took
 	// part meanwhile.
 	second := s.challenge
 	young := life{epoch: 9}
-	if _, err := young.say(&s, proof{2, second}); err != nil {
+	if _, err := young.say(&s, proof{challenge: 2, echo: second}); err != nil {
 		t.Fatal(err)
 	}
 	for name, replay := range map[string]func() (bool, error){
-		"old":       func() (bool, error) { return s.accept(head{epoch: 7, seq: 1}, dummyCipher{}, proof{1, first}) },
-		"held back": func() (bool, error) { return held.say(&s, proof{1, second}) },
+		"old": func() (bool, error) {
+			return s.accept(head{epoch: 7, seq: 1}, dummyCipher{}, proof{challenge: 1, echo: first})
+		},
+		"held back": func() (bool, error) { return held.say(&s, proof{challenge: 1, echo: second}) },
 	} {
 		if begun, err := replay(); begun || !errors.Is(err, errEarly) {
 			t.Errorf("%s: begun %v, %v; want early", name, begun, err)
 		}
 	}
-	if _, err := young.say(&s, proof{2, 0}); err != nil || s.proof().echo != 2 {
+	if _, err := young.say(&s, proof{challenge: 2, echo: 0}); err != nil || s.proof().echo != 2 {
 		t.Errorf("the living one afterwards: %v, echo %d", err, s.proof().echo)
 	}
 }
@@ -92,7 +94,7 @@ func TestSealedIsReadByItsReceiverOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := head{sender: 0, epoch: 5, seq: 9}
-	sealed := seal(nil, out, h, proof{1, 2}, []byte("payload"))
+	sealed := seal(nil, out, h, proof{challenge: 1, echo: 2}, []byte("payload"))
 	try := func(b []byte, secret string, to election.ID) ([]byte, error) {
 		b = bytes.Clone(b)
 		h, err := parseHead(b)
@@ -103,8 +105,8 @@ func TestSealedIsReadByItsReceiverOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, payload, err := open(b, c)
-		if err == nil && p != (proof{1, 2}) {
+		p, payload, err := open(nil, b, c)
+		if err == nil && p != (proof{challenge: 1, echo: 2}) {
 			t.Errorf("proof = %v", p)
 		}
 		return payload, err
@@ -139,12 +141,12 @@ func TestSealAndOpenAllocateNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	buf, payload := make([]byte, 0, 2048), make([]byte, 600)
-	h := head{0, 5, 0}
+	buf, room, payload := make([]byte, 0, 2048), make([]byte, 0, 2048), make([]byte, 600)
+	h := head{0, 1, 5, 0}
 	if n := testing.AllocsPerRun(1000, func() {
 		h.seq++
-		buf = seal(buf, out, h, proof{1, 2}, payload)
-		if _, _, err := open(buf, out); err != nil {
+		buf = seal(buf, out, h, proof{challenge: 1, echo: 2}, payload)
+		if _, _, err := open(room, buf, out); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {
@@ -157,13 +159,13 @@ func BenchmarkSealOpen(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	buf, payload := make([]byte, 0, 2048), make([]byte, 300)
-	h := head{0, 5, 0}
+	buf, room, payload := make([]byte, 0, 2048), make([]byte, 0, 2048), make([]byte, 300)
+	h := head{0, 1, 5, 0}
 	b.ReportAllocs()
 	for b.Loop() {
 		h.seq++
-		buf = seal(buf, out, h, proof{1, 2}, payload)
-		if _, _, err := open(buf, out); err != nil {
+		buf = seal(buf, out, h, proof{challenge: 1, echo: 2}, payload)
+		if _, _, err := open(room, buf, out); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -175,7 +177,7 @@ func FuzzReceive(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(seal(nil, out, head{0, 5, 1}, proof{1, 2}, []byte("payload")))
+	f.Add(seal(nil, out, head{0, 1, 5, 1}, proof{challenge: 1, echo: 2}, []byte("payload")))
 	f.Add([]byte{})
 	f.Add([]byte{wireVersion, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -187,7 +189,7 @@ func FuzzReceive(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, payload, err := open(b, c); err == nil && len(payload) > maxDatagram {
+		if _, payload, err := open(nil, b, c); err == nil && len(payload) > maxDatagram {
 			t.Errorf("payload of %d bytes", len(payload))
 		}
 	})

@@ -64,16 +64,22 @@ func New(now clock.Instant, interval time.Duration) *Peer {
 // reports whether the peer is heard again after it was silent, or for the first time.
 // A doubled or overtaken beat proves nothing about now and only counts.
 func (p *Peer) Beat(now clock.Instant, boot, seq uint64) (back bool) {
+	return p.BeatOf(now, now, boot, seq)
+}
+
+// BeatOf takes in a beat that says of its sender how it fared at the instant at, not after
+// now: what counts is not that something arrives but that its sender does its work.
+func (p *Peer) BeatOf(now, at clock.Instant, boot, seq uint64) (back bool) {
 	p.Tick(now)
-	if !p.arrived(boot, seq) {
+	if !p.arrived(boot, seq) || p.known && at <= p.heard || now.Sub(at) >= Limit(p.interval) {
 		return false
 	}
 	back = !p.known || p.silent
 	if p.known {
-		p.gap(now.Sub(p.base))
+		p.gap(at.Sub(p.base))
 	}
 	p.known, p.silent = true, false
-	p.heard, p.base = now, now
+	p.heard, p.base = at, max(at, p.base)
 	return back
 }
 
