@@ -113,12 +113,16 @@ func (m *Mesh) answer(c net.Conn) error {
 // errStuck is why a call is not answered though it is a node's.
 var errStuck = errors.New("the election loop stands still")
 
-// maxLifelines bounds what strangers can make this node keep open.
-const maxLifelines = 256
+// What can be open at a time: from the voters' addresses, and from all others together,
+// which may be voters behind a translation of addresses and must not crowd out the rest.
+const (
+	maxLifelines      = 256
+	maxOtherLifelines = 32
+)
 
 // serveLifelines answers who dials until ctx ends.
 func (m *Mesh) serveLifelines(ctx context.Context) {
-	room := make(chan struct{}, maxLifelines)
+	voters, others := make(chan struct{}, maxLifelines), make(chan struct{}, maxOtherLifelines)
 	for {
 		c, err := m.tcp.Accept()
 		if err != nil {
@@ -130,6 +134,10 @@ func (m *Mesh) serveLifelines(ctx context.Context) {
 				return
 			}
 			continue
+		}
+		room := others
+		if m.known(c.RemoteAddr()) {
+			room = voters
 		}
 		select {
 		case room <- struct{}{}:
@@ -155,6 +163,14 @@ func (m *Mesh) serveLifelines(ctx context.Context) {
 			_, _ = c.Read(one[:])
 		}()
 	}
+}
+
+// known reports whether an address is that of another voter.
+func (m *Mesh) known(a net.Addr) bool {
+	t, ok := a.(*net.TCPAddr)
+	return ok && slices.ContainsFunc(m.peers, func(p *peer) bool {
+		return p != nil && p.addr.Addr() == t.AddrPort().Addr().Unmap()
+	})
 }
 
 // keepLifeline keeps a lifeline to p until ctx ends, and tells when its end means that
