@@ -154,7 +154,9 @@ func (n *Node) exchange(e *elector, before map[string]Holder) {
 
 // MayVote reports why the list of voters must not become next now, or nil. Any majority of a
 // list and any of one that differs by a single voter have a voter in common; of lists that
-// differ by two they need not. So a change begins when the one before has come to all.
+// differ by two they need not. So a change begins when the one before has come to all. Of a
+// pair the half that is lost may be replaced in one: every majority of either list is both of
+// it, and has the survivor.
 func (n *Node) MayVote(ctx context.Context, next []election.ID) error {
 	var refused error
 	err := n.ask(ctx, func(clock.Instant) { refused = n.mayVote(next) })
@@ -166,7 +168,7 @@ func (n *Node) MayVote(ctx context.Context, next []election.ID) error {
 
 func (n *Node) mayVote(next []election.ID) error {
 	added, removed := lacking(next, n.Voters), lacking(n.Voters, next)
-	if len(added)+len(removed) > 1 {
+	if len(added)+len(removed) > 1 && !n.replacesLost(next, removed) {
 		return fmt.Errorf("%w: cluster.join: one node at a time: adds %v and removes %v at once, so that the nodes with the old list and those "+
 			"with the new could each elect a holder; change one, reload every node, then change the next", ErrRefused, added, removed)
 	}
@@ -181,6 +183,15 @@ func (n *Node) mayVote(next []election.ID) error {
 		}
 	}
 	return nil
+}
+
+// replacesLost reports whether next puts another in the place of a pair's lost half.
+func (n *Node) replacesLost(next, removed []election.ID) bool {
+	if len(n.Voters) != 2 || len(next) != 2 || len(removed) != 1 {
+		return false
+	}
+	p := n.peer(removed[0])
+	return p != nil && !p.alive
 }
 
 // lacking returns those of a that are not in b.

@@ -168,3 +168,21 @@ func TestVotersChangeOneByOne(t *testing.T) {
 		may("the lost one less", true, ids[:2])
 	})
 }
+
+func TestLostHalfOfAPairIsReplacedInOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, _ := pair(t, public("a", "b"))
+		next := []election.ID{w.id("a"), "10.0.0.9:7946"}
+		if err := a.MayVote(t.Context(), next); !errors.Is(err, ErrRefused) {
+			t.Errorf("while b is heard: %v, want refused", err)
+		}
+		w.kill("b")
+		time.Sleep(time.Second)
+		if err := a.MayVote(t.Context(), next); err != nil {
+			t.Errorf("after b is lost: %v", err)
+		}
+		if err := a.MayVote(t.Context(), []election.ID{w.id("b"), "10.0.0.9:7946"}); !errors.Is(err, ErrRefused) {
+			t.Errorf("the survivor for another: %v, want refused", err)
+		}
+	})
+}
