@@ -41,12 +41,10 @@ func (c *Config) settings() []setting {
 				all = append(all, tableSettings(thing, thing, f.MapIndex(reflect.ValueOf(name)).Elem())...)
 			}
 		case reflect.Slice:
-			if section != "route" {
-				continue
-			}
-			for _, r := range c.Route {
-				thing := section + "." + r.Name
-				all = append(all, tableSettings(thing, thing, reflect.ValueOf(r).Elem())...)
+			for k := range f.Len() {
+				element := f.Index(k).Elem()
+				thing := section + "." + element.FieldByName("Name").String()
+				all = append(all, tableSettings(thing, thing, element)...)
 			}
 		}
 	}
@@ -92,7 +90,7 @@ func tableSettings(thing, prefix string, v reflect.Value) []setting {
 // whole says whether a struct is one value in the file.
 func whole(v reflect.Value) bool {
 	switch v.Interface().(type) {
-	case netip.Prefix, netip.Addr, netip.AddrPort, Timing, Preempt, Access, Compress, time.Time:
+	case netip.Prefix, netip.Addr, netip.AddrPort, Timing, Preempt, Weight, Access, Compress, time.Time:
 		return true
 	}
 	return false

@@ -34,6 +34,7 @@ func (d *decoder) complete(c *Config) {
 			v.Preempt = Preempt{On: true, After: defaultSpread}
 		}
 	}
+	d.completeTracks(c)
 	for _, p := range c.Pool {
 		d.completePool(p)
 	}

@@ -21,10 +21,10 @@ type decoder struct {
 
 	withLength map[path]bool // places of addresses that are written with a length
 
-	patterns  int      // regular expressions so far
-	overlap   overlap  // what they have in common
-	labels    []string // of the routes, for messages
-	secretRef string   // what stands in the file for cluster.secret
+	patterns  int                 // regular expressions so far
+	overlap   overlap             // what they have in common
+	labels    map[string][]string // of the routes and tracks, for messages
+	secretRef string              // what stands in the file for cluster.secret
 }
 
 func (d *decoder) report(at position, p path, format string, args ...any) {
@@ -125,6 +125,10 @@ func (d *decoder) value(p path, raw any, dst reflect.Value) {
 		d.timing(p, raw, v)
 	case *Preempt:
 		d.preempt(p, raw, v)
+	case *Command:
+		d.command(p, raw, v)
+	case *Weight:
+		d.weight(p, raw, v)
 	case *Access:
 		d.access(p, raw, v)
 	case *Redirect:
@@ -320,6 +324,31 @@ func (d *decoder) preempt(p path, raw any, dst *Preempt) {
 	}
 }
 
+// command makes a line of the shell a program and its arguments too.
+func (d *decoder) command(p path, raw any, dst *Command) {
+	if line, ok := raw.(string); ok {
+		*dst = nil
+		if strings.TrimSpace(line) != "" {
+			*dst = Command{"/bin/sh", "-c", line}
+		}
+		return
+	}
+	var argv []string
+	d.list(p, raw, reflect.ValueOf(&argv).Elem())
+	*dst = argv
+}
+
+func (d *decoder) weight(p path, raw any, dst *Weight) {
+	switch n, ok := raw.(int64); {
+	case raw == "veto":
+		*dst = Weight{Veto: true}
+	case ok && n >= -99 && n <= -1:
+		*dst = Weight{Less: int(-n)}
+	default:
+		d.unreadable(p, `needs a number from -99 to -1, or "veto", not %s`, kindOf(raw))
+	}
+}
+
 func (d *decoder) access(p path, raw any, a *Access) {
 	switch v := raw.(type) {
 	case bool:
@@ -358,6 +387,8 @@ func (d *decoder) redirect(p path, raw any, r *Redirect) {
 // defaults.
 func newDefault(pointer reflect.Type) reflect.Value {
 	switch pointer {
+	case reflect.TypeFor[*Track]():
+		return reflect.ValueOf(defaultTrack())
 	case reflect.TypeFor[*VIP]():
 		return reflect.ValueOf(defaultVIP())
 	case reflect.TypeFor[*Listener]():

@@ -46,6 +46,10 @@ func timingPresets() map[string]Timing {
 // defaultSpread is the preempt of a VIP with spread.
 const defaultSpread = 10 * time.Second
 
+func defaultTrack() *Track {
+	return &Track{Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3, Weight: Weight{Veto: true}}
+}
+
 func defaultVIP() *VIP { return &VIP{} }
 
 func defaultListener() *Listener { return &Listener{Unknown: "404"} }

@@ -178,7 +178,7 @@ func documentTable(t *testing.T, b *strings.Builder, comments map[string]string,
 		text = strings.ReplaceAll(text, "|", "\\|")
 		fmt.Fprintf(b, "| `%s%s` | %s | %s | %s |\n", prefix, key, valueKind(f.Type), defaultText(v, key, v.Field(i)), text)
 		switch inner := v.Field(i); {
-		case f.Type == reflect.TypeFor[Preempt]() || f.Type == reflect.TypeFor[netip.Prefix]() || f.Type == reflect.TypeFor[netip.AddrPort]():
+		case f.Type == reflect.TypeFor[Preempt]() || f.Type == reflect.TypeFor[Weight]() || f.Type == reflect.TypeFor[netip.Prefix]() || f.Type == reflect.TypeFor[netip.AddrPort]():
 		case f.Type == reflect.TypeFor[[]Server]():
 			documentTable(t, b, comments, prefix+key+"[].", reflect.ValueOf(*defaultServer()))
 		case f.Type.Kind() == reflect.Pointer:
@@ -201,6 +201,8 @@ func defaultText(table reflect.Value, key string, v reflect.Value) string {
 		return "`" + quote(x.Preset) + "`"
 	case Preempt:
 		return "`false`"
+	case Weight:
+		return "`" + valueText(v) + "`"
 	}
 	if v.Kind() == reflect.Struct {
 		return "as below"
@@ -229,6 +231,10 @@ func valueKind(t reflect.Type) string {
 		return "preset or table"
 	case reflect.TypeFor[Preempt]():
 		return "false or duration"
+	case reflect.TypeFor[Command]():
+		return "text or list"
+	case reflect.TypeFor[Weight]():
+		return "number or \"veto\""
 	case reflect.TypeFor[Access]():
 		return "false or table"
 	case reflect.TypeFor[*Compress]():

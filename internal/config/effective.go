@@ -28,8 +28,8 @@ func (c *Config) Effective() string {
 				}
 			}
 		case reflect.Slice:
-			for k := 0; section == "route" && k < f.Len(); k++ {
-				writeTable(&b, "[[route]]", f.Index(k).Elem(), c)
+			for k := 0; k < f.Len(); k++ {
+				writeTable(&b, "[["+section+"]]", f.Index(k).Elem(), c)
 			}
 		}
 	}
@@ -84,6 +84,8 @@ func unset(table reflect.Value, key string, f reflect.Value) bool {
 		return v == "" && !isOff || anonymousPool
 	case Secret:
 		return v == ""
+	case time.Duration:
+		return v == 0 && table.Type() == reflect.TypeFor[Track]()
 	case netip.AddrPort:
 		return !v.IsValid()
 	case Headers:
@@ -124,6 +126,11 @@ func valueText(f reflect.Value) string {
 			return "false"
 		}
 		return quote(formatDuration(v.After))
+	case Weight:
+		if v.Veto {
+			return quote("veto")
+		}
+		return fmt.Sprint(-v.Less)
 	case Access:
 		if v.Off {
 			return "false"

@@ -17,7 +17,7 @@ func (j *joiner) add(s *source) {
 			j.tree[key] = s.tree[key]
 			continue
 		}
-		if key == "route" {
+		if tableList(key) {
 			j.append(j.tree, s.tree, p, offset)
 			continue
 		}

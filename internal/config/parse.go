@@ -52,6 +52,27 @@ func syntaxProblem(err error, text string) Problem {
 	return p
 }
 
+// labelsOf are what messages call the elements of the lists of tables.
+func labelsOf(tree map[string]any) map[string][]string {
+	return map[string][]string{"route": routeLabels(tree), "track": trackLabels(tree)}
+}
+
+// trackLabels are what messages call the tracks: their names, or what is looked at.
+func trackLabels(tree map[string]any) []string {
+	items, _ := elements(tree["track"])
+	labels := make([]string, len(items))
+	for i, item := range items {
+		table, _ := item.(map[string]any)
+		for _, key := range append([]string{"name"}, trackKinds()...) {
+			if s, _ := table[key].(string); s != "" {
+				labels[i] = s
+				break
+			}
+		}
+	}
+	return labels
+}
+
 // routeLabels are what messages call the routes: their names, or host and path.
 func routeLabels(tree map[string]any) []string {
 	items, _ := elements(tree["route"])

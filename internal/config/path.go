@@ -46,6 +46,9 @@ func namedTable(name string) bool {
 	return false
 }
 
+// tableList says whether a key is a list of tables, [[route]].
+func tableList(name string) bool { return name == "route" || name == "track" }
+
 // pattern is p with "*" for each name that the user invents and without places in
 // arrays, as the tables of unbuilt.go have it: "pool.*.check.path", "route.host".
 func (p path) pattern() string {
@@ -59,8 +62,8 @@ func (p path) pattern() string {
 // table is how a message names the table that p is: "[pool.api]", "[[route]]".
 func (p path) table() string {
 	name := strings.Join(p.parts(), ".")
-	if name == "route" {
-		return "[[route]]"
+	if tableList(name) {
+		return "[[" + name + "]]"
 	}
 	return "[" + name + "]"
 }

@@ -15,6 +15,7 @@ func (d *decoder) check(c *Config) {
 	d.checkNode(c)
 	d.checkCluster(c)
 	d.checkPaths(c)
+	d.checkTracks(c)
 	d.checkVIPs(c)
 	d.checkListeners(c)
 	d.checkLimits(&c.Limits)

@@ -15,6 +15,7 @@ import (
 type Config struct {
 	Node     Node                 `toml:"node"`
 	Cluster  Cluster              `toml:"cluster"`
+	Track    []*Track             `toml:"track"`
 	VIP      map[string]*VIP      `toml:"vip"`
 	Listener map[string]*Listener `toml:"listener"`
 	Limits   Limits               `toml:"limits"`
@@ -67,6 +68,33 @@ type Timing struct {
 	Heartbeat time.Duration `toml:"heartbeat"` // between two beats
 	Lease     time.Duration `toml:"lease"`     // how long a promise lasts for the one who asked; at least 5 beats
 	Guard     time.Duration `toml:"guard"`     // how much longer the voter keeps it; at least half a beat
+}
+
+// A Track is something else on which this node's fitness depends: exactly one of command, file,
+// process, interface and pool. Of two nodes the fitter holds; where none is fit, the less
+// unfit one does.
+type Track struct {
+	Name      string        `toml:"name"`      // in status, logs and metrics, unique; default: what is looked at, such as "file-ready"
+	Command   Command       `toml:"command"`   // good if it ends with exit code 0: a list is a program with its arguments, a text is a line for /bin/sh
+	File      string        `toml:"file"`      // good while there is something at this absolute path
+	Process   string        `toml:"process"`   // good while a process of this name runs, or the one whose number is in this file (an absolute path)
+	Interface string        `toml:"interface"` // good while this network interface is up and has a carrier
+	Pool      string        `toml:"pool"`      // good while the active checks of this node find at least one server of this [pool.NAME] well
+	Interval  time.Duration `toml:"interval"`  // between two looks
+	Timeout   time.Duration `toml:"timeout"`   // of a command, which is killed then with all that it started; shorter than interval; default: half the interval if that is less
+	Rise      int           `toml:"rise"`      // good looks until it is good
+	Fall      int           `toml:"fall"`      // failed looks until it has failed; the first look of all decides alone
+	Weight    Weight        `toml:"weight"`    // what a failure costs: -1 to -99, which add up, or "veto": unfit, and worse than any sum
+}
+
+// A Command is a program and its arguments. In the file a list of them, or a line for
+// /bin/sh.
+type Command []string
+
+// Weight is "veto", or how much fitness is lost.
+type Weight struct {
+	Veto bool
+	Less int // 1 to 99
 }
 
 // A VIP is a virtual address that one node of the cluster holds.

@@ -264,7 +264,7 @@ func (j *joiner) readChanges(t Texts) error {
 func (j *joiner) config() (*Config, error) {
 	delete(j.tree, "include") // it has been followed, or was refused
 	d := &decoder{host: j.host, sources: j.sources, places: j.places, problems: j.problems, refused: map[path]bool{}, gone: map[path]bool{},
-		withLength: map[path]bool{}, labels: routeLabels(j.tree), overlap: overlap{effort: maxEffort}}
+		withLength: map[path]bool{}, labels: labelsOf(j.tree), overlap: overlap{effort: maxEffort}}
 	c := defaultConfig()
 	c.Warnings = j.warnings
 	d.table(root, j.tree, reflect.ValueOf(c).Elem())

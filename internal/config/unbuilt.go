@@ -11,7 +11,7 @@ import (
 func unbuiltKeys(table string) []string {
 	switch table {
 	case "":
-		return []string{"track", "tls", "cert", "acme", "cache", "stream", "discover"}
+		return []string{"tls", "cert", "acme", "cache", "stream", "discover"}
 	case "node":
 		return []string{"region"}
 	case "cluster":

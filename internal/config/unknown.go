@@ -71,10 +71,10 @@ func (d *decoder) in(p path) string {
 	switch {
 	case len(parts) > 1 && namedTable(parts[0]):
 		return fmt.Sprintf("%s %q: ", parts[0], parts[1]) + spaced(parts[2:])
-	case len(parts) > 0 && parts[0] == "route":
-		label := "[[route]]"
-		if n := p.element(); n >= 0 && n < len(d.labels) && d.labels[n] != "" {
-			label += fmt.Sprintf(" %q", d.labels[n])
+	case len(parts) > 0 && tableList(parts[0]):
+		label := "[[" + parts[0] + "]]"
+		if n, labels := p.element(), d.labels[parts[0]]; n >= 0 && n < len(labels) && labels[n] != "" {
+			label += fmt.Sprintf(" %q", labels[n])
 		}
 		return label + ": " + spaced(parts[1:])
 	}
