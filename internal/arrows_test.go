@@ -23,6 +23,7 @@ var allowed = map[string]string{
 	"notify":              "",
 	"lab":                 "control",
 	"memory":              "",
+	"track":               "config",
 	"vip":                 "clock vip/fence",
 	"vip/bpf":             "",
 	"vip/fence":           "clock vip/bpf",

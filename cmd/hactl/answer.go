@@ -24,7 +24,7 @@ func historyCommand(o *options) *cobra.Command {
 		Use:   "history",
 		Short: "Show what happened, as all nodes wrote it down",
 		Long: `history shows what every node wrote down: who held what when and why, with losses and near
-misses of heartbeats, permits, fitness, hand-overs, configurations, conflicts, repairs, faults, starts and stops. The
+misses of heartbeats, permits, fitness and tracks, hand-overs, configurations, conflicts, repairs, faults, starts and stops. The
 entries of all nodes are in one order: by term where one is known, else by time. It can be asked of any node.
 
 What a node that is not reachable wrote last is not known here; NODES says up to when each is.`,

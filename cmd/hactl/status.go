@@ -128,6 +128,18 @@ func table(w io.Writer, s *control.Status, now time.Time) {
 		}
 		t.Flush()
 	}
+	if len(s.Tracks) > 0 {
+		fmt.Fprintln(w)
+		fmt.Fprintln(t, "TRACK\tKIND\tSTATE\tSINCE\tWEIGHT\tREASON")
+		for _, x := range s.Tracks {
+			weight := fmt.Sprint(x.Weight)
+			if x.Veto {
+				weight = "veto"
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", x.Name, x.Kind, x.State, ago(now, &x.Since), weight, dash(x.Reason))
+		}
+		t.Flush()
+	}
 	if wanted := standings(s); len(wanted) > 0 {
 		fmt.Fprintln(w)
 		fmt.Fprintln(t, "WANTED\tOF\tSINCE\tUNTIL\tBY\tASKED ON\tREASON")

@@ -45,6 +45,7 @@ type cluster struct {
 	loops   sync.WaitGroup
 }
 
+<<<<<<< HEAD
 // addresses are the VIPs as they are configured now, with the keepers of those that this
 // host may hold. They never change; a reload puts others in their place.
 type addresses struct {
@@ -58,6 +59,8 @@ func (k *cluster) now() *addresses { return k.set.Load() }
 // fitEvery is how often the data plane is asked whether it serves.
 const fitEvery = 500 * time.Millisecond
 
+=======
+>>>>>>> 7135d4a (track: commands, files, processes, interfaces and pools)
 // startCluster opens everything that c's VIPs and cluster need and starts taking part.
 // It returns nil and no error if there is neither. An error names what is missing on
 // this host; nothing is left open then.
@@ -302,6 +305,7 @@ func (k *cluster) reach(ctx context.Context, a netip.Addr) error {
 	return vip.Reach(ctx, a)
 }
 
+<<<<<<< HEAD
 // watchFitness tells the election whether this node could serve, until ctx ends.
 func (k *cluster) watchFitness(ctx context.Context, n *node) {
 	tick := time.NewTicker(fitEvery)
@@ -346,6 +350,8 @@ func (k *cluster) fit(ctx context.Context, n *node) (bool, string) {
 	return true, ""
 }
 
+=======
+>>>>>>> 7135d4a (track: commands, files, processes, interfaces and pools)
 // leave hands every VIP over and tells the others that this node goes.
 func (k *cluster) leave(ctx context.Context) {
 	if err := k.node.Leave(ctx); err != nil {

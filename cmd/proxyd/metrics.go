@@ -50,6 +50,9 @@ var (
 	historyFails = desc("history_errors_total", "Attempts to write the history to the disk that failed.")
 	historyLost  = desc("history_lost_total", "Entries of the history that the disk never got.")
 	notified     = desc("notify_total", "Notifications by what came of them; failed counts attempts, the rest events.", "kind", "result")
+	nodeIll      = desc("node_ill", "How far this node is from being fit to hold: 0 fit, below 100 less fit than it should be, from 100 on unfit.", "cluster", "node")
+	trackUp      = desc("track_up", "1 unless the track has failed.", "cluster", "track", "kind")
+	trackChecks  = desc("track_checks_total", "Looks at a track by how they went.", "cluster", "track", "result")
 	vipHolder    = desc("vip_holder", "1 if this node holds the address, else 0.", "cluster", "vip", "node")
 	vipMoves     = desc("vip_transitions_total", "Times that this node became the holder.", "cluster", "vip", "reason")
 	vipConflicts = desc("vip_conflicts_total", "Frames by which another host claimed the address while this node held it.", "cluster", "vip")
@@ -98,8 +101,12 @@ func goCollector() prometheus.Collector {
 
 // Describe implements prometheus.Collector.
 func (clusterMetrics) Describe(out chan<- *prometheus.Desc) {
+<<<<<<< HEAD
 	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, pausedDesc, standingDesc, dropped, gap, stalls,
 		silences, foreignKey, pathAge, pathLoss, beatRealTime, beatLate, beatStalls,
+=======
+	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, pausedDesc, standingDesc, dropped, gap, stalls, nodeIll, trackUp, trackChecks,
+>>>>>>> 7135d4a (track: commands, files, processes, interfaces and pools)
 		skew, probe, beatLoss, suspicions, refutations, nearMisses, messages, vipUnheld, historyFails, historyLost, notified,
 		vipHolder, vipMoves, vipConflicts, vipAnnounced, vipRepairs, vipFence, vipDropped} {
 		out <- d
@@ -167,6 +174,12 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 		for _, state := range []string{"drain", "standby"} {
 			gauge(standingDesc, boolFloat(standings[n.Name].State == state), name, n.Name, state)
 		}
+	}
+	gauge(nodeIll, float64(v.Nodes[0].Ill), name, self)
+	for _, t := range m.node.tracks.States() {
+		gauge(trackUp, boolFloat(t.Up), name, t.Name, t.Kind)
+		count(trackChecks, t.Good, name, t.Name, "good")
+		count(trackChecks, t.Failed, name, t.Name, "failed")
 	}
 	gauge(drift, float64(other), name)
 	gauge(expected, float64(len(v.Nodes)), name)

@@ -25,6 +25,7 @@ import (
 	"proxyd/internal/dataplane/proxy"
 	"proxyd/internal/history"
 	"proxyd/internal/notify"
+	"proxyd/internal/track"
 )
 
 // A node is this process: the one place where data plane, cluster and control meet.
@@ -42,6 +43,7 @@ type node struct {
 
 	shared  *shared                // what the nodes know together
 	record  *recorder              // what happened
+	tracks  *track.Set             // what else its fitness depends on
 	notify  *notify.Notifier       // who is told of it
 	drained atomic.Pointer[string] // why an operator wants no clients here; nil: they may come
 
@@ -108,6 +110,8 @@ func run(ctx context.Context, file string) (err error) {
 	n.shared = newShared(c.Node.Name)
 	n.record = newRecorder(c.Node.State, c.Node.Name, n.started, n.log)
 	n.shared.record = n.record
+	n.tracks = n.newTracks()
+	defer n.tracks.Close()
 	n.notify = notify.New(n.log)
 	n.notify.Set(receivers(c))
 	if n.overrides, err = openOverrides(c.Node.State, n.shared); err != nil {
@@ -137,6 +141,7 @@ func run(ctx context.Context, file string) (err error) {
 	if err := n.openAdmin(life, &parts, c.Admin); err != nil {
 		return err
 	}
+	n.tracks.Use(c.Track)
 	if n.cluster, err = startCluster(life, n, c); err != nil {
 		return err
 	}

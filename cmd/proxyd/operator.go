@@ -37,6 +37,7 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 	k, name, hash := n.part()
 	kept, unsaved := n.wishes()
 	s := &control.Status{Cluster: name, Health: "healthy", Reasons: []string{}, Node: n.nodeName(), Config: hash, Since: n.started, VIPs: []control.VIPStatus{}, Overrides: kept, Arbiters: []control.ArbiterStatus{}}
+	s.Tracks = n.trackStatus()
 	s.Upgrade = n.upgradeStatus()
 	if unsaved != nil {
 		worsen(s, "degraded", unsaved.Error())

@@ -98,6 +98,7 @@ func (n *node) takeBy(apply func(*config.Config) error, c *config.Config) error 
 	n.restrain()
 	n.notify.Set(receivers(c))
 	n.watch()
+	n.tracks.Use(c.Track)
 	return nil
 }
 

@@ -83,7 +83,9 @@ type Status struct {
 	// Arbiters are the hosts of which a node that hears no other must reach one.
 	Arbiters []ArbiterStatus `json:"arbiters"`
 	Last     *Change         `json:"last_change"`
-	Paused   *Standing       `json:"paused,omitempty"` // no VIP moves by preference or fitness
+	// Tracks is what else the fitness of the node that answers depends on.
+	Tracks []TrackStatus `json:"tracks"`
+	Paused *Standing     `json:"paused,omitempty"` // no VIP moves by preference or fitness
 	// Overrides is what operators changed at run time beside the configuration.
 	Overrides []Override `json:"overrides"`
 	// Upgrade is how the process came to be that answers, if it took another's place.
@@ -186,6 +188,17 @@ type ArbiterStatus struct {
 	OK      bool   `json:"ok"`     // it answered when it was last asked
 	AgeMS   int64  `json:"age_ms"` // since it last answered; -1 never
 	Reason  string `json:"reason,omitempty"`
+}
+
+// TrackStatus is one [[track]] of the node that answers.
+type TrackStatus struct {
+	Name   string    `json:"name"`
+	Kind   string    `json:"kind"`  // command | file | process | interface | pool
+	State  string    `json:"state"` // up | failed | unknown (not looked at yet)
+	Veto   bool      `json:"veto"`
+	Weight int       `json:"weight"`           // what a failure costs beside a veto; at most 0
+	Since  time.Time `json:"since"`            // of the state
+	Reason string    `json:"reason,omitempty"` // why the latest look failed
 }
 
 // VIPStatus is one virtual address.

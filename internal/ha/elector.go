@@ -81,7 +81,7 @@ func (n *Node) start(now clock.Instant) {
 const (
 	leaving election.Ill = 1   // it would rather not, and still serves better than one that is ill
 	stray   election.Ill = 50  // it reaches no arbiter
-	unwell  election.Ill = 100 // it could not serve
+	Unwell  election.Ill = 100 // it could not serve; what else is amiss adds up to 99 to it
 	unable  election.Ill = 200 // it could not hold the address when it last tried
 )
 

@@ -114,7 +114,6 @@ func New(c Config) (*Node, error) {
 		permits: make(chan permit),
 		done:    make(chan struct{}),
 		byVIP:   map[string]*elector{},
-		wish:    standing{fit: true},
 	}
 	for _, v := range slices.Sorted(slices.Values(c.Voters)) {
 		if v != c.Self {
@@ -293,10 +292,12 @@ func (n *Node) tell(f func(now clock.Instant)) {
 	}
 }
 
-// SetFit says whether this host could serve if it held the addresses, and why not.
-func (n *Node) SetFit(fit bool, reason string) {
+// SetIll says how far this host is from being one that could serve if it held the
+// addresses, and why: Well, 1 to 99 for less fit than it should be, and from Unwell on for
+// one that could not. An ill node hands over to one that is less so, if there is one.
+func (n *Node) SetIll(ill election.Ill, reason string) {
 	_ = n.ask(context.Background(), func(now clock.Instant) {
-		n.wish.fit, n.wish.why = fit, reason
+		n.wish.ill, n.wish.why = ill, reason
 		n.restate(now)
 	})
 }

@@ -201,7 +201,7 @@ func TestFailoverIsRefused(t *testing.T) {
 		}
 		refused("private", "")
 		refused("public", "c")
-		b.SetFit(false, "no servers")
+		b.SetIll(Unwell, "no servers")
 		time.Sleep(time.Second)
 		refused("public", "b")
 		refused("public", "")
@@ -216,9 +216,9 @@ func TestFailoverIsRefused(t *testing.T) {
 func TestUnfitHolderGivesToTheFit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, a, b := pair(t, public("a", "b"))
-		a.SetFit(false, "data plane does not answer")
+		a.SetIll(Unwell, "data plane does not answer")
 		w.held("public", "b", time.Second)
-		b.SetFit(false, "likewise")
+		b.SetIll(Unwell, "likewise")
 		time.Sleep(5 * time.Second)
 		w.held("public", "b", 0) // unfit, but nobody is better
 		v, err := b.Status(t.Context())

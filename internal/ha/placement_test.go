@@ -127,7 +127,7 @@ func TestUnfitNodeHasNoShare(t *testing.T) {
 		}
 		w.until(2*time.Second, "all held", func() bool { return w.shares(vips)[""] == 0 })
 		time.Sleep(10 * time.Second)
-		w.nodes["b"].SetFit(false, "its data plane does not answer")
+		w.nodes["b"].SetIll(Unwell, "its data plane does not answer")
 		w.even(vips, time.Second, map[string]int{"a": 2, "c": 2})
 		time.Sleep(10 * time.Second)
 		w.even(vips, 0, map[string]int{"a": 2, "c": 2})

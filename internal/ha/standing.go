@@ -10,11 +10,11 @@ import (
 
 // A standing is what operators want of this node's part, beside what it could do.
 type standing struct {
-	withheld string // why it must not hold; "": it may
-	paused   bool   // nothing moves by preference or fitness
-	leaving  bool   // it hands over for the end of the process
-	fit      bool   // what SetFit said
-	why      string // likewise
+	withheld string       // why it must not hold; "": it may
+	paused   bool         // nothing moves by preference or fitness
+	leaving  bool         // it hands over for the end of the process
+	ill      election.Ill // what SetIll said
+	why      string       // likewise
 }
 
 // Withhold keeps this node from holding anything, for the reason given, until it is called
@@ -62,10 +62,10 @@ func (n *Node) Pause(on bool) {
 func (n *Node) restate(now clock.Instant) {
 	w := &n.wish
 	state, reason, ill := Up, "", election.Well
-	switch {
-	case !w.fit:
-		state, reason, ill = Unfit, w.why, unwell
-	case n.astray(now):
+	if w.ill != election.Well {
+		state, reason, ill = Unfit, w.why, w.ill
+	}
+	if n.astray(now) && ill < stray {
 		state, reason, ill = Unfit, "no arbiter answers", stray
 	}
 	if w.leaving {
@@ -73,15 +73,16 @@ func (n *Node) restate(now clock.Instant) {
 	} else if w.withheld != "" {
 		state, reason, ill = Draining, w.withheld, max(ill, leaving)
 	}
+	other := n.state != state || n.ill != ill
 	n.ill = ill
-	if n.state == state && n.reason == reason {
+	if !other && n.reason == reason {
 		return
 	}
 	if n.state == Up && state == Unfit {
 		n.flapped(now, n.Name, &n.flaps)
 	}
-	if n.state != state {
-		n.Log.Info("fitness of this node", "state", state, "reason", reason)
+	if other {
+		n.Log.Info("fitness of this node", "state", state, "ill", ill, "reason", reason)
 		n.noteFitness(state, reason)
 	}
 	n.state, n.reason, n.news = state, reason, true

@@ -57,12 +57,12 @@ func TestWithheldNodeVotes(t *testing.T) {
 func TestWithheldNodeKeepsWhatNobodyElseCanHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, a, b := pair(t, public("a", "b"))
-		b.SetFit(false, "its listeners do not answer")
+		b.SetIll(Unwell, "its listeners do not answer")
 		time.Sleep(time.Second)
 		a.Withhold("drain")
 		time.Sleep(5 * time.Second)
 		w.held("public", "a", 0)
-		b.SetFit(true, "")
+		b.SetIll(election.Well, "")
 		w.held("public", "b", time.Second)
 		time.Sleep(time.Second)
 		if v, _ := a.Status(t.Context()); v.Nodes[0].State != Draining || v.Nodes[0].Reason != "drain" {
@@ -93,10 +93,10 @@ func TestPausedClusterMovesOnlyWhatHasDied(t *testing.T) {
 		w, a, b := pair(t, vips)
 		a.Pause(true)
 		b.Pause(true)
-		a.SetFit(false, "a check fails")
+		a.SetIll(Unwell, "a check fails")
 		time.Sleep(5 * time.Second)
 		w.held("public", "a", 0)
-		a.SetFit(true, "")
+		a.SetIll(election.Well, "")
 		w.kill("a")
 		w.held("public", "b", time.Second)
 		a = w.start("a", vips)
@@ -120,6 +120,27 @@ func TestWhatAnOperatorAsksForIsDoneInAPause(t *testing.T) {
 		w.held("public", "b", time.Second)
 		time.Sleep(time.Second)
 		b.Withhold("drain")
+		w.held("public", "a", time.Second)
+		w.never2(t)
+	})
+}
+
+func TestTheLessIllNodeHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, b := pair(t, public("a", "b"))
+		a.SetIll(20, "track uplink: no route")
+		w.held("public", "b", time.Second)
+		if v, _ := a.Status(t.Context()); v.Nodes[0].State != Unfit || v.Nodes[0].Reason != "track uplink: no route" || v.Nodes[0].Ill != 20 {
+			t.Errorf("a says of itself %+v", v.Nodes[0])
+		}
+		b.SetIll(20, "track uplink: no route") // both alike: nothing moves
+		time.Sleep(5 * time.Second)
+		w.held("public", "b", 0)
+		b.SetIll(Unwell, "no listener answers")
+		w.held("public", "a", time.Second)
+		a.SetIll(Unwell+20, "no listener answers; track uplink: no route")
+		w.held("public", "b", time.Second) // neither serves, and one of them has to
+		a.SetIll(election.Well, "")
 		w.held("public", "a", time.Second)
 		w.never2(t)
 	})

@@ -40,6 +40,7 @@ type NodeView struct {
 	Witness bool // it votes and never holds
 	State   State
 	Reason  string        // why it is not up
+	Ill     election.Ill  // how far from being fit, of this node alone
 	Age     time.Duration // since it was last heard; 0 for this node, -1 never
 	Config  string        // hash
 	Version string
@@ -99,7 +100,7 @@ func (n *Node) Changes(ctx context.Context) ([]Change, error) {
 
 func (n *Node) view(now clock.Instant) View {
 	v := View{Stats: n.counted(), Problems: n.problems(), Arbiters: n.arbiterViews(now)}
-	v.Nodes = append(v.Nodes, NodeView{ID: n.Self, Name: n.Name, Witness: n.Witness, State: n.state, Reason: n.reason,
+	v.Nodes = append(v.Nodes, NodeView{ID: n.Self, Name: n.Name, Witness: n.Witness, State: n.state, Reason: n.reason, Ill: n.ill,
 		Config: n.Hash, Version: n.Version, Uptime: n.Uptime(), Flaps: n.flaps.value(now), Damped: n.flaps.damped})
 	for _, p := range n.peers {
 		v.Nodes = append(v.Nodes, n.nodeView(now, p))

@@ -49,6 +49,7 @@ const (
 	NearMiss Kind = "near_miss" // a silence that was more than half of what is borne
 	Permit   Kind = "permit"    // the network was asked whether this node may hold alone
 	Fitness  Kind = "fitness"   // the teller could serve, or not
+	Track    Kind = "track"     // what the teller's fitness depends on has failed, or is good
 	Asked    Kind = "asked"     // an operator, or a leaving node, asked for a hand-over
 	Stall    Kind = "stall"     // the teller itself was asleep
 	Fault    Kind = "fault"     // the teller could not hold

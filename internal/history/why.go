@@ -270,6 +270,8 @@ func (e *Entry) Sentence() string {
 	case Fitness:
 		b.WriteString("this node is now " + e.Text)
 		return b.String()
+	case Track:
+		return e.Text
 	case Asked:
 		fmt.Fprintf(&b, "%s: hand-over asked for on %s", e.VIP, about)
 	case Stall:

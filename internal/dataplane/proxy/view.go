@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -68,4 +69,25 @@ func (p *Plane) Pools() []PoolView {
 	}
 	slices.SortFunc(views, func(a, b PoolView) int { return strings.Compare(a.Name, b.Name) })
 	return views
+}
+
+// Lost says why no server of a pool is well by the checks of this node; "" if one is, or
+// there is no such pool. What operators want of servers, which is the same on all nodes,
+// does not count.
+func (p *Plane) Lost(pool string) string {
+	s := p.current.Load()
+	if s == nil || s.pools[pool] == nil {
+		return ""
+	}
+	servers := s.pools[pool].Servers()
+	why := ""
+	for _, server := range servers {
+		if why = server.Down(); why == "" {
+			return ""
+		}
+	}
+	if len(servers) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("no server of pool %s is well, of %d; %s: %s", pool, len(servers), servers[len(servers)-1].Name, why)
 }

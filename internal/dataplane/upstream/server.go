@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -155,6 +156,20 @@ func (s *Server) State() (state, why string) {
 		return s.mode.String(), "also " + state + ": " + why
 	}
 	return s.mode.String(), ""
+}
+
+// Down says why the checks of this node find the server down, or that it has no address,
+// whatever operators want of it; "" if neither.
+func (s *Server) Down() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !s.Addr().IsValid():
+		return "its name does not resolve"
+	case s.health.down:
+		return cmp.Or(s.health.found, "down")
+	}
+	return ""
 }
 
 // resolved notes what the server's name resolves to now and reports whether that
