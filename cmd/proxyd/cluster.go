@@ -45,7 +45,6 @@ type cluster struct {
 	loops   sync.WaitGroup
 }
 
-<<<<<<< HEAD
 // addresses are the VIPs as they are configured now, with the keepers of those that this
 // host may hold. They never change; a reload puts others in their place.
 type addresses struct {
@@ -56,11 +55,6 @@ type addresses struct {
 // now returns what is configured now.
 func (k *cluster) now() *addresses { return k.set.Load() }
 
-// fitEvery is how often the data plane is asked whether it serves.
-const fitEvery = 500 * time.Millisecond
-
-=======
->>>>>>> 7135d4a (track: commands, files, processes, interfaces and pools)
 // startCluster opens everything that c's VIPs and cluster need and starts taking part.
 // It returns nil and no error if there is neither. An error names what is missing on
 // this host; nothing is left open then.
@@ -305,53 +299,6 @@ func (k *cluster) reach(ctx context.Context, a netip.Addr) error {
 	return vip.Reach(ctx, a)
 }
 
-<<<<<<< HEAD
-// watchFitness tells the election whether this node could serve, until ctx ends.
-func (k *cluster) watchFitness(ctx context.Context, n *node) {
-	tick := time.NewTicker(fitEvery)
-	defer tick.Stop()
-	for {
-		fit, why := k.fit(ctx, n)
-		if ctx.Err() != nil {
-			return
-		}
-		k.node.SetFit(fit, why)
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		case <-k.links:
-		}
-	}
-}
-
-// fit reports whether this node could serve: its links are up and its own listeners
-// answer.
-func (k *cluster) fit(ctx context.Context, n *node) (bool, string) {
-	for name, d := range k.devices {
-		if up, err := d.Up(); err != nil {
-			return false, err.Error()
-		} else if !up {
-			return false, "interface " + name + " is down"
-		}
-	}
-	if why := n.lives.rests(time.Now()); why != "" {
-		return false, why
-	}
-	// Twice the interval: on a busy machine an answer may be late without being absent.
-	if k.now().config.Cluster.Witness {
-		return true, "" // it serves nobody
-	}
-	ask, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	if err := n.plane.Probe(ask); err != nil {
-		return false, err.Error()
-	}
-	return true, ""
-}
-
-=======
->>>>>>> 7135d4a (track: commands, files, processes, interfaces and pools)
 // leave hands every VIP over and tells the others that this node goes.
 func (k *cluster) leave(ctx context.Context) {
 	if err := k.node.Leave(ctx); err != nil {

@@ -102,7 +102,7 @@ func (k *cluster) unable(ctx context.Context, n *node) string {
 	if why := n.lives.rests(time.Now()); why != "" {
 		return why
 	}
-	if k.config.Cluster.Witness {
+	if k.now().config.Cluster.Witness {
 		return "" // it serves nobody
 	}
 	// Twice the interval: on a busy machine an answer may be late without being absent.

@@ -101,12 +101,9 @@ func goCollector() prometheus.Collector {
 
 // Describe implements prometheus.Collector.
 func (clusterMetrics) Describe(out chan<- *prometheus.Desc) {
-<<<<<<< HEAD
 	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, pausedDesc, standingDesc, dropped, gap, stalls,
+		nodeIll, trackUp, trackChecks,
 		silences, foreignKey, pathAge, pathLoss, beatRealTime, beatLate, beatStalls,
-=======
-	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, pausedDesc, standingDesc, dropped, gap, stalls, nodeIll, trackUp, trackChecks,
->>>>>>> 7135d4a (track: commands, files, processes, interfaces and pools)
 		skew, probe, beatLoss, suspicions, refutations, nearMisses, messages, vipUnheld, historyFails, historyLost, notified,
 		vipHolder, vipMoves, vipConflicts, vipAnnounced, vipRepairs, vipFence, vipDropped} {
 		out <- d
