@@ -107,7 +107,7 @@ func clusterHead(t *testing.T, dir string, join []string, i int) string {
 	for k, a := range join {
 		quoted[k] = fmt.Sprintf("%q", a)
 	}
-	return fmt.Sprintf("cluster.name = \"test\"\ncluster.join = [%s]\ncluster.bind = %q\ncluster.secret = \"file:%s\"\n", strings.Join(quoted, ", "), join[i], key)
+	return fmt.Sprintf("cluster.name = \"test\"\ncluster.timing = \"slow\"\ncluster.join = [%s]\ncluster.bind = %q\ncluster.secret = \"file:%s\"\n", strings.Join(quoted, ", "), join[i], key)
 }
 
 // answering is a configuration that answers everything with a status.

@@ -154,9 +154,9 @@ func (p *program) stop() {
 // eventually waits for a state of another process.
 func (p *program) eventually(what string, ok func() bool) {
 	p.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); {
+	for deadline := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(deadline) {
-			p.t.Fatalf("not within 20 s: %s\n%s", what, p.log)
+			p.t.Fatalf("not within a minute: %s\n%s", what, p.log)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
