@@ -107,7 +107,7 @@ func (n *Node) enter(now clock.Instant, e *elector) {
 	c := election.Config{
 		Self: n.Self, Voters: e.order,
 		Lease: n.Timing.Lease, Guard: n.Timing.Guard, Beat: n.Timing.Heartbeat,
-		Term: n.Term, Witness: len(e.holders) == 0,
+		Term: max(n.Term, n.Terms.Highest()), Witness: len(e.holders) == 0,
 	}
 	if e.vip != nil {
 		c.Preempt = preempt(e.vip)

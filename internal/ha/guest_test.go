@@ -103,3 +103,26 @@ func TestGuestsAreBoundedAndForgotten(t *testing.T) {
 		}
 	})
 }
+
+// TestForgottenElectionIsTakenUpAboveItsTerms: what a guest promised is forgotten with it,
+// but not that it did.
+func TestForgottenElectionIsTakenUpAboveItsTerms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a", "b", "c")
+		w.start("a", public("a"))
+		w.start("b", nil)
+		w.start("c", nil)
+		time.Sleep(2 * time.Second)
+		v, _ := w.nodes["a"].Status(t.Context())
+		before := v.VIPs[0].Term
+		w.kill("a")
+		w.kill("b")
+		time.Sleep(2 * guestLife)
+		w.start("b", public("b")) // its disk is lost; the majority is c and it
+		time.Sleep(2 * time.Second)
+		w.held("public", "b", 0)
+		if v, _ = w.nodes["b"].Status(t.Context()); v.VIPs[0].Term <= before {
+			t.Errorf("held with term %d, not above %d", v.VIPs[0].Term, before)
+		}
+	})
+}

@@ -25,6 +25,7 @@ type Terms struct {
 	path string
 
 	mu       sync.Mutex
+	highest  uint64 // used in this life, in any election
 	reserved uint64 // on disk
 	tried    uint64 // the term at which a reservation was last begun
 	busy     bool   // it is under way
@@ -56,6 +57,7 @@ func OpenTerms(dir string) (t *Terms, start uint64, err error) {
 func (t *Terms) Used(term uint64, done func(error)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.highest = max(t.highest, term)
 	if t.path == "" || t.busy || term <= t.tried || term+termBlock/2 < t.reserved {
 		return
 	}
@@ -70,6 +72,14 @@ func (t *Terms) Used(term uint64, done func(error)) {
 		t.mu.Unlock()
 		done(err)
 	}()
+}
+
+// Highest returns the highest term used in this life, in any election. An election that was
+// forgotten and is taken up again starts above it: what was promised in it was not above.
+func (t *Terms) Highest() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.highest
 }
 
 // write replaces the file: at every instant it holds the old number or the new one.

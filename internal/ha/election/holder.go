@@ -54,10 +54,10 @@ func (m *Machine) grantee(p *peer, msg Msg) {
 	if m.role < Candidate || msg.Term < m.first || msg.Term > m.term || msg.Sent > m.asked {
 		return
 	}
-	if p.acked && msg.Sent <= p.ack {
+	if p.acked && (msg.Sent < p.ack || msg.Sent == p.ack && msg.Term <= p.ackTerm) {
 		return
 	}
-	p.acked, p.ack = true, msg.Sent
+	p.acked, p.ack, p.ackTerm = true, msg.Sent, msg.Term
 	m.reunited(p)
 	m.count()
 }
@@ -69,8 +69,8 @@ func (m *Machine) refused(p *peer, msg Msg) {
 		m.takeBack() // the successor cannot
 	case m.role < Candidate:
 	case msg.Term > m.term && (msg.To == "" || msg.To == m.Self || msg.To == p.id) && !msg.Info.Holds && !msg.Info.Quiet:
-		// Only the term is in the way, or a candidacy that may give way to us. Promises
-		// given under the old term still count.
+		// Only the term is in the way, or a candidacy that may give way to us. A lease that
+		// is held still counts on what was promised under the old term.
 		m.term = m.above(msg.Term)
 		m.ask()
 	default:
@@ -81,18 +81,32 @@ func (m *Machine) refused(p *peer, msg Msg) {
 // count works out how far a majority of promises reaches. The lease counts from when
 // we asked, not from when the answers came: a voter's promise began at some moment
 // between the two, so this is the side on which to err.
+//
+// A promise binds its voter for a time and, under whatever term it was given, keeps others
+// out for that time. That later holders have a higher term is another matter: it holds of a
+// term that a majority promised, for one of them is in the majority of whoever comes next,
+// and promises no lower one. So a lease begins only when a majority promised one and the
+// same term, and a term that rises meanwhile is the lease's once a majority promised that.
 func (m *Machine) count() {
-	asked := []clock.Instant{m.asked}
+	asked, same := []clock.Instant{m.asked}, 1
 	for i := range m.peers {
-		if m.peers[i].acked {
-			asked = append(asked, m.peers[i].ack)
+		p := &m.peers[i]
+		if !p.acked {
+			continue
+		}
+		asked = append(asked, p.ack)
+		if p.ackTerm == m.term {
+			same++
 		}
 	}
 	need := len(m.Voters)/2 + 1
 	if m.pair.sole {
 		need = 1
 	}
-	if len(asked) < need {
+	switch {
+	case same >= need:
+		m.fence = m.term
+	case len(asked) < need, m.role != Holder:
 		return
 	}
 	slices.SortFunc(asked, func(a, b clock.Instant) int { return cmp.Compare(b, a) })
@@ -107,7 +121,7 @@ func (m *Machine) count() {
 	}
 	m.holder, m.last = m.Self, m.now
 	m.until = until
-	m.do(Hold{Term: m.term, Until: until, Reason: m.held})
+	m.do(Hold{Term: m.fence, Until: until, Reason: m.held})
 }
 
 // release gives up the lease: first the address, then the promises.

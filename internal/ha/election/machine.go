@@ -44,8 +44,9 @@ type Machine struct {
 	deaf   bool
 	paused bool
 
-	term    uint64 // of our candidacy or lease
+	term    uint64 // that we ask under, as a candidate or to renew a lease
 	first   uint64 // the term with which this candidacy began; term may rise above it
+	fence   uint64 // of the lease held: the latest term that a majority promised
 	seen    uint64 // highest known to anyone we heard
 	granted uint64 // highest promised, to ourselves too
 	promise promise
@@ -115,6 +116,7 @@ type peer struct {
 	waived  uint64 // it needs no promise of this term or a lower one
 	acked   bool   // ack is valid: it promised in this candidacy or hold
 	ack     clock.Instant
+	ackTerm uint64 // what it promised then
 }
 
 // New returns a Machine that, if c.Quiet, stays quiet for as long as a promise made
