@@ -26,7 +26,7 @@ func scripted() []Fault {
 	var out []Fault
 	for _, key := range []string{
 		"handover", "kill", "term", "freeze", "cut", "poweroff", "silent", "deaf", "mute", "partition",
-		"failback", "flush", "foreign", "badconfig", "boot",
+		"failback", "track", "pooldown", "flush", "foreign", "badconfig", "boot",
 	} {
 		if f, ok := byKey[key]; ok {
 			out = append(out, f)
@@ -82,12 +82,16 @@ func (s *Stage) play(ctx context.Context, d drills.Drill, part string, holder *N
 	for _, n := range s.Nodes {
 		nodes = append(nodes, n.Name)
 	}
+	var webs []string
+	for _, h := range s.webs {
+		webs = append(webs, h.Addr.String())
+	}
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-eu", script, part)
 	cmd.Env = append(os.Environ(),
 		"PATH="+board.dir+":"+os.Getenv("PATH"),
 		StageSocket+"="+s.dir.file("stage.sock"),
 		"HOLDER="+holder.Name, "OTHER="+s.Other(holder).Name, "NODES="+strings.Join(nodes, " "),
-		"VIP="+s.VIP.String(), "INTERFACE="+hostInterface,
+		"WEBS="+strings.Join(webs, " "), "VIP="+s.VIP.String(), "INTERFACE="+hostInterface,
 		"STRANGER="+s.stranger.Name, "STRANGER_INTERFACE="+hostInterface,
 	)
 	var said bytes.Buffer
