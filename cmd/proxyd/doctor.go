@@ -48,7 +48,7 @@ func (n *node) Doctor(ctx context.Context) (*control.Doctor, error) {
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, more...)
+		found = append(append(found, more...), tracked(n.tracks.States())...)
 	}
 	doctor.Sort(found)
 	return &control.Doctor{Node: n.nodeName(), Level: doctor.Worst(found), Findings: found}, nil

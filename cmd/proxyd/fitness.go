@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"proxyd/internal/control"
+	"proxyd/internal/doctor"
 	"proxyd/internal/ha"
 	"proxyd/internal/ha/election"
 	"proxyd/internal/history"
@@ -126,6 +127,28 @@ func (n *node) trackStatus() []control.TrackStatus {
 			v.State = "failed"
 		}
 		out = append(out, v)
+	}
+	return out
+}
+
+// tracked judges what the tracks of this node say.
+func tracked(all []track.State) []doctor.Finding {
+	var out []doctor.Finding
+	for _, s := range all {
+		f := doctor.Finding{Check: "track", About: s.Name, Level: doctor.OK, What: "it is good"}
+		switch {
+		case !s.Known:
+			f.What = "it was not looked at yet"
+		case s.Up && s.Reason != "":
+			f.What = "it is good; the latest look failed: " + s.Reason
+		case !s.Up:
+			f.Level, f.What, f.Cure = doctor.Warn, "it has failed: "+s.Reason, "mend what it looks at (docs/FITNESS.md)"
+			f.Why = "another node is preferred to this one"
+			if s.Weight.Veto {
+				f.Level, f.Why = doctor.Fail, "this node holds only where no other is fit"
+			}
+		}
+		out = append(out, f)
 	}
 	return out
 }

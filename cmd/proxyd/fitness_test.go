@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"proxyd/internal/control"
+	"proxyd/internal/doctor"
 	"proxyd/internal/ha"
 	"proxyd/internal/ha/election"
 	"proxyd/internal/track"
@@ -87,6 +89,12 @@ func TestTracksDecideHowFitANodeIs(t *testing.T) {
 			}
 		}
 		return false
+	})
+	a.eventually("the doctor says so", func() bool {
+		d, err := a.Doctor(t.Context())
+		return err == nil && slices.ContainsFunc(d.Findings, func(f doctor.Finding) bool {
+			return f.Check == "track" && f.About == "ready" && f.Level == doctor.Warn && f.What == "it has failed: exit code 7: not ready"
+		})
 	})
 	// A track is added, and one is removed, while it runs.
 	before, err := a.Status(t.Context())
