@@ -34,6 +34,7 @@ var allowed = map[string]string{
 	"ha/state":            "",
 	"ha":                  "clock memory config ha/election ha/detect ha/state",
 	"ha/beat":             "clock memory config ha ha/election ha/detect",
+	"ha/keyring":          "",
 	"ha/gossip":           "clock config ha ha/election ha/state",
 	"dataplane":           "",
 	"dataplane/http1":     "dataplane",

@@ -13,6 +13,7 @@ import (
 	"proxyd/internal/backup"
 	"proxyd/internal/config"
 	"proxyd/internal/control"
+	"proxyd/internal/ha/keyring"
 )
 
 // maxBackup is how many bytes of generations go into a backup; older ones are left out.
@@ -34,6 +35,11 @@ func (n *node) Backup(context.Context) (*control.Backup, error) {
 	}
 	if c.Cluster.SecretRef != "" {
 		b.Secrets = append(b.Secrets, c.Cluster.SecretRef)
+	}
+	if ring, err := filepath.Abs(filepath.Join(c.Node.State, keyring.File)); err == nil {
+		if _, err := os.Stat(ring); err == nil { // the keys were rotated
+			b.Secrets = append(b.Secrets, "file:"+ring)
+		}
 	}
 	add := func(name string, data []byte) { b.Files = append(b.Files, control.BackupFile{Name: name, Data: data}) }
 	live, err := onDisk(n.file)

@@ -20,6 +20,7 @@ import (
 	"proxyd/internal/ha/beat"
 	"proxyd/internal/ha/election"
 	"proxyd/internal/ha/gossip"
+	"proxyd/internal/ha/keyring"
 	"proxyd/internal/history"
 	"proxyd/internal/vip"
 	"proxyd/internal/vip/fence"
@@ -31,8 +32,9 @@ type cluster struct {
 	log    *slog.Logger
 	from   *predecessor
 	node   *ha.Node
-	mesh   *beat.Mesh     // nil on a node alone
-	gossip *gossip.Gossip // likewise
+	mesh   *beat.Mesh      // nil on a node alone
+	gossip *gossip.Gossip  // likewise
+	keys   *keyring.Keeper // likewise
 	set    atomic.Pointer[addresses]
 	shared *shared
 	links  chan struct{} // one of the interfaces went up or down
@@ -235,7 +237,10 @@ func (k *cluster) keep(v *config.VIP) (*vip.Keeper, error) {
 
 func (k *cluster) openMesh(n *node, c *config.Config, self election.ID, voters []election.ID) error {
 	var err error
-	g := gossip.Config{Cluster: c.Cluster.Name, Secret: string(c.Cluster.Secret), Self: self, Voters: voters, Log: k.log, State: k.shared, Answer: n.answerPeer,
+	if k.keys, err = k.openKeys(c, voters); err != nil {
+		return err
+	}
+	g := gossip.Config{Cluster: c.Cluster.Name, Secrets: k.keys.Secrets(), Self: self, Voters: voters, Log: k.log, State: k.shared, Answer: n.answerPeer,
 		ListenTCP: n.from.memberTCP, ListenUDP: n.from.memberUDP}
 	// The mesh gives the carrier what it brings, and the carrier is opened first.
 	g.Receive = func(b []byte) { k.mesh.Receive(b) }
@@ -254,7 +259,7 @@ func (k *cluster) openMesh(n *node, c *config.Config, self election.ID, voters [
 		return err
 	}
 	k.mesh, err = beat.Listen(beat.Config{
-		Cluster: c.Cluster.Name, Secrets: []string{string(c.Cluster.Secret)}, Self: self, Voters: voters,
+		Cluster: c.Cluster.Name, Secrets: k.keys.Secrets(), Self: self, Voters: voters,
 		Interface: beat.InterfaceOf(own.Addr()), Paths: paths,
 		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log, Devices: devices, Unheard: k.askAnew, Open: n.from.openers(),
 	}, carrier)
@@ -346,7 +351,7 @@ func (a *addresses) holders() map[string]ha.Holder {
 // the cluster, and its VIPs are on interfaces that are open.
 func (k *cluster) live(c *config.Config) bool {
 	a, b := k.now().config.Cluster, c.Cluster
-	return slices.Equal(a.Join, b.Join) && a.Secret == b.Secret && a.Timing == b.Timing &&
+	return slices.Equal(a.Join, b.Join) && k.sameKeys(c) && a.Timing == b.Timing &&
 		a.Witness == b.Witness && slices.Equal(a.Arbiter, b.Arbiter) && a.Fence == b.Fence && slices.Equal(a.Paths, b.Paths) &&
 		!slices.ContainsFunc(held(c), func(v *config.VIP) bool { return k.ports[v.Interface] == nil })
 }
@@ -415,6 +420,9 @@ func (k *cluster) change(n *node, c *config.Config) (err error) {
 		n.taken.WithLabelValues(c.Cluster.Name, v.Name)
 	}
 	k.set.Store(next)
+	if k.keys != nil {
+		k.keys.Reconfigure(string(c.Cluster.Secret))
+	}
 	return nil
 }
 

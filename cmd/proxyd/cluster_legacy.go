@@ -140,6 +140,10 @@ func (k *cluster) adopt(state json.RawMessage) error {
 		return err
 	}
 	if k.mesh != nil {
+		// The other process may have had a new key since this one read the ring.
+		if err := k.keys.Reread(); err != nil {
+			return err
+		}
 		if err := k.mesh.Recall(s.Mesh); err != nil {
 			return err
 		}

@@ -36,6 +36,7 @@ var (
 	beatRealTime = desc("cluster_beat_realtime", "1 if the heartbeat's thread runs in real time (SCHED_FIFO).", "cluster")
 	beatLate     = desc("cluster_beat_late_seconds_max", "The longest that the heartbeat's thread came too late.", "cluster")
 	beatStalls   = desc("cluster_beat_stalls_total", "Times that the heartbeat's thread came more than two beats late.", "cluster")
+	keysDesc     = desc("cluster_keys", "Keys that this node believes; more than one while a rotation is not finished.", "cluster")
 	pausedDesc   = desc("cluster_paused", "1 while no VIP moves by preference or fitness, by an operator's wish.", "cluster")
 	standingDesc = desc("node_standing", "1 while an operator wants this of the node.", "cluster", "node", "state")
 	stalls       = desc("cluster_stalls_total", "Times that this node's cluster loop was asleep for longer than a lease.", "cluster")
@@ -86,6 +87,18 @@ func newApplies() *prometheus.CounterVec {
 	return c
 }
 
+// newRotations makes the counter of rotations of the cluster's keys.
+func newRotations() *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "proxyd_cluster_key_rotations_total",
+		Help: "Rotations of the cluster's keys that this node was asked for, by how that went.",
+	}, []string{"result"})
+	for _, result := range []string{"ok", "refused", "unfinished"} {
+		c.WithLabelValues(result)
+	}
+	return c
+}
+
 // newSlowBatches makes the counter of how often an event loop kept all its clients waiting.
 func newSlowBatches(e *engine.Loop) prometheus.CounterFunc {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{
@@ -101,7 +114,7 @@ func goCollector() prometheus.Collector {
 
 // Describe implements prometheus.Collector.
 func (clusterMetrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, pausedDesc, standingDesc, dropped, gap, stalls,
+	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, keysDesc, pausedDesc, standingDesc, dropped, gap, stalls,
 		nodeIll, trackUp, trackChecks,
 		silences, foreignKey, pathAge, pathLoss, beatRealTime, beatLate, beatStalls,
 		skew, probe, beatLoss, suspicions, refutations, nearMisses, messages, vipUnheld, historyFails, historyLost, notified,
@@ -205,6 +218,7 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 			count(dropped, n, name, reason)
 		}
 		count(dropped, k.gossip.Refused(), name, "gossip")
+		gauge(keysDesc, float64(len(k.keys.Secrets())), name)
 		t := k.mesh.Thread()
 		gauge(beatRealTime, boolFloat(t.RealTime), name)
 		gauge(beatLate, t.Late.Seconds(), name)

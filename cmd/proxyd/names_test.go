@@ -23,7 +23,7 @@ var notBuilt = []string{"proxyd_tls_", "proxyd_acme_", "proxyd_ratelimit_", "pro
 func metricNames(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{"up": true} // Prometheus' own
-	n := &node{plane: proxy.New(proxy.Options{Engine: engine.New(engine.Config{})}), taken: newTakeovers(), applies: newApplies()}
+	n := &node{plane: proxy.New(proxy.Options{Engine: engine.New(engine.Config{})}), taken: newTakeovers(), applies: newApplies(), rotations: newRotations()}
 	descs := make(chan *prometheus.Desc)
 	go func() {
 		defer close(descs)
@@ -31,6 +31,7 @@ func metricNames(t *testing.T) map[string]bool {
 		clusterMetrics{n}.Describe(descs)
 		n.taken.Describe(descs)
 		n.applies.Describe(descs)
+		n.rotations.Describe(descs)
 	}()
 	quoted := regexp.MustCompile(`fqName: "([^"]+)"`)
 	for d := range descs {

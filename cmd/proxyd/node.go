@@ -30,15 +30,16 @@ import (
 
 // A node is this process: the one place where data plane, cluster and control meet.
 type node struct {
-	file    string
-	log     *slog.Logger
-	level   *slog.LevelVar
-	started time.Time
-	plane   *proxy.Plane
-	engine  *engine.Loop
-	metrics *prometheus.Registry
-	applies *prometheus.CounterVec   // configurations applied to the cluster from here, by result
-	taken   *prometheus.HistogramVec // how long takeovers took
+	file      string
+	log       *slog.Logger
+	level     *slog.LevelVar
+	started   time.Time
+	plane     *proxy.Plane
+	engine    *engine.Loop
+	metrics   *prometheus.Registry
+	applies   *prometheus.CounterVec   // configurations applied to the cluster from here, by result
+	rotations *prometheus.CounterVec   // of its keys, likewise
+	taken     *prometheus.HistogramVec // how long takeovers took
 	succession
 
 	shared  *shared                // what the nodes know together
@@ -88,7 +89,7 @@ func run(ctx context.Context, file string) (err error) {
 	if err != nil {
 		return err
 	}
-	n := &node{file: file, level: new(slog.LevelVar), started: time.Now(), config: c, tried: tried, taken: newTakeovers(), applies: newApplies(), succession: newSuccession(from)}
+	n := &node{file: file, level: new(slog.LevelVar), started: time.Now(), config: c, tried: tried, taken: newTakeovers(), applies: newApplies(), rotations: newRotations(), succession: newSuccession(from)}
 	n.level.Set(level(c.Log.Level))
 	if n.binary, err = os.Executable(); err != nil {
 		return err
@@ -244,6 +245,7 @@ func (n *node) registry() *prometheus.Registry {
 		n.taken,
 		&n.upgrades,
 		n.applies,
+		n.rotations,
 	)
 	return r
 }

@@ -12,6 +12,7 @@ import (
 
 	"proxyd/internal/control"
 	"proxyd/internal/ha/election"
+	"proxyd/internal/ha/keyring"
 )
 
 // A question is what one node asks another, in JSON, by Gossip.Ask.
@@ -69,6 +70,12 @@ func (n *node) serve(_ context.Context, _ election.ID, q question) (any, error) 
 			return nil, control.Refuse(fmt.Sprintf("%s: %v", q.What, err))
 		}
 		return n.serveApply(q.What, in)
+	case askKeys:
+		var in keyring.Question
+		if err := json.Unmarshal(q.Body, &in); err != nil {
+			return nil, control.Refuse(fmt.Sprintf("%s: %v", q.What, err))
+		}
+		return n.serveKeys(in)
 	}
 	return nil, control.Refuse(fmt.Sprintf("this node, version %s, does not know %q", version, q.What))
 }

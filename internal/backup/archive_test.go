@@ -69,6 +69,24 @@ func TestSealedSecretsNeedThePassphrase(t *testing.T) {
 	}
 }
 
+// The keys of a cluster lie in node.state, and go where that goes.
+func TestRestoredRingOfKeysGoesWithTheState(t *testing.T) {
+	dir := t.TempDir()
+	a, _ := edge1(t, "none")
+	a.Manifest.Secrets = append(a.Manifest.Secrets, Secret{Ref: "file:/var/lib/proxyd/keys.json", Have: "no"})
+	r, err := a.Restore(Target{Main: dir + "/etc/proxyd.toml", State: dir + "/state", Secrets: map[string][]byte{"/var/lib/proxyd/keys.json": []byte("{}")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(dir + "/state/keys.json")
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v; restored %+v", info, err, r)
+	}
+	if len(r.Missing) != 1 {
+		t.Errorf("missing %q, want the secret alone", r.Missing)
+	}
+}
+
 func unzip(t *testing.T, text []byte) []byte {
 	t.Helper()
 	z, err := gzip.NewReader(bytes.NewReader(text))

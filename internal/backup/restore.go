@@ -64,21 +64,30 @@ func (a *Archive) Restore(t Target) (*Restored, error) {
 		r.Files = append(r.Files, name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Secrets)) {
-		if _, err := os.Lstat(name); err == nil && !t.Force {
+		to := a.place(t, name)
+		if _, err := os.Lstat(to); err == nil && !t.Force {
 			continue
 		}
-		if err := write(name, t.Secrets[name], 0o600); err != nil {
+		if err := write(to, t.Secrets[name], 0o600); err != nil {
 			return r, err
 		}
-		r.Files = append(r.Files, name)
+		r.Files = append(r.Files, to)
 	}
 	for _, s := range a.Manifest.Secrets {
 		name, isFile := strings.CutPrefix(s.Ref, "file:")
-		if _, err := os.Lstat(name); !isFile || err != nil {
+		if _, err := os.Lstat(a.place(t, name)); !isFile || err != nil {
 			r.Missing = append(r.Missing, s.Ref)
 		}
 	}
 	return r, nil
+}
+
+// place is where a secret goes: where it was, or with the state if it was there.
+func (a *Archive) place(t Target, name string) string {
+	if within, ok := strings.CutPrefix(name, strings.TrimSuffix(a.State, "/")+"/"); ok {
+		return filepath.Join(t.State, within)
+	}
+	return name
 }
 
 // files are all but the secrets, by the places where they are written.

@@ -66,6 +66,14 @@ func (c *Client) Member(ctx context.Context, w MemberWish) (*Applied, error) {
 	return call[*Applied](ctx, c, "POST", "/v1/member", w)
 }
 
+func (c *Client) Keys(ctx context.Context) (*Keys, error) {
+	return call[*Keys](ctx, c, "GET", "/v1/keys", nil)
+}
+
+func (c *Client) RotateKeys(ctx context.Context, w KeysWish) (*KeysRotated, error) {
+	return call[*KeysRotated](ctx, c, "POST", "/v1/keys/rotate", w)
+}
+
 func (c *Client) Backup(ctx context.Context) (*Backup, error) {
 	return call[*Backup](ctx, c, "GET", "/v1/backup", nil)
 }

@@ -29,6 +29,10 @@ type Operator interface {
 	Rollback(ctx context.Context, w Rollback) (*Applied, error)
 	// Member changes cluster.join on every node, as Apply changes all of it.
 	Member(ctx context.Context, w MemberWish) (*Applied, error)
+	// Keys tells which keys the nodes have, by marks.
+	Keys(ctx context.Context) (*Keys, error)
+	// RotateKeys gives every node another key, or goes on with a rotation that broke off.
+	RotateKeys(ctx context.Context, w KeysWish) (*KeysRotated, error)
 	// Backup returns all of which this node can be made again, but for the secrets.
 	Backup(ctx context.Context) (*Backup, error)
 	// Generations lists what was applied, as this node keeps it, the oldest first.
@@ -335,6 +339,42 @@ type MemberWish struct {
 	DryRun   bool     `json:"dry_run,omitempty"`
 	By       string   `json:"by"`
 	Without  []string `json:"without,omitempty"`
+}
+
+// Keys are the keys of the cluster, the latest first. No secret is among them.
+type Keys struct {
+	Keys    []Key     `json:"keys"`
+	Nodes   []KeyNode `json:"nodes"`
+	Settled bool      `json:"settled"` // every node has one and the same
+}
+
+// A Key is a key by its mark, with the names of the nodes that have it.
+type Key struct {
+	Mark   string    `json:"mark"`
+	Number uint64    `json:"number"` // 0: the one of cluster.secret
+	Since  time.Time `json:"since,omitzero"`
+	Seals  []string  `json:"seals"`   // nodes that seal with it
+	Belief []string  `json:"believe"` // nodes that believe what is sealed with it
+}
+
+// A KeyNode is what one node says of its keys.
+type KeyNode struct {
+	Node   string `json:"node"`
+	Secret string `json:"secret"`          // mark of its cluster.secret
+	Error  string `json:"error,omitempty"` // why nothing is known
+}
+
+// KeysWish asks for a rotation.
+type KeysWish struct {
+	By string `json:"by"`
+}
+
+// KeysRotated is what a rotation did.
+type KeysRotated struct {
+	Key     Key      `json:"key"`
+	Dropped []string `json:"dropped"` // marks
+	Resumed bool     `json:"resumed"` // it went on with one that had broken off
+	MS      float64  `json:"ms"`
 }
 
 // A Backup is what a node gives of itself, by the names of package backup.

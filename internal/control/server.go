@@ -43,6 +43,8 @@ func SocketHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 	mux.HandleFunc("POST /v1/apply", answerUpTo(maxText, log, op.Apply))
 	mux.HandleFunc("POST /v1/rollback", answer(log, op.Rollback))
 	mux.HandleFunc("POST /v1/member", answer(log, op.Member))
+	mux.HandleFunc("GET /v1/keys", answer(log, func(ctx context.Context, _ struct{}) (*Keys, error) { return op.Keys(ctx) }))
+	mux.HandleFunc("POST /v1/keys/rotate", answer(log, op.RotateKeys))
 	mux.HandleFunc("GET /v1/backup", answer(log, func(ctx context.Context, _ struct{}) (*Backup, error) { return op.Backup(ctx) }))
 	mux.HandleFunc("GET /v1/generations", answer(log, func(ctx context.Context, _ struct{}) ([]Generation, error) { return op.Generations(ctx) }))
 	mux.HandleFunc("POST /v1/failover", answer(log, op.Failover))

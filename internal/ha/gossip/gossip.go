@@ -3,13 +3,16 @@
 package gossip
 
 import (
+	"bytes"
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +25,7 @@ import (
 // Config is what a Gossip must know.
 type Config struct {
 	Cluster   string
-	Secret    string
+	Secrets   []string    // the first seals; what is sealed with any of them is believed
 	Self      election.ID // the address it binds and is known by
 	Voters    []election.ID
 	Transport memberlist.Transport                       // nil: real sockets, of the two below
@@ -51,6 +54,7 @@ type State interface {
 type Gossip struct {
 	Config
 	list    *memberlist.Memberlist
+	ring    *memberlist.Keyring
 	address map[election.ID]memberlist.Address
 
 	mu    sync.Mutex
@@ -72,7 +76,7 @@ const rejoin = time.Second
 
 // Start binds the sockets. Nobody is contacted before Run.
 func Start(c Config) (*Gossip, error) {
-	key, err := hkdf.Key(sha256.New, []byte(c.Secret), []byte("proxyd "+c.Cluster), "gossip", 32)
+	keys, err := c.keys(c.Secrets)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +84,11 @@ func Start(c Config) (*Gossip, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gossip{Config: c, address: map[election.ID]memberlist.Address{}, alive: map[string]bool{},
+	ring, err := memberlist.NewKeyring(keys, keys[0])
+	if err != nil {
+		return nil, err
+	}
+	g := &Gossip{Config: c, ring: ring, address: map[election.ID]memberlist.Address{}, alive: map[string]bool{},
 		streams: make(chan struct{}, maxStreams), asking: asking{waiting: map[token]chan message{}, passes: map[token]time.Time{}}}
 	g.queue = memberlist.TransmitLimitedQueue{NumNodes: func() int { return len(g.Alive()) }, RetransmitMult: 4}
 	for _, v := range c.Voters {
@@ -91,7 +99,7 @@ func Start(c Config) (*Gossip, error) {
 	m.BindAddr, m.BindPort = self.Addr().String(), int(self.Port())
 	m.AdvertiseAddr, m.AdvertisePort = m.BindAddr, m.BindPort
 	m.Label = c.Cluster
-	m.SecretKey = key
+	m.Keyring = ring
 	if m.Transport = c.Transport; m.Transport == nil {
 		if g.sockets, err = openSockets(c); err != nil {
 			return nil, fmt.Errorf("gossip socket %s: %w", c.Self, err)
@@ -117,6 +125,47 @@ func Start(c Config) (*Gossip, error) {
 		return nil, fmt.Errorf("gossip socket %s: %w", c.Self, err)
 	}
 	return g, nil
+}
+
+// keys derives memberlist's keys of secrets.
+func (c Config) keys(secrets []string) (keys [][]byte, err error) {
+	for _, s := range secrets {
+		key, err := hkdf.Key(sha256.New, []byte(s), []byte("proxyd "+c.Cluster), "gossip", 32)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("gossip: no secret")
+	}
+	return keys, nil
+}
+
+// SetSecrets puts other secrets in force: the first one seals from now on, and what is
+// sealed with any of them is believed. It is called by one goroutine at a time.
+func (g *Gossip) SetSecrets(secrets []string) error {
+	keys, err := g.keys(secrets)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if err := g.ring.AddKey(key); err != nil {
+			return err
+		}
+	}
+	if err := g.ring.UseKey(keys[0]); err != nil {
+		return err
+	}
+	// From the end: memberlist moves those behind one that it removes, while it reads them.
+	for _, old := range slices.Backward(slices.Clone(g.ring.GetKeys())) {
+		if !slices.ContainsFunc(keys, func(key []byte) bool { return bytes.Equal(key, old) }) {
+			if err := g.ring.RemoveKey(old); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Run joins the configured voters, again and again those that are missing, until ctx

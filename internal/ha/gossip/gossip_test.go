@@ -20,8 +20,8 @@ var pair = []election.ID{"10.0.0.1:7946", "10.0.0.2:7946"}
 // join starts a node on the LAN; stop ends it.
 func join(t *testing.T, l *lan, self election.ID, c Config) (g *Gossip, stop func()) {
 	t.Helper()
-	if c.Secret == "" {
-		c.Secret = "a secret of the cluster"
+	if c.Secrets == nil {
+		c.Secrets = []string{"a secret of the cluster"}
 	}
 	c.Cluster, c.Self, c.Voters, c.Transport, c.Log = "test", self, pair, l.transport(string(self)), slog.New(slog.DiscardHandler)
 	g, err := Start(c)
@@ -125,7 +125,7 @@ func TestAnotherSecretIsRefusedAndCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLAN()
 		a, stopA := join(t, l, pair[0], Config{})
-		_, stopB := join(t, l, pair[1], Config{Secret: "the secret of another", Receive: func([]byte) {}})
+		_, stopB := join(t, l, pair[1], Config{Secrets: []string{"the secret of another"}, Receive: func([]byte) {}})
 		defer stopB()
 		defer stopA()
 		time.Sleep(10 * time.Second)
