@@ -48,9 +48,9 @@ func TestACommandLeavesNothingBehind(t *testing.T) {
 		"it failed, and left it": "sleep 1000 & echo $! > %s; exit 1",
 	} {
 		file := filepath.Join(t.TempDir(), "pid")
-		c := &config.Track{Command: config.Command{"/bin/sh", "-c", fmt.Sprintf(line, file)}, Timeout: 500 * time.Millisecond}
+		c := &config.Track{Command: config.Command{"/bin/sh", "-c", fmt.Sprintf(line, file)}, Timeout: 2 * time.Second}
 		why := run(t.Context(), c)
-		if want := "did not end within 500ms: slow"; name == "it hangs" && why != want {
+		if want := "did not end within 2s: slow"; name == "it hangs" && why != want {
 			t.Errorf("%s: %q, want %q", name, why, want)
 		}
 		text, err := os.ReadFile(file)
