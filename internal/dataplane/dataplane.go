@@ -6,6 +6,7 @@ package dataplane
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net/netip"
 	"sync"
@@ -21,17 +22,29 @@ type Listener struct {
 	Limits  Limits
 	Room    *Room // for request bodies that are held in memory; of the whole process
 	Index   int   // of its name among those the process has had, for counters kept in slices
+	TLS     TLS   // nil: in clear
+}
+
+// TLS is how the clients of listeners are shaken hands with. It outlives reloads.
+type TLS interface {
+	// Greet is asked once a connection that was admitted, before its first byte is read:
+	// how the handshake is had, or nil if there is no room for one more.
+	Greet(l *Listener, client netip.AddrPort) *tls.Config
+	// Met follows every Greet that gave a Config, when the handshake is over. state is nil
+	// and err says why if it failed.
+	Met(l *Listener, client netip.AddrPort, state *tls.ConnectionState, took time.Duration, err error)
 }
 
 // Limits bound what one client may cost. They hold before any route is known.
 type Limits struct {
-	HeaderBytes int           // a request head above it is answered 431
-	URIBytes    int           // a target above it is answered 414
-	Fields      int           // more header fields than this are answered 431
-	HeaderTime  time.Duration // for a whole request head, from its first byte or the connection's start
-	Idle        time.Duration // between two requests of one connection
-	MinRate     int           // bytes a second that an unfinished body or waiting client bytes must reach, averaged over RateWindow
-	RateWindow  time.Duration
+	HeaderBytes   int           // a request head above it is answered 431
+	URIBytes      int           // a target above it is answered 414
+	Fields        int           // more header fields than this are answered 431
+	HeaderTime    time.Duration // for a whole request head, from its first byte or the connection's start
+	Idle          time.Duration // between two requests of one connection
+	HandshakeTime time.Duration // for a TLS handshake, from the connection's start
+	MinRate       int           // bytes a second that an unfinished body or waiting client bytes must reach, averaged over RateWindow
+	RateWindow    time.Duration
 }
 
 // A Route is what an engine must know of the route that Match chose. It is immutable.

@@ -171,6 +171,6 @@ func (w *bodyWriter) send(last bool) error {
 func (c *clientConn) broken(w *bodyWriter) {
 	c.again = false
 	if w.told && w.untilClose() {
-		c.tcp.SetLinger(0)
+		c.tear()
 	}
 }

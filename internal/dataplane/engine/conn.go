@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net/netip"
@@ -13,8 +14,8 @@ import (
 	"proxyd/internal/dataplane/http1"
 )
 
-// A clientConn is the connection of one client. One goroutine serves it: it waits for a
-// request without a buffer, has the exchange, and so on.
+// A clientConn is the connection of one client. One goroutine serves it: it has a handshake
+// if the listener is for TLS, waits for a request without a buffer, has the exchange, and so on.
 type clientConn struct {
 	wire
 	engine   *Goroutine
@@ -24,6 +25,7 @@ type clientConn struct {
 	id       uint64
 	began    moment
 	idleStep func(fd uintptr) bool
+	state    *tls.ConnectionState // nil in clear
 
 	desk   *desk             // nil while idle
 	have   int               // bytes in desk.in
@@ -63,6 +65,9 @@ var (
 // serve has one exchange after the other. It ends with the connection.
 func (c *clientConn) serve() {
 	defer c.end()
+	if c.listener.TLS != nil && !c.handshake() {
+		return
+	}
 	for c.request() && c.exchange() {
 	}
 }
@@ -124,7 +129,7 @@ func (c *clientConn) request() bool {
 	}
 	d := c.desk
 	x := &d.x
-	x.Listener, x.Client, x.TLS, x.ConnID = c.listener, c.client, nil, c.id
+	x.Listener, x.Client, x.TLS, x.ConnID = c.listener, c.client, c.state, c.id
 	x.Times.Start = time.Now()
 	lim := http1.Limits{HeaderBytes: c.listener.Limits.HeaderBytes, URIBytes: c.listener.Limits.URIBytes, Fields: c.listener.Limits.Fields}
 	n, err := http1.ParseRequest(d.in[:c.have], &x.Request, lim)
@@ -199,7 +204,7 @@ func (c *clientConn) readIdle(fd uintptr) bool {
 	if c.desk == nil {
 		c.desk = desks.Get().(*desk)
 	}
-	c.in.n, c.in.errno = readFD(fd, c.desk.in)
+	c.in.n, c.in.errno = c.recv(fd, c.desk.in)
 	if c.in.errno == syscall.EAGAIN {
 		putDesk(c.desk)
 		c.desk = nil

@@ -11,6 +11,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +57,7 @@ type Goroutine struct {
 	stop     context.CancelFunc
 	swept    sync.Once // the sweeper runs
 	counts   counters
+	shakes   chan struct{} // a place for each handshake that may compute at once
 
 	mu      sync.Mutex // guards what follows
 	sockets map[net.Listener]struct{}
@@ -102,7 +104,9 @@ func New(c Config) *Goroutine {
 	if c.Sweep == 0 {
 		c.Sweep = time.Second
 	}
-	g := &Goroutine{conf: c, sockets: map[net.Listener]struct{}{}, servers: map[*kept]struct{}{}}
+	g := &Goroutine{conf: c, sockets: map[net.Listener]struct{}{}, servers: map[*kept]struct{}{},
+		// More at once would only let everything else wait longer for a processor (E7).
+		shakes: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	g.force, g.stop = context.WithCancel(context.Background())
 	return g
 }

@@ -13,12 +13,12 @@ var errLinger = dataplane.ErrClientSlow
 // while: a close with unread bytes would be a reset, and the client might lose the
 // answer that it has not read yet.
 func (c *clientConn) linger() {
-	if c.tcp.CloseWrite() != nil {
+	l := limit{until: now() + moment(c.engine.conf.Linger), over: errLinger}
+	if c.closeWrite(&l) != nil {
 		return
 	}
 	b := getBuffer()
 	defer putBuffer(b)
-	l := limit{until: now() + moment(c.engine.conf.Linger), over: errLinger}
 	for got := 0; got < maxLinger; {
 		n, err := c.read(b[:], &l)
 		if err != nil {

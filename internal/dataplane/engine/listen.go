@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
@@ -18,7 +19,29 @@ const (
 
 // Serve implements Engine.
 func (g *Goroutine) Serve(l *dataplane.Listener, socket net.Listener, h dataplane.Handler) error {
-	return g.accept(l, socket, func(conn net.Conn) error { return g.welcome(l, h, conn) })
+	welcome := func(conn net.Conn) error { return g.welcome(l, h, conn) }
+	if s, ok := socket.(*Socket); ok {
+		// The error says that it is closed, as accept will.
+		_ = s.attend(func(fd int) { takeLast(fd, welcome) })
+	}
+	return g.accept(l, socket, welcome)
+}
+
+// takeLast takes in who waits at a door that is about to be closed. The kernel would reset
+// them, though they came in time.
+func takeLast(fd int, welcome func(net.Conn) error) {
+	for range lastAccepts {
+		client, _, e := acceptFD(fd)
+		if e != 0 {
+			return
+		}
+		f := os.NewFile(uintptr(client), "client")
+		conn, err := net.FileConn(f)
+		f.Close()
+		if err == nil {
+			_ = welcome(conn) // a TCP connection, so nothing
+		}
+	}
 }
 
 // accept gives each connection to welcome, whose error ends it.

@@ -53,6 +53,9 @@ func (e *Loop) Serve(l *dataplane.Listener, socket net.Listener, h dataplane.Han
 	if e.fault != nil {
 		return e.fault
 	}
+	if l.TLS != nil { // what is sealed is for the goroutine engine
+		return e.side.Serve(l, socket, h)
+	}
 	d := &door{listener: l, handler: h}
 	s, ok := socket.(*Socket)
 	if !ok {

@@ -48,7 +48,7 @@ func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error)
 		c.again = c.again && answer.ends()
 		err = answer.all()
 		if err != nil && answer.told && answer.plain && answer.kind != counted {
-			c.tcp.SetLinger(0) // nothing but a reset tells an HTTP/1.0 client
+			c.tear() // nothing but a reset tells an HTTP/1.0 client
 		}
 	}
 	switch {
@@ -140,7 +140,7 @@ func (r *relay) all() error {
 		defer putBuffer(spare)
 		buf = spare[:]
 	}
-	copying := false
+	copying := c.tls != nil // the kernel has no keys
 	for !r.done {
 		if r.kind == counted && r.left >= spliceFrom && !copying {
 			err := r.splice()

@@ -3,6 +3,7 @@ package engine
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -41,6 +42,8 @@ type stage struct {
 	parted   chan dataplane.Closing // why connections ended; nil if nobody asks
 
 	client net.Conn
+	tcp    *net.TCPConn   // what client is, or is upon
+	sealed bool           // client speaks TLS
 	conns  []*net.TCPConn // of the servers, the one at hand last
 	ended  chan error     // of Shutdown
 
@@ -71,6 +74,9 @@ func newStage(t *testing.T, newEngine func(Config) Engine, set func(*stage, *Con
 		set(s, &c)
 	}
 	s.socket, s.server, s.spare = listen(t), listen(t), listen(t)
+	if s.sealed {
+		s.listener.TLS = newTestTLS(t)
+	}
 	if s.waited {
 		s.socket = waitable(t, s.socket)
 	}
@@ -361,9 +367,12 @@ func (s *stage) line(line string) error {
 			if err != nil {
 				return err
 			}
-			s.client = c
+			s.client, s.tcp = c, c.(*net.TCPConn)
+			if s.sealed {
+				s.client = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+			}
 		}
-		err := speak(s.client.(*net.TCPConn), what)
+		err := speak(s.client, s.tcp, what)
 		if what == ">close" || what == ">reset" || what == "<eof" || what == "<reset" || what == "<over" {
 			s.client.Close()
 			s.client = nil
@@ -373,7 +382,8 @@ func (s *stage) line(line string) error {
 		if len(s.conns) == 0 {
 			return errors.New("the server has no connection")
 		}
-		return speak(s.conns[len(s.conns)-1], what)
+		last := s.conns[len(s.conns)-1]
+		return speak(last, last, what)
 	}
 	return errors.New("what is this?")
 }
@@ -431,15 +441,20 @@ func (s *stage) accept(who string) error {
 	return nil
 }
 
-// speak does one line on c.
-func speak(c *net.TCPConn, what string) error {
+// speak does one line on c, which is tcp or upon it.
+func speak(c net.Conn, tcp *net.TCPConn, what string) error {
 	c.SetDeadline(time.Now().Add(patience))
 	switch what {
 	case ">eof":
-		return c.CloseWrite()
+		if t, ok := c.(*tls.Conn); ok {
+			if err := t.CloseWrite(); err != nil {
+				return err
+			}
+		}
+		return tcp.CloseWrite()
 	case ">reset":
-		c.SetLinger(0)
-		return c.Close()
+		tcp.SetLinger(0)
+		return tcp.Close()
 	case ">close":
 		return c.Close()
 	case "<eof", "<reset", "<over":
@@ -495,4 +510,11 @@ func quoted(text string) (string, error) {
 		all.WriteString(strings.Repeat(part, count))
 	}
 	return all.String(), nil
+}
+
+// admitted returns how many connections were let in.
+func (s *stage) admitted() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.admit
 }

@@ -101,7 +101,7 @@ func (t *tunnel) carry(dst, src *wire) (moved int64, err error) {
 		if b == nil {
 			b = getBuffer()
 		}
-		src.in.n, src.in.errno = readFD(fd, b[:])
+		src.in.n, src.in.errno = src.recv(fd, b[:])
 		if src.in.errno == syscall.EAGAIN {
 			putBuffer(b)
 			b = nil
@@ -113,7 +113,7 @@ func (t *tunnel) carry(dst, src *wire) (moved int64, err error) {
 	for {
 		n, err := src.got(src.await(&src.in, read, &wait))
 		if err == io.EOF {
-			return moved, dst.tcp.CloseWrite()
+			return moved, dst.closeWrite(&send)
 		}
 		if err != nil {
 			return moved, &spliceError{err: err}

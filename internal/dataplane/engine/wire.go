@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A wire is a TCP connection that one goroutine reads and one (the same or another)
-// writes. Waiting is done inside callbacks of net's poller, so that no buffer is needed
+// A wire is a TCP connection, in clear or with TLS upon it, that one goroutine reads and
+// one (the same or another) writes. Waiting is done inside callbacks of net's poller, so that no buffer is needed
 // before there is something to read.
 //
 // Deadlines are lazy: the kernel-near one is only ever moved nearer, and when it fires
@@ -23,6 +23,8 @@ type wire struct {
 	tcp *net.TCPConn
 	raw syscall.RawConn
 	fd  uintptr
+
+	tls *secure // nil: in clear
 
 	in, out half
 	both    func(fd uintptr) bool // turnStep
@@ -55,7 +57,40 @@ func (w *wire) open(tcp *net.TCPConn) error {
 	return raw.Control(func(fd uintptr) { w.fd = fd })
 }
 
-func (w *wire) close() { w.tcp.Close() }
+func (w *wire) close() {
+	if w.tls != nil {
+		w.tls.part()
+	}
+	w.tcp.Close()
+}
+
+// closeWrite tells the other side that nothing more comes.
+func (w *wire) closeWrite(l *limit) error {
+	if w.tls != nil && !w.tls.torn {
+		_ = w.tls.conn.CloseWrite() // what it has to say is sealed, if anything can be
+		if err := w.tls.flush(l); err != nil {
+			return err
+		}
+	}
+	return w.tcp.CloseWrite()
+}
+
+// tear makes the close of w, which follows, one that the other side cannot take for a good
+// end.
+func (w *wire) tear() {
+	if w.tls != nil {
+		w.tls.torn = true
+	}
+	w.tcp.SetLinger(0)
+}
+
+// recv reads what there is into b, which is not empty.
+func (w *wire) recv(fd uintptr, b []byte) (int, syscall.Errno) {
+	if w.tls != nil {
+		return w.tls.recv(b)
+	}
+	return readFD(fd, b)
+}
 
 // interrupt makes every wait on w return err, now and until it is resumed. Anyone may
 // call it. The first err stays, unless it is one that its owner resumes from.
@@ -188,7 +223,7 @@ func (w *wire) read(b []byte, l *limit) (int, error) {
 
 func (w *wire) readStep(fd uintptr) bool {
 	h := &w.in
-	h.n, h.errno = readFD(fd, h.buf)
+	h.n, h.errno = w.recv(fd, h.buf)
 	return h.errno != syscall.EAGAIN
 }
 
@@ -198,6 +233,8 @@ func (w *wire) got(err error) (int, error) {
 	switch {
 	case err != nil:
 		return 0, err
+	case h.errno == syscall.EPROTO && w.tls != nil && w.tls.fault != nil:
+		return 0, w.tls.fault
 	case h.errno != 0:
 		return 0, os.NewSyscallError("read", h.errno)
 	case h.n == 0:
@@ -220,13 +257,13 @@ func (w *wire) glance(b []byte, l *limit) (int, error) {
 
 func (w *wire) glanceStep(fd uintptr) bool {
 	h := &w.in
-	h.n, h.errno = readFD(fd, h.buf)
+	h.n, h.errno = w.recv(fd, h.buf)
 	return true
 }
 
 // poll reads what there is, without waiting: 0 and no error if there is nothing.
 func (w *wire) poll(b []byte) (int, error) {
-	n, e := readFD(w.fd, b)
+	n, e := w.recv(w.fd, b)
 	switch {
 	case e == syscall.EAGAIN:
 		return 0, nil
@@ -243,6 +280,9 @@ func (w *wire) write(b []byte, l *limit) error {
 	if len(b) == 0 {
 		return nil
 	}
+	if w.tls != nil {
+		return w.tls.send(b, nil, l)
+	}
 	n, e := writeFD(w.fd, b)
 	return w.rest(b, n, e, l)
 }
@@ -251,6 +291,9 @@ func (w *wire) write(b []byte, l *limit) error {
 func (w *wire) writeTwo(a, b []byte, l *limit) error {
 	if len(a) == 0 || len(b) == 0 {
 		return w.write(append(a, b...), l)
+	}
+	if w.tls != nil {
+		return w.tls.send(a, b, l)
 	}
 	n, e := writeBoth(w.fd, a, b)
 	if n >= len(a) {

@@ -1,0 +1,84 @@
+package engine
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/http1"
+)
+
+// handshake makes the connection one of TLS. It returns false when the connection is over.
+// A client that takes too long is not waited for (E7 of the threat list).
+func (c *clientConn) handshake() bool {
+	c.mu.Lock()
+	c.idle = false
+	c.mu.Unlock()
+	how := c.listener.TLS
+	conf := how.Greet(c.listener, c.client)
+	if conf == nil {
+		c.why = dataplane.ClosedError
+		return false
+	}
+	l := limit{over: dataplane.ErrHandshakeTime}
+	if t := c.listener.Limits.HandshakeTime; t > 0 {
+		l.until = c.began + moment(t)
+	}
+	c.tls = &secure{wire: &c.wire, turns: c.engine.shakes}
+	var err error
+	defer func() {
+		how.Met(c.listener, c.client, c.state, time.Duration(now()-c.began), err)
+		c.began = now() // of the time for a head
+	}()
+	err = c.tls.begin(l, func(under net.Conn) *tls.Conn { return tls.Server(under, conf) })
+	if err != nil {
+		c.unshaken(err)
+		return false
+	}
+	state := c.tls.conn.ConnectionState()
+	c.state = &state
+	return true
+}
+
+// unshaken ends a connection whose handshake has failed. Who speaks HTTP in clear is told
+// so in clear; anyone else gets the alert that crypto/tls has written.
+func (c *clientConn) unshaken(err error) {
+	s := c.tls
+	c.tls = nil // nothing more is sealed
+	c.why = dataplane.ClosedError
+	answer := s.take()
+	var header tls.RecordHeaderError
+	switch {
+	case errors.Is(err, dataplane.ErrHandshakeTime):
+		c.why = dataplane.ClosedTime
+	case errors.Is(err, dataplane.ErrDrained):
+		c.why = dataplane.ClosedDrain
+		return
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		c.why = dataplane.ClosedClient
+	case errors.As(err, &header) && clearHTTP(header.RecordHeader):
+		m := &dataplane.Malformed{Status: 400, Reason: "cleartext", Detail: "HTTP in clear on a listener for TLS"}
+		c.handler.Refused(c.listener, c.client, m)
+		r := dataplane.Response{Status: 400, Minor: 1, Body: []byte("400 Bad Request: this port speaks HTTPS\n")}
+		r.Length = int64(len(r.Body))
+		answer = http1.AppendResponse(answer[:0], &r, http1.ResponseOptions{Minor: 1, Date: c.engine.date.at(c.engine.conf.Now())})
+		answer = append(answer, r.Body...)
+	}
+	if len(answer) > 0 {
+		if n, _ := writeFD(c.fd, answer); n == len(answer) {
+			c.linger()
+		}
+	}
+}
+
+// clearHTTP reports whether what came in the place of a record's header begins a request.
+func clearHTTP(header [5]byte) bool {
+	switch string(header[:]) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "DELET", "PATCH", "CONNE", "TRACE", "PRI *":
+		return true
+	}
+	return false
+}
