@@ -15,7 +15,8 @@ import (
 var allowed = map[string]string{
 	"baton":               "",
 	"clock":               "",
-	"config":              "",
+	"config":              "cert",
+	"cert":                "",
 	"control":             "doctor history",
 	"doctor":              "",
 	"history":             "",
@@ -46,7 +47,7 @@ var allowed = map[string]string{
 	"dataplane/engine":    "dataplane dataplane/http1",
 	"dataplane/accesslog": "config dataplane",
 	"dataplane/otlp":      "",
-	"dataplane/proxy":     "clock config dataplane dataplane/accesslog dataplane/engine dataplane/files dataplane/filter dataplane/http1 dataplane/otlp dataplane/overload dataplane/route dataplane/upstream",
+	"dataplane/proxy":     "clock cert config dataplane dataplane/accesslog dataplane/engine dataplane/files dataplane/filter dataplane/http1 dataplane/otlp dataplane/overload dataplane/route dataplane/upstream",
 }
 
 // forbidden names what may not be imported, with the reason that a reader is owed.
@@ -60,6 +61,7 @@ var forbidden = []struct{ pkg, imports, why string }{
 	{"dataplane/overload", "net os time/tick log/slog", "the gate works on numbers it is told"},
 	{"dataplane/route", "net os net/http log/slog", "finding a route never blocks"},
 	{"dataplane/filter", "net net/http log/slog", "a filter decides about heads and bodies, and reaches a server by a Fetcher alone"},
+	{"cert", "net os/exec net/http", "certificates come from files, and TLS is spoken elsewhere"},
 	{"config", "net os/exec net/http log/slog", "a file is judged without touching the host"},
 }
 

@@ -59,7 +59,7 @@ usage, 69 proxyd not reachable, 77 no permission, 78 bad configuration, 1 anythi
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.AddCommand(watchCommand(o), historyCommand(o), whyCommand(o), simulateCommand(o), doctorCommand(o))
 	cmd.AddCommand(initCommand(), statusCommand(o), failoverCommand(o), reloadCommand(o), applyCommand(o), rollbackCommand(o), generationsCommand(o), backupCommand(o), restoreCommand(o), memberCommand(o), keysCommand(o), upgradeCommand(o), diffCommand(o), explainCommand(o), putCommand(o), addCommand(o), removeCommand(o), changesCommand(o),
-		poolsCommand(o), drainCommand(o), standbyCommand(o), onlineCommand(o), pauseCommand(o), resumeCommand(o), disableCommand(o), enableCommand(o), weightCommand(o), maintenanceCommand(o),
+		poolsCommand(o), certCommand(o), drainCommand(o), standbyCommand(o), onlineCommand(o), pauseCommand(o), resumeCommand(o), disableCommand(o), enableCommand(o), weightCommand(o), maintenanceCommand(o),
 		configCommand(o), versionCommand(o))
 	return cmd
 }

@@ -16,7 +16,7 @@ import (
 
 // notBuilt are the beginnings of names that alerts and panels may use before there is
 // such a thing: a rule over a series that is not there is silent.
-var notBuilt = []string{"proxyd_tls_", "proxyd_acme_", "proxyd_ratelimit_", "proxyd_bans_", "proxyd_waf_", "proxyd_cache_",
+var notBuilt = []string{"proxyd_acme_", "proxyd_ratelimit_", "proxyd_bans_", "proxyd_waf_", "proxyd_cache_",
 	"proxyd_upstream_queue_length"}
 
 // metricNames are all names that a page of this binary can have.

@@ -255,6 +255,18 @@ func (n *node) Pools(context.Context) ([]control.Pool, error) {
 	return pools, nil
 }
 
+// Certificates implements control.Operator.
+func (n *node) Certificates(context.Context) ([]control.Certificate, error) {
+	all := []control.Certificate{}
+	for i, c := range n.plane.Certificates() {
+		all = append(all, control.Certificate{
+			Subject: c.Subject, Names: append([]string{}, c.Names...), Serial: c.Serial, Issuer: c.Issuer, Kind: c.Kind, Source: "file",
+			From: c.NotBefore.UTC(), Until: c.NotAfter.UTC(), Cert: c.Cert, Key: c.Key, Default: i == 0, Fault: c.Fault, Warnings: append([]string{}, c.Doubts...),
+		})
+	}
+	return all, nil
+}
+
 // Config implements control.Operator.
 func (n *node) Config(context.Context) (string, error) {
 	n.mu.Lock()

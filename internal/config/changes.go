@@ -42,9 +42,9 @@ func (c *Config) settings() []setting {
 			}
 		case reflect.Slice:
 			for k := range f.Len() {
-				element := f.Index(k).Elem()
-				thing := section + "." + element.FieldByName("Name").String()
-				all = append(all, tableSettings(thing, thing, element)...)
+				v := f.Index(k).Elem()
+				thing := section + "." + nameOf(v)
+				all = append(all, tableSettings(thing, thing, v)...)
 			}
 		}
 	}
@@ -54,6 +54,14 @@ func (c *Config) settings() []setting {
 		}
 	}
 	return all
+}
+
+// nameOf is what a table of an array goes by.
+func nameOf(v reflect.Value) string {
+	if c, ok := v.Interface().(Cert); ok {
+		return c.Cert
+	}
+	return v.FieldByName("Name").String()
 }
 
 func tableSettings(thing, prefix string, v reflect.Value) []setting {

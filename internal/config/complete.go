@@ -21,7 +21,15 @@ func (d *decoder) complete(c *Config) {
 		c.Limits.URIBytes = min(c.Limits.URIBytes, c.Limits.HeaderBytes)
 	}
 	if len(c.Listener) == 0 && !c.Cluster.Witness && !d.spoilt(to("listener")) {
-		c.Listener = defaultListeners()
+		c.Listener = defaultListeners(len(c.Cert) > 0)
+	}
+	if c.TLS.Min == "" {
+		c.TLS.Min = map[bool]string{true: "1.3", false: "1.2"}[c.TLS.Profile == "modern"]
+	}
+	for _, x := range c.Cert {
+		if x.Key == "" {
+			x.Key = x.Cert
+		}
 	}
 	if !d.given(to("log", "access", "query")) {
 		c.Log.Access.Query = c.Log.Access.Format == "combined"

@@ -393,6 +393,8 @@ func newDefault(pointer reflect.Type) reflect.Value {
 		return reflect.ValueOf(defaultVIP())
 	case reflect.TypeFor[*Listener]():
 		return reflect.ValueOf(defaultListener())
+	case reflect.TypeFor[*Cert]():
+		return reflect.ValueOf(defaultCert())
 	case reflect.TypeFor[*Pool]():
 		return reflect.ValueOf(defaultPool())
 	case reflect.TypeFor[*Server]():

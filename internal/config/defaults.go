@@ -13,18 +13,21 @@ func defaultConfig() *Config {
 		Node:     Node{State: "/var/lib/proxyd"},
 		Cluster:  Cluster{Name: "proxyd", Fence: "auto", Timing: timingPresets()["normal"]},
 		Limits: Limits{
-			Conns:       50000,
-			HeaderBytes: 32 << 10,
-			URIBytes:    8 << 10,
-			Fields:      100,
-			Body:        10 << 20,
-			Held:        256 << 20,
-			HeaderTime:  10 * time.Second,
-			Idle:        60 * time.Second,
-			MinRate:     512,
+			Conns:         50000,
+			HeaderBytes:   32 << 10,
+			URIBytes:      8 << 10,
+			Fields:        100,
+			Body:          10 << 20,
+			Held:          256 << 20,
+			HeaderTime:    10 * time.Second,
+			Handshakes:    10000,
+			HandshakeTime: 10 * time.Second,
+			Idle:          60 * time.Second,
+			MinRate:       512,
 		},
 		Admin:  Admin{Socket: "/run/proxyd/admin.sock", Listen: "127.0.0.1:9900"},
 		Policy: map[string]*Policy{},
+		TLS:    TLS{Profile: "intermediate"},
 		Trace:  Trace{RequestID: "X-Request-Id", Sample: 0.01},
 		Log:    Log{Level: "info", Access: Access{Format: "json", Output: "stdout", Sample: 1, Slow: time.Second, Redact: []string{"authorization", "cookie"}}},
 	}
@@ -54,9 +57,16 @@ func defaultVIP() *VIP { return &VIP{} }
 
 func defaultListener() *Listener { return &Listener{Unknown: "404"} }
 
-// defaultListeners are those of a file that defines none.
-func defaultListeners() map[string]*Listener {
-	return map[string]*Listener{"http": {Name: "http", Address: []string{":80"}, Unknown: "404"}}
+func defaultCert() *Cert { return &Cert{} }
+
+// defaultListeners are those of a file that defines none, with or without a certificate.
+func defaultListeners(secure bool) map[string]*Listener {
+	web := &Listener{Name: "http", Address: []string{":80"}, Unknown: "404"}
+	if !secure {
+		return map[string]*Listener{"http": web}
+	}
+	web.Redirect = "https"
+	return map[string]*Listener{"http": web, "https": {Name: "https", Address: []string{":443"}, TLS: true, Unknown: "404"}}
 }
 
 func defaultPool() *Pool {

@@ -28,7 +28,7 @@ func (c *Config) Effective() string {
 				}
 			}
 		case reflect.Slice:
-			for k := 0; k < f.Len(); k++ {
+			for k := range f.Len() {
 				writeTable(&b, "[["+section+"]]", f.Index(k).Elem(), c)
 			}
 		}

@@ -47,7 +47,7 @@ func namedTable(name string) bool {
 }
 
 // tableList says whether a key is a list of tables, [[route]].
-func tableList(name string) bool { return name == "route" || name == "track" }
+func tableList(name string) bool { return name == "route" || name == "track" || name == "cert" }
 
 // pattern is p with "*" for each name that the user invents and without places in
 // arrays, as the tables of unbuilt.go have it: "pool.*.check.path", "route.host".

@@ -18,6 +18,7 @@ func (d *decoder) check(c *Config) {
 	d.checkTracks(c)
 	d.checkVIPs(c)
 	d.checkListeners(c)
+	d.checkTLS(c)
 	d.checkLimits(&c.Limits)
 	d.checkPools(c)
 	d.warnOfBalance(c)

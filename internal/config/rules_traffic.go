@@ -46,6 +46,9 @@ func (d *decoder) checkLimits(l *Limits) {
 	within(d, p.key("body"), l.Body, 1, 1<<50)
 	within(d, p.key("held"), l.Held, 1<<20, 1<<50)
 	d.between(p.key("header_time"), l.HeaderTime, 100*time.Millisecond, time.Hour)
+	within(d, p.key("handshakes"), l.Handshakes, 1, 10_000_000)
+	within(d, p.key("handshakes_per_ip"), l.HandshakesPerIP, 0, 10_000_000)
+	d.between(p.key("handshake_time"), l.HandshakeTime, 100*time.Millisecond, time.Hour)
 	d.between(p.key("idle"), l.Idle, 100*time.Millisecond, day)
 	within(d, p.key("min_rate"), l.MinRate, 0, 1<<30)
 	if !d.spoilt(p.key("uri_bytes")) && !d.spoilt(p.key("header_bytes")) && l.URIBytes > l.HeaderBytes {

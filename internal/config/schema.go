@@ -18,6 +18,8 @@ type Config struct {
 	Track    []*Track             `toml:"track"`
 	VIP      map[string]*VIP      `toml:"vip"`
 	Listener map[string]*Listener `toml:"listener"`
+	TLS      TLS                  `toml:"tls"`
+	Cert     []*Cert              `toml:"cert"`
 	Limits   Limits               `toml:"limits"`
 	Pool     map[string]*Pool     `toml:"pool"`
 	Policy   map[string]*Policy   `toml:"policy"`
@@ -114,11 +116,29 @@ type Preempt struct {
 	After time.Duration
 }
 
-// A Listener is an address for clients. Without any [listener.*] there is one on :80.
+// A Listener is an address for clients. Without any [listener.*] there is one on :80; with a
+// [[cert]] it redirects to https, and there is another with tls on :443.
 type Listener struct {
-	Name    string   `toml:"-"`
-	Address []string `toml:"address"` // one or a list; ":80" is both families; required
-	Unknown Unknown  `toml:"unknown"` // what a request for a host that no route names gets, if none takes it: 404, 421, or close (no answer)
+	Name     string   `toml:"-"`
+	Address  []string `toml:"address"`  // one or a list; ":80" is both families; required
+	TLS      bool     `toml:"tls"`      // clients speak TLS, with the certificates of [[cert]]
+	Redirect string   `toml:"redirect"` // "https": every request is sent to the same URI by https (308), before any route; to port 443, or to that of the one listener with tls that is elsewhere
+	Unknown  Unknown  `toml:"unknown"`  // what a request for a host that no route names gets, if none takes it: 404, 421, or close (no answer)
+}
+
+// TLS is what all listeners with tls have in common.
+type TLS struct {
+	Min     string        `toml:"min"`     // the oldest version, "1.2" or "1.3"; default: that of the profile
+	Profile string        `toml:"profile"` // modern: TLS 1.3 alone; intermediate: TLS 1.2 too, with forward secrecy and authenticated encryption alone
+	HSTS    time.Duration `toml:"hsts"`    // for how long browsers shall ask this host by https alone (Strict-Transport-Security on answers by https that have none); "0s": they are not told
+}
+
+// A Cert is a certificate with its key. The first is for clients that ask for no name or for
+// one that none has; of several for one name, with keys of different kinds, each client gets
+// the best that it knows. Changed files are in use within a second, without a reload.
+type Cert struct {
+	Cert string `toml:"cert"` // absolute path of the certificate and those that lead to the root, PEM; required
+	Key  string `toml:"key"`  // absolute path of its key, PEM, which the user of proxyd must be able to read, or which systemd hands over (LoadCredential); default: the file of the certificate
 }
 
 // Unknown is 404, 421 or close; in the file a number or a text.
@@ -126,16 +146,19 @@ type Unknown string
 
 // Limits protect this node from its clients. Every default is on.
 type Limits struct {
-	Conns       int           `toml:"conns"`        // open client connections of this node
-	ConnsPerIP  int           `toml:"conns_per_ip"` // open connections of one client address, IPv6 by /64; 0 turns it off
-	HeaderBytes Size          `toml:"header_bytes"` // of a whole request head; 431 above
-	URIBytes    Size          `toml:"uri_bytes"`    // of a request target; 414 above; default: header_bytes if that is less
-	Fields      int           `toml:"fields"`       // header fields of a request; 431 above
-	Body        Size          `toml:"body"`         // of a request; 413 above
-	HeaderTime  time.Duration `toml:"header_time"`  // for the whole head of a request
-	Idle        time.Duration `toml:"idle"`         // of a client connection between two requests
-	Held        Size          `toml:"held"`         // of request bodies in memory at once (buffer, request_framing, mirror); above it buffer streams, request_framing answers 503 and mirror sends no copy
-	MinRate     Size          `toml:"min_rate"`     // bytes a second, averaged over 10 s, of an unfinished body or a waiting answer; "0B" turns it off
+	Conns           int           `toml:"conns"`             // open client connections of this node
+	ConnsPerIP      int           `toml:"conns_per_ip"`      // open connections of one client address, IPv6 by /64; 0 turns it off
+	HeaderBytes     Size          `toml:"header_bytes"`      // of a whole request head; 431 above
+	URIBytes        Size          `toml:"uri_bytes"`         // of a request target; 414 above; default: header_bytes if that is less
+	Fields          int           `toml:"fields"`            // header fields of a request; 431 above
+	Body            Size          `toml:"body"`              // of a request; 413 above
+	HeaderTime      time.Duration `toml:"header_time"`       // for the whole head of a request
+	Handshakes      int           `toml:"handshakes"`        // TLS handshakes that this node has under way; more connections are closed
+	HandshakesPerIP int           `toml:"handshakes_per_ip"` // likewise, of one client address, IPv6 by /64; 0 turns it off
+	HandshakeTime   time.Duration `toml:"handshake_time"`    // for a whole TLS handshake
+	Idle            time.Duration `toml:"idle"`              // of a client connection between two requests
+	Held            Size          `toml:"held"`              // of request bodies in memory at once (buffer, request_framing, mirror); above it buffer streams, request_framing answers 503 and mirror sends no copy
+	MinRate         Size          `toml:"min_rate"`          // bytes a second, averaged over 10 s, of an unfinished body or a waiting answer; "0B" turns it off
 }
 
 // A Pool is servers that serve the same.

@@ -11,13 +11,13 @@ import (
 func unbuiltKeys(table string) []string {
 	switch table {
 	case "":
-		return []string{"tls", "cert", "acme", "cache", "stream", "discover"}
+		return []string{"acme", "cache", "stream", "discover"}
 	case "node":
 		return []string{"region"}
 	case "cluster":
 		return []string{"drain"}
 	case "listener.*":
-		return []string{"redirect", "http2", "h2c", "tls", "http3", "proxy_protocol", "client_ca"}
+		return []string{"http2", "h2c", "http3", "proxy_protocol", "client_ca"}
 	case "pool.*":
 		return []string{"tls", "discover", "protocol", "zone"}
 	case "pool.*.check":

@@ -41,6 +41,10 @@ func (c *Client) Pools(ctx context.Context) ([]Pool, error) {
 	return call[[]Pool](ctx, c, "GET", "/v1/pools", nil)
 }
 
+func (c *Client) Certificates(ctx context.Context) ([]Certificate, error) {
+	return call[[]Certificate](ctx, c, "GET", "/v1/certificates", nil)
+}
+
 func (c *Client) Config(ctx context.Context) (string, error) {
 	body, err := c.do(ctx, "GET", "/v1/config", nil)
 	return string(body), err

@@ -15,6 +15,8 @@ import (
 type Operator interface {
 	Status(ctx context.Context) (*Status, error)
 	Pools(ctx context.Context) ([]Pool, error)
+	// Certificates returns those in use on this node, in the order of the file.
+	Certificates(ctx context.Context) ([]Certificate, error)
 	// Config returns the configuration in force with every default, as TOML, without secrets.
 	Config(ctx context.Context) (string, error)
 	// Reload reads the configuration file again. On error the old one keeps serving and
@@ -273,6 +275,23 @@ type Server struct {
 	Requests uint64 `json:"requests"`
 	Failures uint64 `json:"failures"`
 	Reason   string `json:"reason,omitempty"` // why it is not up
+}
+
+// Certificate is one that clients get. Keys are stable.
+type Certificate struct {
+	Subject  string    `json:"subject"` // the first of its names
+	Names    []string  `json:"names"`
+	Serial   string    `json:"serial"` // hexadecimal
+	Issuer   string    `json:"issuer"`
+	Kind     string    `json:"key_kind"` // ECDSA P-256, RSA 2048 ...
+	Source   string    `json:"source"`   // file
+	From     time.Time `json:"not_before"`
+	Until    time.Time `json:"not_after"`
+	Cert     string    `json:"cert"` // file
+	Key      string    `json:"key"`  // file
+	Default  bool      `json:"default"`
+	Fault    string    `json:"fault,omitempty"` // why its files, which have changed, are not in use
+	Warnings []string  `json:"warnings"`
 }
 
 // Reload is what a reload did, or would do.

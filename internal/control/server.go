@@ -36,6 +36,7 @@ func SocketHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	readOnly(mux, op, pages, log)
 	mux.HandleFunc("GET /v1/config", text(log, op.Config))
+	mux.HandleFunc("GET /v1/certificates", answer(log, func(ctx context.Context, _ struct{}) ([]Certificate, error) { return op.Certificates(ctx) }))
 	mux.HandleFunc("GET /v1/changes", text(log, op.Changes))
 	mux.HandleFunc("POST /v1/changes", answerUpTo(maxText, log, op.Edit))
 	mux.HandleFunc("POST /v1/reload", answer(log, func(ctx context.Context, _ struct{}) (*Reload, error) { return op.Reload(ctx) }))

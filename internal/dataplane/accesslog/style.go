@@ -1,6 +1,7 @@
 package accesslog
 
 import (
+	"crypto/tls"
 	"net/netip"
 	"time"
 
@@ -44,6 +45,12 @@ func (s *style) exchange(dst []byte, x *dataplane.Exchange, e *Entry) []byte {
 	s.begin(&l, e.Now, x.Listener.Name, x.Mark.ClientIP)
 	q, t := &x.Request, &x.Times
 	l.text("proto", protoOf(q.Minor))
+	if x.TLS != nil {
+		l.text("tls", versionOf(x.TLS))
+		if x.TLS.ServerName != "" {
+			l.text("sni", x.TLS.ServerName)
+		}
+	}
 	l.bytes("method", q.MethodText)
 	l.bytes("host", q.Host)
 	path, query := x.Asked()
@@ -128,6 +135,14 @@ func visible(v []byte, hidden bool) []byte {
 		return redactedBytes
 	}
 	return v
+}
+
+// versionOf is the version of TLS as the configuration writes it.
+func versionOf(t *tls.ConnectionState) string {
+	if t.Version == tls.VersionTLS13 {
+		return "1.3"
+	}
+	return "1.2"
 }
 
 func protoOf(minor uint8) string {

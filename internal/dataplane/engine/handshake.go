@@ -33,7 +33,7 @@ func (c *clientConn) handshake() bool {
 		how.Met(c.listener, c.client, c.state, time.Duration(now()-c.began), err)
 		c.began = now() // of the time for a head
 	}()
-	err = c.tls.begin(l, func(under net.Conn) *tls.Conn { return tls.Server(under, conf) })
+	err = plainly(c.tls.begin(l, func(under net.Conn) *tls.Conn { return tls.Server(under, conf) }))
 	if err != nil {
 		c.unshaken(err)
 		return false
@@ -50,7 +50,7 @@ func (c *clientConn) unshaken(err error) {
 	c.tls = nil // nothing more is sealed
 	c.why = dataplane.ClosedError
 	answer := s.take()
-	var header tls.RecordHeaderError
+	var m *dataplane.Malformed
 	switch {
 	case errors.Is(err, dataplane.ErrHandshakeTime):
 		c.why = dataplane.ClosedTime
@@ -59,10 +59,9 @@ func (c *clientConn) unshaken(err error) {
 		return
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		c.why = dataplane.ClosedClient
-	case errors.As(err, &header) && clearHTTP(header.RecordHeader):
-		m := &dataplane.Malformed{Status: 400, Reason: "cleartext", Detail: "HTTP in clear on a listener for TLS"}
+	case errors.As(err, &m):
 		c.handler.Refused(c.listener, c.client, m)
-		r := dataplane.Response{Status: 400, Minor: 1, Body: []byte("400 Bad Request: this port speaks HTTPS\n")}
+		r := dataplane.Response{Status: m.Status, Minor: 1, Body: []byte("400 Bad Request: this port speaks HTTPS\n")}
 		r.Length = int64(len(r.Body))
 		answer = http1.AppendResponse(answer[:0], &r, http1.ResponseOptions{Minor: 1, Date: c.engine.date.at(c.engine.conf.Now())})
 		answer = append(answer, r.Body...)
@@ -72,6 +71,15 @@ func (c *clientConn) unshaken(err error) {
 			c.linger()
 		}
 	}
+}
+
+// plainly says of a handshake that failed since the client spoke HTTP without TLS just that.
+func plainly(err error) error {
+	var header tls.RecordHeaderError
+	if errors.As(err, &header) && clearHTTP(header.RecordHeader) {
+		return &dataplane.Malformed{Status: 400, Reason: "cleartext", Detail: "HTTP without TLS on a listener for TLS"}
+	}
+	return err
 }
 
 // clearHTTP reports whether what came in the place of a record's header begins a request.

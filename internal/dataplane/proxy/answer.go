@@ -152,6 +152,7 @@ func (p *Plane) refuse(x *dataplane.Exchange, word string) dataplane.Verdict {
 func (p *Plane) finish(x *dataplane.Exchange, s *snapshot, r *compiledRoute) {
 	r.pages.dress(x)
 	s.trace.tell(x)
+	s.pledge(x)
 	p.filter(x, s, r)
 }
 
@@ -167,6 +168,7 @@ func (p *Plane) filter(x *dataplane.Exchange, s *snapshot, r *compiledRoute) dat
 			p.filtered(x)
 			r.pages.dress(x)
 			s.trace.tell(x)
+			s.pledge(x)
 		}
 		return v
 	}

@@ -29,7 +29,7 @@ func processDescs() []*prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (p *Plane) Describe(out chan<- *prometheus.Desc) {
-	for _, descs := range [][]*prometheus.Desc{processDescs(), listenerDescs(), routeDescs(), poolDescs(), compressDescs(), bodyDescs(), shedDescs(), mirrorDescs()} {
+	for _, descs := range [][]*prometheus.Desc{processDescs(), listenerDescs(), tlsDescs(), routeDescs(), poolDescs(), compressDescs(), bodyDescs(), shedDescs(), mirrorDescs()} {
 		for _, d := range descs {
 			out <- d
 		}
@@ -51,6 +51,7 @@ func (p *Plane) Collect(out chan<- prometheus.Metric) {
 			collectPool(m, name, pool)
 		}
 	}
+	p.collectCerts(m)
 	collectCompress(m, &p.coders)
 	p.collectShed(m)
 	m.gauge(descReloadOK, bit(p.reloads.ok.Load()))

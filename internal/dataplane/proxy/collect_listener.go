@@ -41,8 +41,17 @@ func (p *Plane) collectListeners(m sink, s *snapshot) []*listenerCounters {
 		}
 		m.counter(descNetwork, l.in.Load(), l.name, "in")
 		m.counter(descNetwork, l.out.Load(), l.name, "out")
+		if s.shakes(l.name) {
+			collectShakes(m, l)
+		}
 	}
 	return shown
+}
+
+// shakes reports whether a listener is one for TLS.
+func (s *snapshot) shakes(name string) bool {
+	l := s.conf.Listener[name]
+	return l != nil && l.TLS
 }
 
 // hasListener reports whether the configuration has a listener of that name.

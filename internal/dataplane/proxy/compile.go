@@ -26,6 +26,7 @@ const (
 	rateWindow = 10 * time.Second
 
 	unmatchedName = "unmatched"
+	toHTTPSName   = "to-https"
 
 	// maxAttempts is for how many Mark.Tried has room: all but the last one are in it.
 	maxAttempts = len(dataplane.Mark{}.Tried) + 1
@@ -40,6 +41,7 @@ func compile(c *config.Config, old *snapshot, o Steering, key []byte, listeners 
 		pools:      make(map[string]*upstream.Pool, len(c.Pool)),
 		counters:   make(map[string]*routeCounters),
 		trace:      newTracing(c.Trace),
+		hsts:       hstsValue(c.TLS.HSTS),
 	}
 	if old != nil {
 		s.generation = old.generation + 1
@@ -73,7 +75,9 @@ func compile(c *config.Config, old *snapshot, o Steering, key []byte, listeners 
 			wrong = append(wrong, fmt.Errorf("route %q: %w", conf.Name, err))
 		}
 	}
-	s.compileUnmatched()
+	if err := s.compileBuiltin(); err != nil {
+		wrong = append(wrong, err)
+	}
 	if len(wrong) > 0 {
 		return nil, errors.Join(wrong...)
 	}
@@ -117,15 +121,32 @@ func (s *snapshot) compileRoutes(conf *config.Route, index int, env filter.Env) 
 	return nil
 }
 
-// builtin is how many routes compileUnmatched makes.
-const builtin = 4
-
-// compileUnmatched makes the routes of requests that no other takes, then that of Probe.
-func (s *snapshot) compileUnmatched() {
+// compileBuiltin makes the route of listeners that send everybody to https, those of
+// requests that no other takes, then that of Probe.
+func (s *snapshot) compileBuiltin() error {
+	from := len(s.routes)
 	add := func(name string, r *compiledRoute) *compiledRoute {
 		r.Route = dataplane.Route{Name: name, Index: len(s.routes), Log: true, BodyBytes: int64(s.conf.Limits.Body)}
 		s.routes = append(s.routes, r)
 		return r
+	}
+	s.toHTTPS = make(map[string]*compiledRoute)
+	for name, l := range s.conf.Listener {
+		if l.Redirect == "" {
+			continue
+		}
+		if len(s.toHTTPS) == 0 {
+			site := "https://{host}"
+			if port := s.conf.HTTPSPort(); port != "443" {
+				site += ":" + port
+			}
+			t, err := newTemplate(&config.Redirect{To: site + "{uri}"})
+			if err != nil {
+				return fmt.Errorf("listener %q: %w", name, err)
+			}
+			add(toHTTPSName, &compiledRoute{redirect: t})
+		}
+		s.toHTTPS[name] = s.routes[from]
 	}
 	kinds := map[config.Unknown]*compiledRoute{
 		"421":   add(unmatchedName, &compiledRoute{answer: newAnswer(421, unknownHost)}),
@@ -141,6 +162,8 @@ func (s *snapshot) compileUnmatched() {
 	probe := add("probe", &compiledRoute{counters: &routeCounters{label: "probe"}})
 	probe.answer = newAnswer(404, noRoute) // never given: a probe is answered before its route is asked
 	probe.Log = false
+	s.builtin = len(s.routes) - from
+	return nil
 }
 
 func (s *snapshot) compileRoute(conf *config.Route, pool string, index int, env filter.Env) (*compiledRoute, error) {
@@ -245,12 +268,13 @@ func (s *snapshot) countersFor(r *compiledRoute, old *snapshot, listeners int) *
 // limitsOf are the limits of every listener.
 func limitsOf(c *config.Config) dataplane.Limits {
 	return dataplane.Limits{
-		HeaderBytes: int(c.Limits.HeaderBytes),
-		URIBytes:    int(c.Limits.URIBytes),
-		Fields:      c.Limits.Fields,
-		HeaderTime:  c.Limits.HeaderTime,
-		Idle:        c.Limits.Idle,
-		MinRate:     int(c.Limits.MinRate),
-		RateWindow:  rateWindow,
+		HeaderBytes:   int(c.Limits.HeaderBytes),
+		URIBytes:      int(c.Limits.URIBytes),
+		Fields:        c.Limits.Fields,
+		HeaderTime:    c.Limits.HeaderTime,
+		HandshakeTime: c.Limits.HandshakeTime,
+		Idle:          c.Limits.Idle,
+		MinRate:       int(c.Limits.MinRate),
+		RateWindow:    rateWindow,
 	}
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -144,6 +145,10 @@ func (p *Plane) explain(s *snapshot, q Question, live bool) (*Explanation, error
 
 	p.choose(x, s)
 	_, taken := of(x)
+	if taken == s.toHTTPS[x.Listener.Name] { // whatever the routes are
+		e.Route, e.Others = nil, []RouteVerdict{}
+		e.Stages = append(e.Stages, filter.Stage{Name: "redirect", Does: "to https, as the listener says"})
+	}
 	e.Policies = append(e.Policies, taken.policies...)
 	if e.Route != nil {
 		conf := s.conf.Route[e.Route.index]
@@ -306,13 +311,16 @@ func (s *snapshot) fabricate(q Question) (*dataplane.Exchange, []byte, error) {
 		return nil, nil, err
 	}
 	now := time.Now()
-	return &dataplane.Exchange{Listener: l, Client: netip.AddrPortFrom(client, 40000), Replayable: true, Times: dataplane.Times{Start: now, Head: now}},
-		[]byte(head + "\r\n"), nil
+	x := &dataplane.Exchange{Listener: l, Client: netip.AddrPortFrom(client, 40000), Replayable: true, Times: dataplane.Times{Start: now, Head: now}}
+	if s.shakes(l.Name) {
+		x.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, ServerName: host}
+	}
+	return x, []byte(head + "\r\n"), nil
 }
 
 // listenerFor returns the listener of that name, or the one that the URL's port leads to.
 func (s *snapshot) listenerFor(name, host, scheme string) (*dataplane.Listener, error) {
-	all := wanted(s.conf, &listenerSet{}, nil)
+	all := wanted(s.conf, &listenerSet{}, nil, nil)
 	slices.SortFunc(all, func(a, b *door) int {
 		return cmp.Or(strings.Compare(a.listener.Name, b.listener.Name), strings.Compare(a.address, b.address))
 	})

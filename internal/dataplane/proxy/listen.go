@@ -59,12 +59,14 @@ func Listen(network, address string) (net.Listener, error) {
 }
 
 // wanted are the doors that a configuration asks for, without sockets.
-func wanted(c *config.Config, listeners *listenerSet, room *dataplane.Room) []*door {
+func wanted(c *config.Config, listeners *listenerSet, room *dataplane.Room, secure dataplane.TLS) []*door {
 	var doors []*door
 	add := func(name, address string) {
-		doors = append(doors, &door{address: address, listener: &dataplane.Listener{
-			Name: name, Address: address, Limits: limitsOf(c), Room: room, Index: listeners.index(name),
-		}})
+		l := &dataplane.Listener{Name: name, Address: address, Limits: limitsOf(c), Room: room, Index: listeners.index(name)}
+		if conf := c.Listener[name]; conf != nil && conf.TLS {
+			l.TLS = secure
+		}
+		doors = append(doors, &door{address: address, listener: l})
 	}
 	if len(c.Listener) == 0 {
 		add(defaultListener, defaultAddress)

@@ -16,6 +16,7 @@ type listenerCounters struct {
 	closed    [dataplane.Closings]atomic.Uint64
 	malformed [len(malformedReasons)]atomic.Uint64
 	in, out   atomic.Uint64 // bytes
+	shaken    shakeCounters
 }
 
 // listenerSet gives each listener name an index for good.

@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"proxyd/internal/cert"
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/accesslog"
@@ -32,6 +34,7 @@ type Options struct {
 	AccessLog io.Writer                                           // what log.access.output = "stdout" means; default os.Stdout
 	Upstream  upstream.Env                                        // Log is filled in
 	Curbed    func() bool                                         // of overload.Gate
+	Disk      cert.Disk                                           // where certificates are; default: cert.ThisDisk
 	Shut      bool                                                // listeners are open and nobody is let in before Open
 }
 
@@ -45,6 +48,7 @@ type Plane struct {
 	gate      overload.Gate
 	listeners listenerSet
 	coders    filter.Coders
+	tls       *handshakes
 	access    *accesslog.Log
 	spans     *otlp.Exporter
 	room      dataplane.Room // for request bodies that are held in memory
@@ -53,6 +57,7 @@ type Plane struct {
 	broken    atomic.Pointer[string] // a listener whose engine gave up, and why
 	probing   atomic.Int32           // Probes under way
 	probes    sync.Map               // netip.AddrPort of their connections
+	sessions  tls.ClientSessionCache // of them, so that a handshake costs little
 	mirrors   errands                // copies of requests under way
 	reloads   struct {
 		ok             atomic.Bool
@@ -91,6 +96,9 @@ func New(o Options) *Plane {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Disk.ReadFile == nil {
+		o.Disk = cert.ThisDisk()
+	}
 	p := &Plane{
 		opt:     o,
 		gate:    overload.Gate{Curbed: o.Curbed},
@@ -99,7 +107,10 @@ func New(o Options) *Plane {
 		access:  accesslog.New(accesslog.Options{Logger: o.Logger, Stdout: o.AccessLog}),
 		spans:   otlp.New(o.Logger),
 		doors:   map[string]*door{},
+
+		sessions: tls.NewLRUClientSessionCache(0),
 	}
+	p.tls = &handshakes{plane: p, certs: cert.NewStore(o.Disk, o.Logger), whose: newConns()}
 	p.opt.Upstream.Log = o.Logger
 	p.watch = upstream.NewWatch(p.opt.Upstream)
 	p.mirrors.life, p.mirrors.end = context.WithCancel(context.Background())
@@ -148,13 +159,17 @@ func (p *Plane) apply(c *config.Config) error {
 	if p.draining.Load() {
 		return errors.New("the data plane is draining")
 	}
-	doors := wanted(c, &p.listeners, &p.room)
+	doors := wanted(c, &p.listeners, &p.room, p.tls)
 	old := p.current.Load()
 	key, err := p.cookieKey(c)
 	if err != nil {
 		return err
 	}
 	s, err := compile(c, old, p.steering, key, len(p.listeners.list()), filter.Env{Node: c.Node.Name, Now: p.opt.Now, Coders: &p.coders})
+	if err != nil {
+		return err
+	}
+	certs, err := p.opt.Disk.LoadAll(pairsOf(c))
 	if err != nil {
 		return err
 	}
@@ -171,6 +186,7 @@ func (p *Plane) apply(c *config.Config) error {
 
 	// Nothing fails from here on.
 	p.access.Use(lines)
+	p.tls.use(c, certs)
 	p.spans.Use(c.Trace.OTLP, c.Node.Name, c.Cluster.Name)
 	p.watch.Use(s.pools)
 	p.waiting.CompareAndSwap(0, p.opt.Now().Add(settleTime).UnixNano())
@@ -197,6 +213,15 @@ func (p *Plane) apply(c *config.Config) error {
 		}
 	}
 	return nil
+}
+
+// pairsOf are the certificates of c.
+func pairsOf(c *config.Config) []cert.Pair {
+	var pairs []cert.Pair
+	for _, x := range c.Cert {
+		pairs = append(pairs, cert.Pair{Cert: x.Cert, Key: x.Key})
+	}
+	return pairs
 }
 
 // resolve waits a little for the names of servers that have no address yet.
@@ -271,6 +296,9 @@ func (p *Plane) Drain(ctx context.Context) error {
 func (p *Plane) Shutdown(ctx context.Context) error {
 	err := p.Drain(ctx)
 	p.mirrors.close()
+	p.mu.Lock()
+	p.tls.close()
+	p.mu.Unlock()
 	p.watch.Close()
 	p.access.Close(ctx)
 	p.spans.Close(ctx)

@@ -41,6 +41,7 @@ func (p *Plane) Respond(x *dataplane.Exchange) dataplane.Verdict {
 	http1.StripHop(h, x.Response.Nominated, x.Response.Status == 101 && x.Request.WebSocket && r.WebSocket)
 	r.locator.rewrite(x)
 	s.trace.tell(x)
+	s.pledge(x)
 	p.stick(x, r)
 	if v := p.filter(x, s, r); v != dataplane.Next {
 		return v

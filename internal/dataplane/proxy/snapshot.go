@@ -28,6 +28,9 @@ type snapshot struct {
 	counters   map[string]*routeCounters // by label
 	trusted    *bart.Lite                // node.trusted_proxies; nil if there are none
 	trace      tracing
+	hsts       []byte                    // nil: browsers are told nothing
+	toHTTPS    map[string]*compiledRoute // by listener: those that send every client to https
+	builtin    int                       // routes that are in no file
 }
 
 // A compiledRoute is a route with all that is needed to follow it. Exactly one of

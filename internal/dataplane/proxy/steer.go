@@ -121,7 +121,7 @@ func (s *snapshot) steer(o Steering) {
 			server.Steer(o.Servers[ServerName{name, server.Name}].Mode)
 		}
 	}
-	for _, r := range s.routes[:len(s.routes)-builtin] {
+	for _, r := range s.routes[:len(s.routes)-s.builtin] {
 		if m, ok := o.Routes[r.Name]; ok {
 			r.closed.Store(newClosure(m))
 		} else {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"proxyd/internal/cert"
 )
 
 // A PoolView is a pool as an operator sees it now.
@@ -32,6 +34,22 @@ type ServerView struct {
 	Active   int64
 	Requests uint64
 	Failures uint64
+}
+
+// A CertView is a certificate as an operator sees it now.
+type CertView struct {
+	*cert.Certificate
+	Fault  string // why its files, which have changed, are not in use
+	Doubts []string
+}
+
+// Certificates returns those in use, in the order of the file.
+func (p *Plane) Certificates() []CertView {
+	var views []CertView
+	for _, c := range p.tls.certs.Set().All() {
+		views = append(views, CertView{c, p.tls.certs.Fault(c), c.Doubts(p.opt.Now())})
+	}
+	return views
 }
 
 // Pools returns every pool, by name, with its servers in the order of the file.

@@ -1,0 +1,120 @@
+package config
+
+import (
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"proxyd/internal/cert"
+)
+
+// checkTLS judges [tls], the certificates, and what listeners want of them. Certificates
+// are read: what would keep this node from starting is an error, and what only clients
+// would not take is a warning.
+func (d *decoder) checkTLS(c *Config) {
+	t, p := &c.TLS, to("tls")
+	if q := p.key("profile"); !d.spoilt(q) && t.Profile != "modern" && t.Profile != "intermediate" {
+		d.bad(q, "%q is neither modern (TLS 1.3 alone) nor intermediate (TLS 1.2 too)", t.Profile)
+	}
+	switch q := p.key("min"); {
+	case d.spoilt(q):
+	case t.Min != "1.2" && t.Min != "1.3":
+		d.bad(q, `%q is neither "1.2" nor "1.3"; what is older is not safe`, t.Min)
+	case t.Min == "1.2" && t.Profile == "modern" && d.given(q):
+		d.bad(q, `is "1.2", but profile = "modern" is TLS 1.3 alone; one of the two must go`)
+	}
+	secure := d.checkListenersTLS(c)
+	d.checkCerts(c)
+	at := to("cert")
+	if len(c.Cert) > 0 && len(secure) == 0 && !c.Cluster.Witness && !d.spoilt(to("listener")) {
+		d.warn(c, at.at(0), "is used by no listener: none has tls = true")
+	}
+}
+
+// checkListenersTLS returns the names of the listeners with tls.
+func (d *decoder) checkListenersTLS(c *Config) (secure []string) {
+	for _, name := range sortedKeys(c.Listener) {
+		if c.Listener[name].TLS {
+			secure = append(secure, name)
+		}
+	}
+	for _, name := range sortedKeys(c.Listener) {
+		l, p := c.Listener[name], to("listener", name)
+		if l.TLS && len(c.Cert) == 0 && !d.spoilt(to("cert")) {
+			d.bad(p.key("tls"), "needs a certificate: write [[cert]] with cert = \"/etc/ssl/shop.crt\" and key = \"/etc/ssl/shop.key\"")
+		}
+		q := p.key("redirect")
+		switch {
+		case l.Redirect == "" || d.spoilt(q):
+		case l.Redirect != "https":
+			d.bad(q, `%q is not "https"; another redirect is for a route: [[route]] with redirect`, l.Redirect)
+		case l.TLS:
+			d.bad(q, "would send clients of https to https, for ever; it is for a listener without tls")
+		case len(secure) == 0:
+			d.warn(c, q, "sends clients to port 443, where no listener of this node has tls")
+		}
+	}
+	return secure
+}
+
+func (d *decoder) checkCerts(c *Config) {
+	disk := cert.Disk{Getenv: d.host.Getenv, Stat: d.host.Stat, ReadFile: d.host.ReadFile}
+	seen := map[Cert]bool{}
+	for i, x := range c.Cert {
+		p := to("cert").at(i)
+		q, k := p.key("cert"), p.key("key")
+		switch {
+		case d.spoilt(q) || d.spoilt(k):
+			continue
+		case x.Cert == "":
+			d.bad(p, "needs a certificate, such as cert = \"/etc/ssl/shop.crt\"")
+			continue
+		case !filepath.IsAbs(x.Cert):
+			d.bad(q, "needs an absolute path, not %q", x.Cert)
+			continue
+		case !filepath.IsAbs(x.Key):
+			d.bad(k, "needs an absolute path, not %q", x.Key)
+			continue
+		case seen[*x]:
+			d.bad(q, "%s is there twice", x.Cert)
+			continue
+		}
+		seen[*x] = true
+		if c.Cluster.Witness {
+			continue // it serves nobody, and need not have the files
+		}
+		read, err := disk.Load(cert.Pair{Cert: x.Cert, Key: x.Key})
+		if err != nil {
+			at := p
+			if strings.HasPrefix(err.Error(), "key ") && d.given(k) {
+				at = k
+			}
+			d.report(d.where(at), at, "%v", err)
+			continue
+		}
+		for _, doubt := range read.Doubts(time.Now()) {
+			at := d.where(p)
+			c.Warnings = append(c.Warnings, Problem{File: d.sources[at.file].name, Line: at.line, Col: at.col, Msg: "warning: " + doubt})
+		}
+	}
+}
+
+// HTTPSPort is the port to which a redirect to https leads: 443, which goes without saying,
+// unless all listeners with tls are elsewhere, and on one port.
+func (c *Config) HTTPSPort() string {
+	var ports []string
+	for _, l := range c.Listener {
+		for _, a := range l.Address {
+			if at, err := parseListenAddr(a); err == nil && l.TLS {
+				ports = append(ports, strconv.Itoa(int(at.port)))
+			}
+		}
+	}
+	slices.Sort(ports)
+	if ports = slices.Compact(ports); len(ports) == 1 {
+		return ports[0]
+	}
+	return "443"
+}

@@ -1,0 +1,170 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"proxyd/internal/cert"
+	"proxyd/internal/config"
+	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/upstream"
+)
+
+// handshakes is the TLS of all listeners: how it is had, with which certificates, and how
+// many may be under way (E7). It outlives reloads, and implements dataplane.TLS.
+type handshakes struct {
+	plane *Plane
+	certs *cert.Store
+	conf  atomic.Pointer[tls.Config]
+
+	under atomic.Int64 // handshakes under way
+	whose *conns       // likewise, by address
+
+	tickets tickets
+	watched sync.Once
+	end     context.CancelFunc // of the look after the files; nil before the first
+}
+
+// use puts the certificates of set in force, and what c says of TLS.
+func (h *handshakes) use(c *config.Config, set *cert.Set) {
+	h.certs.Use(set)
+	h.tickets.use(c)
+	conf := tlsConfig(c.TLS)
+	conf.GetCertificate = h.certs.Get
+	conf.SetSessionTicketKeys(h.tickets.at(h.plane.opt.Now()))
+	h.conf.Store(conf)
+	if len(set.All()) > 0 {
+		h.watched.Do(func() {
+			var life context.Context
+			life, h.end = context.WithCancel(context.Background())
+			go h.certs.Watch(life) // ends with close
+		})
+	}
+}
+
+// close ends the look after the files. Plane.mu is held.
+func (h *handshakes) close() {
+	if h.end != nil {
+		h.end()
+	}
+}
+
+// tlsConfig is how clients are spoken to. There is no renegotiation on this side of
+// crypto/tls, no compression, and of TLS 1.2 only what has forward secrecy and
+// authenticated encryption (G5). A client that asks for protocols of which we speak none
+// is refused (G6).
+func tlsConfig(c config.TLS) *tls.Config {
+	conf := &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"http/1.1"},
+		CipherSuites: []uint16{
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		},
+		// A record for each write: a head and a short body are one already.
+		DynamicRecordSizingDisabled: true,
+	}
+	if c.Min == "1.3" || c.Profile == "modern" {
+		conf.MinVersion = tls.VersionTLS13
+	}
+	return conf
+}
+
+// Greet implements dataplane.TLS. It holds limits.handshakes and limits.handshakes_per_ip,
+// of which the second is not for trusted proxies.
+func (h *handshakes) Greet(l *dataplane.Listener, client netip.AddrPort) *tls.Config {
+	p := h.plane
+	s := p.current.Load()
+	limits, addr := &s.conf.Limits, client.Addr().Unmap()
+	ours := p.mayBeProbe(l, addr)
+	if n := h.under.Add(1); limits.Handshakes > 0 && n > int64(limits.Handshakes) && !ours {
+		h.under.Add(-1)
+		p.listeners.at(l.Index).shaken.refused[shakeLimit].Add(1)
+		return nil
+	}
+	most := limits.HandshakesPerIP
+	if most > 0 && (ours || s.trusts(addr)) {
+		most = 0
+	}
+	if !h.whose.enter(addr, most) {
+		h.under.Add(-1)
+		p.listeners.at(l.Index).shaken.refused[shakeLimit].Add(1)
+		return nil
+	}
+	conf := h.conf.Load()
+	if keys, fresh := h.tickets.turn(p.opt.Now()); fresh {
+		conf.SetSessionTicketKeys(keys)
+	}
+	return conf
+}
+
+// Met implements dataplane.TLS.
+func (h *handshakes) Met(l *dataplane.Listener, client netip.AddrPort, state *tls.ConnectionState, took time.Duration, err error) {
+	h.under.Add(-1)
+	h.whose.leave(client.Addr())
+	if _, ours := h.plane.probes.Load(unmapped(client)); ours {
+		return
+	}
+	c := &h.plane.listeners.at(l.Index).shaken
+	if err != nil {
+		c.refused[shakeResult(err)].Add(1)
+		h.plane.opt.Logger.Debug("TLS handshake failed", "listener", l.Name, "client", client.Addr().Unmap(), "error", err)
+		return
+	}
+	c.took.Observe(took)
+	c.good[placeOf(state.Version)][map[bool]int{true: 1}[state.DidResume]].Add(1)
+}
+
+// shakeCounters are of the handshakes of one listener.
+type shakeCounters struct {
+	good    [len(tlsVersions)][2]atomic.Uint64 // by version, and whether a session was resumed
+	refused [len(shakeResults)]atomic.Uint64
+	took    upstream.Histogram // of those that are good
+}
+
+var tlsVersions = [...]string{"1.2", "1.3"}
+
+func placeOf(version uint16) int {
+	if version == tls.VersionTLS13 {
+		return 1
+	}
+	return 0
+}
+
+// shakeResults are why handshakes fail: limit, too many were under way; timeout; client, it
+// went away, or would not have our certificate; drain; cleartext, it was HTTP without TLS;
+// error, the two sides have nothing in common or what came was no TLS.
+var shakeResults = [...]string{"limit", "timeout", "client", "drain", "cleartext", "error"}
+
+const (
+	shakeLimit = iota
+	shakeTimeout
+	shakeClient
+	shakeDrain
+	shakeCleartext
+	shakeError
+)
+
+func shakeResult(err error) int {
+	var alert tls.AlertError
+	var m *dataplane.Malformed
+	switch {
+	case errors.Is(err, dataplane.ErrHandshakeTime):
+		return shakeTimeout
+	case errors.Is(err, dataplane.ErrDrained):
+		return shakeDrain
+	case errors.As(err, &m):
+		return shakeCleartext
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.As(err, &alert):
+		return shakeClient
+	}
+	return shakeError
+}
