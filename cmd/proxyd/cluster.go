@@ -39,6 +39,7 @@ type cluster struct {
 	shared *shared
 	links  chan struct{} // one of the interfaces went up or down
 	record *recorder
+	lost   func() error // why this host has not the address any more by which the others know it
 
 	sysctls *vip.Sysctls
 	devices map[string]*vip.Device
@@ -85,7 +86,9 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		return nil, err
 	}
 	terms, term, err := ha.OpenTerms(c.Node.State)
-	if err != nil {
+	if errors.Is(err, ha.ErrUnreserved) {
+		k.log.Error("node.state cannot be written: this node takes part all the same", "error", err)
+	} else if err != nil {
 		return nil, err
 	}
 	conf := ha.Config{
@@ -94,6 +97,11 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		Witness: c.Cluster.Witness, Arbiters: c.Cluster.Arbiter, Reach: k.reach,
 		Uptime: func() time.Duration { return time.Since(n.started) },
 	}
+	k.lost = func() error { return nil }
+	if len(voters) > 1 && lostAddress(self) == nil { // there are hosts that never list it
+		k.lost = func() error { return lostAddress(self) }
+	}
+	conf.Lost = k.lost
 	name := c.Cluster.Name
 	for _, v := range vipsOf(c) {
 		n.taken.WithLabelValues(name, v.Name) // the series is there from the start, at 0

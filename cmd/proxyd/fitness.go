@@ -90,9 +90,12 @@ func fitness(unable string, b track.Burden) (election.Ill, string) {
 	return ill, strings.Join(reasons, "; ")
 }
 
-// unable says why this node could not serve: a link is down, it crashes in a loop, or its own
+// unable says why this node could not serve: its address or a link is gone, it crashes in a loop, or its own
 // listeners do not answer. "" if it could.
 func (k *cluster) unable(ctx context.Context, n *node) string {
+	if err := k.lost(); err != nil {
+		return err.Error()
+	}
 	for name, d := range k.devices {
 		if up, err := d.Up(); err != nil {
 			return err.Error()

@@ -8,6 +8,7 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/ha"
+	"proxyd/internal/ha/election"
 )
 
 // hostAddrs returns every address that this host has now.
@@ -23,6 +24,20 @@ func hostAddrs() ([]netip.Addr, error) {
 		}
 	}
 	return have, nil
+}
+
+// lostAddress says that this host has not the address any more by which the others know it,
+// nil if it has: somebody may have flushed its interface.
+func lostAddress(self election.ID) error {
+	at, err := netip.ParseAddrPort(string(self))
+	if err != nil {
+		return nil // of a node alone it is a name
+	}
+	have, err := hostAddrs()
+	if err == nil && !slices.Contains(have, at.Addr()) {
+		err = fmt.Errorf("this host has lost its own address %v", at.Addr())
+	}
+	return err
 }
 
 // hostWarnings says what in c does not fit this host, for `proxyd check`: it may be run

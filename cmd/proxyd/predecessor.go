@@ -170,7 +170,7 @@ func (p *predecessor) listenSocket(path string) (net.Listener, error) {
 	if u, is := l.(*net.UnixListener); is {
 		u.SetUnlinkOnClose(true)
 	}
-	return gated{l, p.open}, nil
+	return newGated(l, p.open), nil
 }
 
 // listenTCP opens an admin address, or takes the predecessor's.
@@ -185,23 +185,38 @@ func (p *predecessor) listenTCP(address string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return gated{l, p.open}, nil
+	return newGated(l, p.open), nil
 }
 
-// A gated listener takes nobody in before the channel is closed.
+// A gated listener takes nobody in before a channel is closed.
 type gated struct {
 	net.Listener
 	open <-chan struct{}
+	shut chan struct{} // closed with the listener
+	once sync.Once
 }
 
-func (g gated) Accept() (net.Conn, error) {
-	<-g.open // it is closed when the process serves; one that never does ends
-	return g.Listener.Accept()
+func newGated(l net.Listener, open <-chan struct{}) *gated {
+	return &gated{Listener: l, open: open, shut: make(chan struct{})}
+}
+
+func (g *gated) Accept() (net.Conn, error) {
+	select {
+	case <-g.open:
+		return g.Listener.Accept()
+	case <-g.shut: // this process never came to serve
+		return nil, net.ErrClosed
+	}
+}
+
+func (g *gated) Close() error {
+	g.once.Do(func() { close(g.shut) })
+	return g.Listener.Close()
 }
 
 // bare returns the listener behind a gate.
 func bare(l net.Listener) net.Listener {
-	if g, ok := l.(gated); ok {
+	if g, ok := l.(*gated); ok {
 		return g.Listener
 	}
 	return l

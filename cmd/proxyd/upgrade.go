@@ -96,20 +96,30 @@ func (n *node) succeed(ctx context.Context, binary string) (*successor, error) {
 func (n *node) vet(ctx context.Context, binary string) error {
 	ctx, cancel := context.WithTimeout(ctx, vetTime)
 	defer cancel()
-	text, err := exec.CommandContext(ctx, binary, "version", "-o", "json").Output()
+	text, err := bounded(ctx, binary, "version", "-o", "json").Output()
 	var v control.Version
 	if err == nil {
 		err = json.Unmarshal(text, &v)
 	}
+	if ctx.Err() != nil {
+		return control.Invalid(fmt.Sprintf("%s is no proxyd that runs here: it does not say within %v which version it is", binary, vetTime))
+	}
 	if err != nil {
 		return control.Invalid(fmt.Sprintf("%s is no proxyd that runs here: %v", binary, err))
 	}
-	check := exec.CommandContext(ctx, binary, "check", "-c", n.file)
+	check := bounded(ctx, binary, "check", "-c", n.file)
 	if out, err := check.CombinedOutput(); err != nil {
 		return control.Invalid(fmt.Sprintf("%s (%s) refuses %s: %v\n%s", binary, v.Version, n.file, err, strings.TrimSpace(string(out))))
 	}
 	n.log.Info("upgrade", "from", version, "to", v.Version, "binary", binary)
 	return nil
+}
+
+// bounded is a command that is given up when ctx ends, with whatever it has started.
+func bounded(ctx context.Context, binary string, args ...string) *exec.Cmd {
+	c := exec.CommandContext(ctx, binary, args...)
+	c.WaitDelay = time.Second // a child of it may keep its output open for ever
+	return c
 }
 
 // spawn starts a process of binary with a line to this one.

@@ -188,6 +188,13 @@ func TestAFailedUpgradeChangesNothing(t *testing.T) {
 	if _, err := p.Upgrade(t.Context(), control.Upgrade{Binary: "/bin/true"}); !errors.Is(err, control.ErrInvalid) {
 		t.Errorf("another program: %v", err)
 	}
+	// A script that is killed leaves a child behind which holds its output open.
+	began := time.Now()
+	if _, err := p.Upgrade(t.Context(), control.Upgrade{Binary: slow(t)}); !errors.Is(err, control.ErrInvalid) || !strings.Contains(err.Error(), "does not say") {
+		t.Errorf("a program that hangs: %v", err)
+	} else if took := time.Since(began); took > vetTime+10*time.Second {
+		t.Errorf("a program that hangs was given up after %v", took)
+	}
 	p.write("nonsense = 1\n" + conf)
 	if _, err := p.Upgrade(t.Context(), control.Upgrade{}); !errors.Is(err, control.ErrInvalid) || !strings.Contains(err.Error(), "nonsense") {
 		t.Errorf("a bad file: %v", err)
@@ -209,9 +216,18 @@ func TestAFailedUpgradeChangesNothing(t *testing.T) {
 	if _, err := p.Reload(t.Context()); err != nil {
 		t.Errorf("a reload after failed upgrades: %v", err)
 	}
-	if got := p.metric(`proxyd_upgrades_total{result="failed"}`); got != 6 {
-		t.Errorf("failed upgrades = %v, want 6", got)
+	if got := p.metric(`proxyd_upgrades_total{result="failed"}`); got != 7 {
+		t.Errorf("failed upgrades = %v, want 7", got)
 	}
+}
+
+// slow is a program that says nothing, in a process of its own.
+func slow(t *testing.T) string {
+	name := filepath.Join(t.TempDir(), "slow")
+	if err := os.WriteFile(name, []byte("#!/bin/sh\nsleep 60\necho never\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 func TestSIGUSR2Upgrades(t *testing.T) {

@@ -103,6 +103,53 @@ func TestTimeWithoutAHolderIsCounted(t *testing.T) {
 	})
 }
 
+// What it heard of the one that held before it is no sign of life of the sleeper.
+func TestAHolderThatSleptDoesNotSayForHowLongNobodyHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, _ := pair(t, public("a", "b"))
+		for _, to := range []string{"b", "a"} {
+			if _, err := a.Failover(t.Context(), "public", to, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Minute)
+		before, err := a.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.freeze(a, 10*time.Second)
+		time.Sleep(time.Minute)
+		after, err := a.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := after.VIPs[0].Unheld - before.VIPs[0].Unheld; got > lease+guard+2*beat {
+			t.Errorf("%v without a holder, want less than %v", got, lease+guard+2*beat)
+		}
+		changes, err := a.Changes(t.Context())
+		if err != nil || len(changes) == 0 {
+			t.Fatal(changes, err)
+		}
+		if last := changes[len(changes)-1]; last.Heard != 0 {
+			t.Errorf("a says that b took it %v after a's last sign of life, which it cannot know", last.At.Sub(last.Heard))
+		}
+	})
+}
+
+// freeze stops the loop of a host from within, as a stopped process is.
+func (w *world) freeze(h *host, d time.Duration) {
+	wake := make(chan struct{})
+	w.mu.Lock()
+	h.frozen = true
+	w.mu.Unlock()
+	go func() { h.calls <- func(_ clock.Instant) { <-wake } }()
+	time.Sleep(d)
+	w.mu.Lock()
+	h.frozen = false
+	w.mu.Unlock()
+	close(wake)
+}
+
 func TestALongestGapIsForgottenAfterADay(t *testing.T) {
 	var d aDay
 	d.add(0, time.Second)

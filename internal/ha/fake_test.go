@@ -122,8 +122,8 @@ func (w *world) kill(name string) {
 			delete(o.mesh.heard, name)
 		}
 	}
-	w.mu.Unlock()
 	h.frozen = true
+	w.mu.Unlock()
 	h.cancel()
 	<-h.ended
 }

@@ -1,12 +1,15 @@
 package ha
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"proxyd/internal/ha/election"
 )
@@ -78,6 +81,35 @@ func TestTermsNeverComeTwice(t *testing.T) {
 	}
 	if files, _ := os.ReadDir(dir); len(files) != 1 {
 		t.Errorf("left in the directory: %v", files)
+	}
+}
+
+func TestAFullDiskKeepsNoNodeFromStarting(t *testing.T) {
+	dir := t.TempDir()
+	if _, _, err := OpenTerms(dir); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "term")
+	last := time.Now().Add(-time.Minute)
+	if err := os.Chtimes(file, last, last); err != nil {
+		t.Fatal(err)
+	}
+	terms := &Terms{path: file, store: func(uint64) error { return syscall.ENOSPC }}
+	start, err := terms.open()
+	if !errors.Is(err, ErrUnreserved) || !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("on a full disk: %v", err)
+	}
+	if start < termBlock+60 {
+		t.Errorf("it starts above %d, want the seconds since the last reservation added to %d", start, termBlock)
+	}
+	terms.store = terms.write // there is room again
+	done := make(chan error)
+	terms.Used(start+1, func(err error) { done <- err })
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if _, again, err := OpenTerms(dir); err != nil || again != start+1+termBlock {
+		t.Errorf("the next start: %d, %v", again, err)
 	}
 }
 

@@ -35,6 +35,9 @@ type Config struct {
 	// Reach returns nil if the host gave any sign of life before ctx ended.
 	Arbiters []netip.Addr
 	Reach    func(ctx context.Context, a netip.Addr) error
+	// Lost, if set, says why this host has not the address of Self any more, nil if it has.
+	// Without it no voter hears this node, which proves nothing about them.
+	Lost func() error
 
 	Terms *Terms // nil keeps none
 	Term  uint64 // the term above which this life starts, as OpenTerms returned it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -291,6 +292,38 @@ func TestSleeperHoldsNothingWhenItWakes(t *testing.T) {
 		if v, _ := a.Status(t.Context()); v.Stats.Stalls != 1 {
 			t.Errorf("stalls = %d, want 1", v.Stats.Stalls)
 		}
+	})
+}
+
+// Whose interface is flushed hears the network, and nobody hears it.
+func TestHolderThatLostItsOwnAddressLetsGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lost atomic.Bool
+		w := newWorld(t, "a", "b")
+		w.adapt = func(name string, c *Config) {
+			c.Lost = func() error {
+				if name == "a" && lost.Load() {
+					return errors.New("no address")
+				}
+				return nil
+			}
+		}
+		w.start("a", public("a", "b"))
+		w.start("b", public("a", "b"))
+		w.held("public", "a", 3*time.Second)
+		time.Sleep(2 * time.Second)
+		lost.Store(true)
+		w.isolate("a")
+		if took := w.held("public", "b", time.Second); took > lease+guard+2*beat {
+			t.Errorf("taken from the holder without an address after %v", took)
+		}
+		time.Sleep(10 * time.Second)
+		w.never2(t)
+		lost.Store(false)
+		w.heal()
+		time.Sleep(10 * time.Second)
+		w.held("public", "b", 0)
+		w.never2(t)
 	})
 }
 

@@ -278,6 +278,14 @@ func (n *Node) tenure(now clock.Instant, p *peer, t tenure) {
 	}
 	if e.holder != p.id && !e.held {
 		known := e.holder != ""
+		if e.holder == n.Self {
+			// What was heard of whoever held before us is of no concern. Who slept through the end
+			// of its lease reads old news, and cannot tell when they were sent.
+			e.heard = e.until
+			if now.Sub(n.knows) < n.Timing.Lease+n.Timing.Guard {
+				e.heard = 0
+			}
+		}
 		e.holder = p.id
 		if known {
 			e.tookFromTheDead(now.Add(-t.Held), t.Reason)

@@ -14,11 +14,12 @@ type permit struct {
 	peer     *peer
 	round    uint64
 	asked    clock.Instant
-	keep     bool // the machine holds, and asks to go on
-	taken    bool // somebody answers for the address
-	heard    bool // anything was heard on its network since the silence began
-	answered bool // the peer's process answered a challenge
-	reached  bool // an arbiter answered, or there is none
+	keep     bool  // the machine holds, and asks to go on
+	taken    bool  // somebody answers for the address
+	heard    bool  // anything was heard on its network since the silence began
+	answered bool  // the peer's process answered a challenge
+	reached  bool  // an arbiter answered, or there is none
+	lost     error // why this host has not its own address any more
 	err      error
 }
 
@@ -52,6 +53,9 @@ func (n *Node) probe(e *elector, since clock.Instant, answer permit) {
 			both.Go(func() { answer.reached = n.anyArbiter(d) })
 		}
 		both.Go(func() { answer.taken, answer.heard, answer.err = holder.Probe(since, d) })
+		if answer.peer != nil && n.Lost != nil {
+			both.Go(func() { answer.lost = n.Lost() })
+		}
 		if p := answer.peer; p != nil && !answer.keep {
 			both.Go(func() { answer.answered = n.Mesh.Challenge(p.id, d) })
 		}
@@ -74,13 +78,15 @@ func (n *Node) permit(now clock.Instant, a permit) {
 		e.asking = false
 		return // judge tells the machine what came out
 	}
-	ok := a.heard && !a.answered && a.reached && a.err == nil
+	ok := a.heard && !a.answered && a.reached && a.err == nil && a.lost == nil
 	log := n.Log.Debug
 	// One that is heard has only just been; that is how every start begins.
 	if !ok && !a.peer.alive && (e.warned == 0 || now.Sub(e.warned) > warnEvery) {
 		e.warned, log = now, n.Log.Warn
 	}
 	switch {
+	case a.lost != nil:
+		log("no right to hold alone: this node is the one that cannot be heard", "vip", e.name, "error", a.lost)
 	case a.err != nil:
 		log("no right to hold alone: the network of the address cannot be asked", "vip", e.name, "error", a.err)
 	case !a.heard:

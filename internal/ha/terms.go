@@ -9,11 +9,15 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // termBlock is how many terms are reserved on disk at a time. A term is used up by each
 // change of a holder and each vain candidacy, so a block lasts for long.
 const termBlock = 1000
+
+// ErrUnreserved is wrapped by what OpenTerms returns for a disk that takes nothing.
+var ErrUnreserved = errors.New("no terms can be reserved on disk")
 
 // Terms keeps on disk a number that no term of this node has passed, so that a node
 // which restarts never uses a term twice. Blocks are reserved ahead and beside the loop:
@@ -22,7 +26,8 @@ const termBlock = 1000
 // The zero value keeps nothing; it is for a node without a state directory, whose terms
 // start above those it hears of.
 type Terms struct {
-	path string
+	path  string
+	store func(term uint64) error // write, outside tests
 
 	mu       sync.Mutex
 	highest  uint64 // used in this life, in any election
@@ -33,23 +38,38 @@ type Terms struct {
 
 // OpenTerms reads the reservation in the state directory dir, which must exist, and
 // reserves the next block. It returns the term above which this life starts.
+//
+// A full disk keeps no node from taking part: where nothing can be reserved the error wraps
+// ErrUnreserved, and the terms that are returned all the same are reserved as soon as they
+// can be. Such a life starts as many terms higher as seconds have passed since the last
+// reservation, so that the lives of one node have other terms without a disk too.
 func OpenTerms(dir string) (t *Terms, start uint64, err error) {
 	t = &Terms{path: filepath.Join(dir, "term")}
+	t.store = t.write
+	start, err = t.open()
+	return t, start, err
+}
+
+// open reserves the first block of a life and returns the term above which that starts.
+func (t *Terms) open() (start uint64, err error) {
 	b, err := os.ReadFile(t.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return nil, 0, fmt.Errorf("read the reserved term: %w", err)
+		return 0, fmt.Errorf("read the reserved term: %w", err)
 	default:
 		if start, err = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err != nil {
-			return nil, 0, fmt.Errorf("read the reserved term: %s holds %.40q, not a number; remove it if every other node is up", t.path, b)
+			return 0, fmt.Errorf("read the reserved term: %s holds %.40q, not a number; remove it if every other node is up", t.path, b)
 		}
 	}
-	if err := t.write(start + termBlock); err != nil {
-		return nil, 0, fmt.Errorf("reserve terms: %w", err)
+	if err := t.store(start + termBlock); err != nil {
+		if info, bad := os.Stat(t.path); bad == nil {
+			start += uint64(max(time.Since(info.ModTime())/time.Second, 0))
+		}
+		return start, fmt.Errorf("%w: %w", ErrUnreserved, err)
 	}
 	t.reserved = start + termBlock
-	return t, start, nil
+	return start, nil
 }
 
 // Used says that term is in use. When less than half a block is left above it, the next
@@ -63,7 +83,7 @@ func (t *Terms) Used(term uint64, done func(error)) {
 	}
 	t.busy, t.tried = true, term
 	go func() { // ends when the file is written
-		err := t.write(term + termBlock)
+		err := t.store(term + termBlock)
 		t.mu.Lock()
 		t.busy = false
 		if err == nil {

@@ -132,6 +132,11 @@ func (p *Pins) Attach(name string, a Attachment) (l link.Link, old bool, err err
 	if err := p.unpin(name); err != nil {
 		return nil, false, err
 	}
+	// Another node that starts on this machine takes the pins away of an interface that is gone
+	// for a moment, with their directory.
+	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+		return nil, false, fmt.Errorf("make a directory for pins: %w", Explain(err))
+	}
 	l, err = link.AttachTCX(link.TCXOptions{Interface: a.Index, Program: a.Program, Attach: a.Hook, Anchor: a.Place})
 	if err != nil {
 		return nil, false, fmt.Errorf("attach program %s: %w", name, Explain(err))
