@@ -12,9 +12,10 @@ const AddressLifetime = 1500 * time.Millisecond
 
 // A Promise is what clients may expect of an event.
 type Promise struct {
-	Outage time.Duration // without service, the median of many
-	Failed int           // requests on connections of their own; anyFailed: no promise
-	Two    time.Duration // in which two hosts answer for the VIP; anyTime: no promise
+	Outage  time.Duration // without service, the median of many
+	Failed  int           // requests on connections of their own; anyFailed: no promise
+	Two     time.Duration // in which two hosts answer for the VIP; anyTime: no promise
+	Changes *int          // times that another host answers for the VIP than before; nil: no promise
 }
 
 const (

@@ -100,7 +100,7 @@ func (r Record) Judge(event string, p Promise) (Measure, error) {
 		if err != nil {
 			return m, err
 		}
-		m.Seen, m.Two, m.None = SeenBy(asks), TwoHeld(asks), NoneHeld(asks)
+		m.Seen, m.Two, m.None, m.Changes = SeenBy(asks), TwoHeld(asks), NoneHeld(asks), Changes(asks)
 		m.After = alone(lastOf(asks))
 	}
 	return m, nil

@@ -24,10 +24,12 @@ type Row struct {
 	MayFail    *int           `json:"failed_promise"` // null: no promise
 	KeptFailed int            `json:"kept_failed"`
 	Requests   int            `json:"requests"`
-	Seen       []string       `json:"seen"`        // hosts that answered for the VIP
-	TwoMax     float64        `json:"two_max_ms"`  // longest time two answered at once
-	MayTwo     *float64       `json:"two_promise"` // null: no promise
-	Moved      int            `json:"moved"`       // times the VIP had another holder afterwards
+	Seen       []string       `json:"seen"`            // hosts that answered for the VIP
+	TwoMax     float64        `json:"two_max_ms"`      // longest time two answered at once
+	MayTwo     *float64       `json:"two_promise"`     // null: no promise
+	Moved      int            `json:"moved"`           // times the VIP had another holder afterwards
+	ChangesMax int            `json:"changes_max"`     // most changes of who answered, in one run
+	MayChange  *int           `json:"changes_promise"` // null: no promise
 	Kept       bool           `json:"promise_kept"`
 	Broken     []string       `json:"promise_broken,omitempty"` // how it was not
 }
@@ -66,6 +68,7 @@ func row(event string, ms []Measure) Row {
 			r.Seen = with(r.Seen, n)
 		}
 		two = max(two, m.Two)
+		r.ChangesMax = max(r.ChangesMax, m.Changes)
 		r.Stall = max(r.Stall, millis(m.Stall))
 		if m.Before != m.After {
 			r.Moved++
@@ -91,6 +94,9 @@ func row(event string, ms []Measure) Row {
 		if two > p.Two+askEvery {
 			r.Broken = append(r.Broken, fmt.Sprintf("two holders for %s", show(two)))
 		}
+	}
+	if r.MayChange = p.Changes; p.Changes != nil && r.ChangesMax > *p.Changes {
+		r.Broken = append(r.Broken, fmt.Sprintf("the VIP moved %d times, not %d", r.ChangesMax, *p.Changes))
 	}
 	r.Kept = len(r.Broken) == 0
 	return r

@@ -102,6 +102,7 @@ type Measure struct {
 	Seen       []string // hosts that answered for the VIP
 	Two        time.Duration
 	None       time.Duration
+	Changes    int    // times that another host answered for the VIP than before
 	Before     string // holder when it began, "" for none or two
 	After      string
 }
@@ -121,7 +122,8 @@ func (m Measure) Within(factor int) bool {
 	p := m.Promise
 	return m.Outage <= p.Outage*time.Duration(factor) &&
 		(p.Failed == anyFailed || m.FailedAll() <= p.Failed*factor) &&
-		(p.Two == anyTime || m.Two <= p.Two*time.Duration(factor))
+		(p.Two == anyTime || m.Two <= p.Two*time.Duration(factor)) &&
+		(p.Changes == nil || m.Changes <= *p.Changes)
 }
 
 // Measure reads the records between two instants.
@@ -145,6 +147,7 @@ func (r *Rig) Measure(event string, p Promise, from, to Instant) Measure {
 		Seen:     SeenBy(asks),
 		Two:      TwoHeld(asks),
 		None:     NoneHeld(asks),
+		Changes:  Changes(asks),
 		Before:   alone(lastOf(r.Watch.Asks(from.Add(-4*askEvery), from))),
 		After:    alone(lastOf(asks)),
 	}

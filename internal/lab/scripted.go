@@ -26,7 +26,7 @@ func scripted() []Fault {
 	var out []Fault
 	for _, key := range []string{
 		"handover", "kill", "term", "freeze", "cut", "poweroff", "silent", "deaf", "mute", "partition",
-		"failback", "track", "pooldown", "flush", "foreign", "badconfig", "boot",
+		"failback", "track", "pooldown", "flush", "foreign", "badconfig", "loss5", "loss30", "cpu", "boot",
 	} {
 		if f, ok := byKey[key]; ok {
 			out = append(out, f)
@@ -56,7 +56,7 @@ func fault(d drills.Drill) Fault {
 }
 
 func promise(p drills.Promise) Promise {
-	out := Promise{Outage: p.Outage, Failed: anyFailed, Two: anyTime}
+	out := Promise{Outage: p.Outage, Failed: anyFailed, Two: anyTime, Changes: p.Changes}
 	if p.Failed != nil {
 		out.Failed = *p.Failed
 	}

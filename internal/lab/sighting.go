@@ -49,6 +49,21 @@ func NoneHeld(asks []Ask) time.Duration {
 	return longest(asks, func(a Ask) bool { return len(a.By) == 0 })
 }
 
+// Changes returns how often another host answered, alone, than the one that did so last.
+func Changes(asks []Ask) int {
+	n, last := 0, ""
+	for _, a := range asks {
+		now := alone(a.By)
+		if now != "" && last != "" && now != last {
+			n++
+		}
+		if now != "" {
+			last = now
+		}
+	}
+	return n
+}
+
 // longest measures runs of asks from the first one to the first that is not of the run.
 func longest(asks []Ask, of func(Ask) bool) time.Duration {
 	var most time.Duration

@@ -23,6 +23,35 @@ func asks(picture string) []Ask {
 	return out
 }
 
+func TestChangesCountsWhoAnswersAlone(t *testing.T) {
+	at := func(names ...[]string) (out []Ask) {
+		for _, n := range names {
+			out = append(out, Ask{By: n})
+		}
+		return out
+	}
+	a, b, both := []string{"a"}, []string{"b"}, []string{"a", "b"}
+	for _, c := range []struct {
+		asks []Ask
+		want int
+	}{
+		{nil, 0}, {at(a, nil, a, both, a), 0}, {at(nil, a, both, b), 1}, {at(a, b, nil, a), 2},
+	} {
+		if got := Changes(c.asks); got != c.want {
+			t.Errorf("Changes(%v) = %d, want %d", c.asks, got, c.want)
+		}
+	}
+}
+
+func TestPromiseThatNothingMovesIsBrokenByOneMove(t *testing.T) {
+	none := 0
+	p := Promise{Outage: time.Second, Failed: anyFailed, Two: anyTime, Changes: &none}
+	rows := Rows([]Measure{{Event: "busy", Promise: p}, {Event: "busy", Promise: p, Changes: 1}, {Event: "busy", Promise: p}})
+	if rows[0].Kept || rows[0].ChangesMax != 1 {
+		t.Errorf("%+v", rows[0])
+	}
+}
+
 func TestTwoHeldIsTheLongestRun(t *testing.T) {
 	for _, c := range []struct {
 		picture   string

@@ -34,9 +34,10 @@ type Drill struct {
 
 // A Promise is what clients may expect of an event.
 type Promise struct {
-	Outage time.Duration  `toml:"outage"` // without service, the median of many
-	Failed *int           `toml:"failed"` // requests on connections of their own; nil: no promise
-	Two    *time.Duration `toml:"two"`    // in which two hosts answer for the VIP; nil: no promise
+	Outage  time.Duration  `toml:"outage"`  // without service, the median of many
+	Failed  *int           `toml:"failed"`  // requests on connections of their own; nil: no promise
+	Two     *time.Duration `toml:"two"`     // in which two hosts answer for the VIP; nil: no promise
+	Changes *int           `toml:"changes"` // times that another host answers for the VIP than before; nil: no promise
 }
 
 // Undo is how a drill is undone.
