@@ -20,6 +20,7 @@ import (
 	"proxyd/internal/control"
 	"proxyd/internal/doctor"
 	"proxyd/internal/ha"
+	"proxyd/internal/ha/beat"
 	"proxyd/internal/vip"
 )
 
@@ -88,7 +89,7 @@ func (k *cluster) examine(ctx context.Context) ([]doctor.Finding, error) {
 		all.Go(func() { k.tryPorts(ctx, v.Nodes[i+1], &pair.Peers[i]) })
 	}
 	all.Wait()
-	out := slices.Concat(addresses, speakers, k.protections())
+	out := slices.Concat(addresses, speakers, k.protections(), k.examineBeat())
 	for _, a := range v.Arbiters {
 		f := doctor.Finding{Check: "arbiter", About: a.Addr.String(), Level: doctor.OK, What: "it answers"}
 		if !a.OK {
@@ -136,6 +137,29 @@ func fenced(name string, f *control.Fence) doctor.Finding {
 		out.What += "; no better one: " + strings.Join(f.Worse, "; ")
 	}
 	return out
+}
+
+// examineBeat judges the thread of the heartbeat.
+func (k *cluster) examineBeat() []doctor.Finding {
+	if k.mesh == nil {
+		return nil
+	}
+	return []doctor.Finding{beating(k.mesh.Thread())}
+}
+
+// beating judges how the heartbeat's thread fares.
+func beating(t beat.Thread) doctor.Finding {
+	f := doctor.Finding{Check: "heartbeat", Level: doctor.OK, What: "its thread runs in real time"}
+	if !t.RealTime {
+		f.Level, f.What = doctor.Warn, t.Why
+		f.Why = "on a host whose cores are all busy this node may be taken for dead"
+		f.Cure = "CAP_SYS_NICE or LimitRTPRIO=1 in the unit, and no control group that forbids it (cpu.rt_runtime_us)"
+	}
+	f.What += fmt.Sprintf("; it came too late by %v at the most", t.Late.Round(10*time.Microsecond))
+	if t.Stalls > 0 {
+		f.What += fmt.Sprintf(", and %d times by more than two beats", t.Stalls)
+	}
+	return f
 }
 
 // pair is what was measured of the other nodes.

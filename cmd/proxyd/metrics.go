@@ -150,16 +150,12 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 	if err != nil {
 		return // the loop is ending; what is not known is not shown
 	}
-	states := map[string]int{"alive": 0, "dead": 0}
+	states := map[string]int{"alive": 0, "suspect": 0, "dead": 0, "left": 0}
 	other := 0
 	for _, n := range v.Nodes {
-		if n.State == ha.Unheard {
-			states["dead"]++
-		} else {
-			states["alive"]++
-			if n.Config != hash {
-				other++
-			}
+		states[memberState(n)]++
+		if n.State != ha.Unheard && n.Config != hash {
+			other++
 		}
 		if n.Name != self {
 			gauge(gap, n.Longest.Seconds(), name, n.Name)
@@ -251,6 +247,19 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 			count(vipDropped, n, name, vv.Name)
 		}
 	}
+}
+
+// memberState is what a voter counts as.
+func memberState(n ha.NodeView) string {
+	switch {
+	case n.Left:
+		return "left"
+	case n.State == ha.Unheard:
+		return "dead"
+	case n.Suspect:
+		return "suspect"
+	}
+	return "alive"
 }
 
 func boolFloat(b bool) float64 {

@@ -58,6 +58,9 @@ func (n *Node) Pause(on bool) {
 	})
 }
 
+// leaves is the reason of a node that ends.
+const leaves = "it leaves"
+
 // restate works out what this node says of itself.
 func (n *Node) restate(now clock.Instant) {
 	w := &n.wish
@@ -69,7 +72,7 @@ func (n *Node) restate(now clock.Instant) {
 		state, reason, ill = Unfit, "no arbiter answers", stray
 	}
 	if w.leaving {
-		state, reason, ill = Draining, "it leaves", max(ill, leaving)
+		state, reason, ill = Draining, leaves, max(ill, leaving)
 	} else if w.withheld != "" {
 		state, reason, ill = Draining, w.withheld, max(ill, leaving)
 	}

@@ -48,6 +48,8 @@ type NodeView struct {
 	Longest time.Duration // silence between two of its beats, within the last 24 hours
 	Limit   time.Duration // the silence after which it is judged lost
 	Flaps   float64       // how often it failed lately, as this node saw: each counts one and fades
+	Suspect bool          // it is heard, and was silent for more than half of the limit
+	Left    bool          // it is unheard, and had said that it leaves
 	Damped  bool          // so often that others are preferred
 	Path    PathView
 	Signs   Signs // of life, as the mesh has them; none of this node
@@ -130,6 +132,8 @@ func (n *Node) nodeView(now clock.Instant, p *peer) NodeView {
 	if p.heard != 0 {
 		v.Age = max(now.Sub(p.heard), 0)
 	}
+	v.Suspect = p.alive && v.Age > v.Limit/2
+	v.Left = !p.alive && p.hello.State == Draining && p.hello.Reason == leaves
 	if !p.alive {
 		v.State, v.Reason = Unheard, p.why
 	}
