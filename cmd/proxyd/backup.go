@@ -36,6 +36,13 @@ func (n *node) Backup(context.Context) (*control.Backup, error) {
 	if c.Cluster.SecretRef != "" {
 		b.Secrets = append(b.Secrets, c.Cluster.SecretRef)
 	}
+	for _, x := range c.Cert {
+		for _, ref := range []string{"file:" + x.Cert, "file:" + x.Key} {
+			if !slices.Contains(b.Secrets, ref) {
+				b.Secrets = append(b.Secrets, ref)
+			}
+		}
+	}
 	if ring, err := filepath.Abs(filepath.Join(c.Node.State, keyring.File)); err == nil {
 		if _, err := os.Stat(ring); err == nil { // the keys were rotated
 			b.Secrets = append(b.Secrets, "file:"+ring)

@@ -215,9 +215,12 @@ func (p *Plane) apply(c *config.Config) error {
 	return nil
 }
 
-// pairsOf are the certificates of c.
+// pairsOf are the certificates of c. A witness serves nobody, and need not have the files.
 func pairsOf(c *config.Config) []cert.Pair {
 	var pairs []cert.Pair
+	if c.Cluster.Witness {
+		return nil
+	}
 	for _, x := range c.Cert {
 		pairs = append(pairs, cert.Pair{Cert: x.Cert, Key: x.Key})
 	}

@@ -338,3 +338,15 @@ func TestABadCertificateRefusesTheReload(t *testing.T) {
 		t.Errorf("after it: %v", err)
 	}
 }
+
+// One text serves all nodes of a cluster; the witness among them needs no key.
+func TestAWitnessNeedsNoCertificate(t *testing.T) {
+	c := base()
+	c.Cluster.Witness, c.Listener = true, nil
+	c.Cert = []*config.Cert{{Cert: "/nowhere/h.crt", Key: "/nowhere/h.key"}}
+	p := New(Options{Engine: stillEngine{}, AccessLog: io.Discard, Listen: func(string, string) (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }})
+	t.Cleanup(func() { p.Shutdown(context.Background()) })
+	if err := p.Apply(c); err != nil {
+		t.Errorf("Apply() = %v", err)
+	}
+}
