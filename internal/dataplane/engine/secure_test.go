@@ -150,14 +150,14 @@ func TestHandshakesThatFail(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			how := newTestTLS(t)
+			if c.full {
+				how.conf = nil
+			}
 			parted := make(chan dataplane.Closing, 1)
 			s := newStage(t, func(conf Config) Engine { return New(conf) }, func(s *stage, _ *Config) {
 				s.listener.TLS, s.parted = how, parted
 				s.listener.Limits.HandshakeTime = shortPause
 			})
-			if c.full {
-				how.conf = nil
-			}
 			conn, err := net.Dial("tcp", s.socket.Addr().String())
 			if err != nil {
 				t.Fatal(err)
