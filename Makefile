@@ -33,8 +33,8 @@ unit:
 
 W ?= 10000
 .PHONY: worlds
-worlds: ## W random worlds of the election, without the race detector
-	$(GO) test -run TestOneHolder ./internal/ha/election -worlds $(W)
+worlds: ## W random worlds of the election, and every order of a few events, without the race detector
+	$(GO) test -run 'TestOneHolder|TestEveryOrder' ./internal/ha/election -worlds $(W) -depth 7
 
 T ?= 20s
 .PHONY: fuzz

@@ -25,8 +25,8 @@ func (m *Machine) campaign() {
 	m.ask()
 }
 
-// above returns our next term above t. Each voter has its own residue, so no two ever
-// use the same term.
+// above returns our next term above t. Each voter has its own residue, so no two of one
+// list of voters use the same term.
 func (m *Machine) above(t uint64) uint64 {
 	n := uint64(len(m.Voters))
 	mine := uint64(0)
@@ -42,15 +42,15 @@ func (m *Machine) above(t uint64) uint64 {
 func (m *Machine) ask() {
 	m.asked = m.now
 	m.next = m.beat()
-	m.granted = max(m.granted, m.term)
+	m.granted, m.grantee = m.term, m.Self
 	m.seen = max(m.seen, m.term)
 	m.promise = promise{m.Self, m.term, m.now.Add(m.Lease + m.Guard)}
 	m.sendAll(Msg{Kind: Ask, Term: m.term, Sent: m.now})
 	m.count()
 }
 
-// grantee takes in a promise.
-func (m *Machine) grantee(p *peer, msg Msg) {
+// granting takes in a promise.
+func (m *Machine) granting(p *peer, msg Msg) {
 	if m.role < Candidate || msg.Term < m.first || msg.Term > m.term || msg.Sent > m.asked {
 		return
 	}

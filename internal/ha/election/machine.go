@@ -49,6 +49,7 @@ type Machine struct {
 	fence   uint64 // of the lease held: the latest term that a majority promised
 	seen    uint64 // highest known to anyone we heard
 	granted uint64 // highest promised, to ourselves too
+	grantee ID     // to whom; "" if an earlier life promised it
 	promise promise
 	heir    heir
 	pending pending
@@ -255,7 +256,7 @@ func (m *Machine) receive(p *peer, msg Msg) {
 	case Ask:
 		m.answer(p, msg)
 	case Grant:
-		m.grantee(p, msg)
+		m.granting(p, msg)
 	case Refuse:
 		m.refused(p, msg)
 	case Waive:

@@ -3,6 +3,7 @@ package election
 import (
 	"slices"
 	"testing"
+	"time"
 )
 
 // mutants are the rules of the protocol, each taken out in turn.
@@ -25,7 +26,7 @@ func mutants() []mutant {
 			}
 			return acts
 		}},
-		{name: "the holder counts from the answer", deliver: func(n *node, msg *Msg) {
+		{name: "the holder counts from the answer", deliver: func(n *node, _ ID, msg *Msg) {
 			if msg.Kind == Grant && n.m.role >= Candidate {
 				msg.Sent = n.local(n.w.now)
 				n.m.asked = msg.Sent // or the machine would know it for a lie
@@ -72,6 +73,21 @@ func mutants() []mutant {
 				return ok && d.Reason == Isolated && n.deaf
 			})
 		}},
+		{name: "two have the same term", from: 4200, deliver: func(n *node, from ID, msg *Msg) {
+			if msg.Kind == Ask && msg.Term == n.m.granted {
+				n.m.grantee = from
+			}
+		}},
+		{name: "an upgrade forgets what was promised", forgets: true},
+		{name: "a permit without a sign of life of the arbiter", blind: true},
+		{name: "a witness holds", config: func(w *world, c *Config) { c.Witness = false }},
+		{name: "who holds alone never asks again", acts: func(n *node, ev Event, acts []Action) []Action {
+			n.m.pair.ends = n.m.now.Add(time.Hour)
+			return slices.DeleteFunc(acts, func(a Action) bool {
+				p, ok := a.(WantPermit)
+				return ok && p.Keep
+			})
+		}},
 		{name: "terms are forgotten", config: func(w *world, c *Config) { c.Term = 0 }},
 	}
 }
@@ -80,7 +96,7 @@ func mutants() []mutant {
 func TestWorldsHaveTeeth(t *testing.T) {
 	for _, mu := range mutants() {
 		t.Run(mu.name, func(t *testing.T) {
-			for seed := range uint64(20000) {
+			for seed := mu.from; seed < mu.from+20000; seed++ {
 				if w := play(seed, mu, nil); w.fail != "" {
 					t.Logf("found in world %d: %s", seed, w.fail)
 					return

@@ -70,3 +70,23 @@ func TestGrantOfTheSameInstantCountsForTheLaterTerm(t *testing.T) {
 		t.Errorf("holds with term %d, want %d: both asks were of one instant", h, m.term)
 	}
 }
+
+func TestOneTermIsNotPromisedToTwo(t *testing.T) {
+	m := New(clock.Instant(time.Hour), Config{Self: "c", Voters: []ID{"a", "b", "c"}, Lease: lease, Guard: guard, Beat: beat})
+	answer := func(at time.Duration, from ID, msg Msg) Msg {
+		for _, a := range m.Step(clock.Instant(time.Hour+at), Received{from, msg}) {
+			if s, ok := a.(Send); ok && s.To == from {
+				return s.Msg
+			}
+		}
+		t.Fatalf("no answer to %v", msg)
+		return Msg{}
+	}
+	if a := answer(1, "a", Msg{Kind: Ask, Term: 4, Sent: 1}); a.Kind != Grant {
+		t.Fatalf("a is not promised what it asks for: %v", a)
+	}
+	m.Step(clock.Instant(time.Hour+2), Received{"a", Msg{Kind: Waive, Term: 4}})
+	if a := answer(3, "b", Msg{Kind: Ask, Term: 4, Sent: 2}); a.Kind != Refuse || a.Term <= 4 {
+		t.Errorf("b, with another list of voters, is answered %v under the term of a", a)
+	}
+}

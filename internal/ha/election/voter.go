@@ -23,6 +23,11 @@ func (m *Machine) decide(p *peer, msg Msg) {
 	switch {
 	case msg.Term < m.granted, m.role == Holder:
 		m.refuse(p, msg)
+	case msg.Term == m.granted && m.grantee != p.id:
+		// While the list of voters changes two may form the same term. The one who comes
+		// second must go above it.
+		m.seen = max(m.seen, msg.Term+1)
+		m.refuse(p, msg)
 	case m.role == Candidate:
 		if !msg.Info.Holds && !m.outranked(p, msg.Info) {
 			m.refuse(p, msg)
@@ -42,7 +47,7 @@ func (m *Machine) decide(p *peer, msg Msg) {
 
 // grant promises p what it asks for, from now on.
 func (m *Machine) grant(p *peer, msg Msg) {
-	m.granted = msg.Term
+	m.granted, m.grantee = msg.Term, p.id
 	m.promise = promise{p.id, msg.Term, m.now.Add(m.Lease + m.Guard)}
 	if m.giving() || m.heir.to == p.id || msg.Info.Holds {
 		m.heir = heir{}

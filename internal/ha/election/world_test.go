@@ -50,18 +50,24 @@ type world struct {
 	empty time.Duration // true time during which nobody accepted, not even one that yielded
 	moved int           // hand-overs
 	lastH int
+
+	arbiter  bool // a pair has one
+	changing bool // the voters change
 }
 
 // mutant takes one rule out, at the edge of the machine: nothing in the machine knows.
 type mutant struct {
 	name    string
 	config  func(w *world, c *Config)
-	deliver func(n *node, msg *Msg)
+	deliver func(n *node, from ID, msg *Msg)
 	acts    func(n *node, ev Event, acts []Action) []Action
 	gone    bool // a peer that is only cut off is reported as gone
 	goneNow bool // a late report of a gone peer says that it is of now
 	permit  bool // every permit is given
+	blind   bool // a permit without a sign of life of the arbiter
+	forgets bool // an upgrade forgets what was promised, and owes no silence
 	rates   float64
+	from    uint64 // the worlds before are not tried: they take long to find a rare thing
 }
 
 type node struct {
@@ -82,6 +88,9 @@ type node struct {
 	ill    Ill
 	deaf   bool
 	deafAt time.Duration
+	away   bool // reaches no arbiter
+
+	forlornAt time.Duration // when it last reached it, or heard the other of a pair
 
 	until  time.Duration // true time until which it answers for the address
 	parked time.Duration // true time until which it still accepts, silent
@@ -127,12 +136,18 @@ func newWorld(seed uint64, size int, mu mutant) *world {
 	if mu.rates > 0 {
 		d = mu.rates
 	}
+	w.arbiter = size == 2 && w.r.IntN(2) == 0
+	voters := ids
+	if size > 3 && w.r.IntN(2) == 0 {
+		voters = ids[:size-1]
+	}
 	for i := range size {
 		n := &node{w: w, i: i, rate: 1 + d*(2*w.r.Float64()-1), offset: clock.Instant(w.r.Int64N(int64(time.Hour)))}
-		n.conf = Config{Self: ids[i], Voters: ids, Lease: lease, Guard: guard, Beat: beat, Quiet: true}
+		n.conf = Config{Self: ids[i], Voters: voters, Lease: lease, Guard: guard, Beat: beat, Quiet: true}
 		if w.r.IntN(4) == 0 {
 			n.conf.Preempt = time.Second
 		}
+		n.conf.Witness = size > 2 && i == size-1 && w.r.IntN(4) == 0
 		w.nodes = append(w.nodes, n)
 		n.down = true
 		w.at(w.upTo(lease), n.start)
@@ -160,7 +175,7 @@ func (w *world) whole() bool {
 
 // start begins a life of the node's process.
 func (n *node) start() {
-	if !n.down {
+	if !n.down || !n.votes() {
 		return
 	}
 	n.down, n.busy, n.inbox, n.deaf, n.ill = false, false, nil, false, Well
@@ -279,7 +294,7 @@ func (n *node) run() {
 	n.inbox = n.inbox[1:]
 	if r, ok := ev.(Received); ok {
 		if n.w.mutant.deliver != nil {
-			n.w.mutant.deliver(n, &r.Msg)
+			n.w.mutant.deliver(n, r.From, &r.Msg)
 		}
 		ev = r
 	}
@@ -357,7 +372,7 @@ func (n *node) effect(a Action) {
 
 // permit is what the network of the address truly shows to n.
 func (w *world) permit(n, o *node, keep bool) bool {
-	if n.deaf {
+	if n.deaf || w.arbiter && n.away && !w.mutant.blind {
 		return false
 	}
 	if keep {
@@ -377,6 +392,9 @@ func (w *world) holding(n *node, a Hold) {
 			continue
 		}
 		w.fail = fmt.Sprintf("at %v %s holds, term %d, while %s does until %v", w.now, n.conf.Self, a.Term, o.conf.Self, o.until)
+	}
+	if n.conf.Witness && w.fail == "" {
+		w.fail = fmt.Sprintf("at %v %s holds, a witness", w.now, n.conf.Self)
 	}
 	if n.i != w.lastH {
 		if len(w.nodes) > 2 && a.Term <= w.term && w.fail == "" {
@@ -412,7 +430,7 @@ func (w *world) trouble(until time.Duration) {
 		n = h
 	}
 	o := w.nodes[(n.i+1+w.r.IntN(len(w.nodes)-1))%len(w.nodes)]
-	switch w.r.IntN(14) {
+	switch w.r.IntN(18) {
 	case 0, 1, 2:
 		n.crash(w.r.IntN(4) == 0)
 	case 3:
@@ -443,6 +461,15 @@ func (w *world) trouble(until time.Duration) {
 		n.deaf, n.deafAt = !n.deaf && !n.down, w.now
 		w.trace("%s deaf %v", n.conf.Self, n.deaf)
 		n.event(Deaf{n.deaf})
+	case 14, 15:
+		n.upgrade()
+	case 16:
+		w.revote()
+		n.away = !n.away
+	case 17:
+		w.trace("%s has another wish", n.conf.Self)
+		n.event(Wish{Preempt: time.Duration(w.r.IntN(2)) * time.Second, Witness: n.conf.Witness})
+		n.event(Pause{On: w.r.IntN(2) == 0})
 	}
 	w.at(w.now+w.upTo(2*lease), func() { w.trouble(until) })
 }
@@ -479,9 +506,10 @@ func (w *world) heal() {
 	w.loss = min(w.loss, 0.05)
 	for _, n := range w.nodes {
 		n.thaw = min(n.thaw, w.now)
-		n.ill, n.deaf = Well, false
+		n.ill, n.deaf, n.away = Well, false, false
 		n.event(Fitness{Well})
 		n.event(Deaf{false})
+		n.event(Pause{})
 	}
 }
 
@@ -514,6 +542,7 @@ func (w *world) pass(to time.Duration) {
 	}
 	held, accepted, holders := w.now, w.now, 0
 	for _, n := range w.nodes {
+		w.forlorn(n)
 		held = max(held, min(n.until, to))
 		accepted = max(accepted, min(max(n.until, n.parked), to))
 		if n.until > to {
