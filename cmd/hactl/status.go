@@ -218,6 +218,9 @@ func agreement(s *control.Status) string {
 	if len(s.Nodes) < 2 {
 		return ""
 	}
+	if slices.ContainsFunc(s.Nodes, func(n control.NodeStatus) bool { return n.Name == s.Node && n.Witness }) {
+		return "" // its file is its own
+	}
 	for _, n := range s.Nodes {
 		if n.Config != "" && n.Config != s.Config && !n.Witness {
 			return " (DIFFERS between nodes)"

@@ -402,6 +402,7 @@ func (p *application) look(ctx context.Context, t *target) (looked, error) {
 type watched struct {
 	answered time.Time // the latest look
 	first    *health   // after it was activated
+	unfit    int       // looks in a row that found it unfit
 	down     int       // looks in a row that found more servers down than before
 	unready  int       // looks in a row that found it not ready
 }
@@ -464,6 +465,9 @@ func (p *application) watchOne(ctx context.Context, t *target, w *watched) (bool
 	if w.unready >= badLooks {
 		return false, fmt.Errorf("it is not ready: %s", h.Why)
 	}
+	if err := w.fit(h, t.before); err != nil {
+		return false, err
+	}
 	if w.down++; h.Servers-h.Up <= t.before.Servers-t.before.Up {
 		w.down = 0
 	}
@@ -476,7 +480,18 @@ func (p *application) watchOne(ctx context.Context, t *target, w *watched) (bool
 			return false, fmt.Errorf("%.0f %% of %d requests failed; before it were %.0f %%", 100*share, all, 100*was)
 		}
 	}
-	return w.unready == 0 && w.down == 0, nil
+	return w.unready == 0 && w.unfit == 0 && w.down == 0, nil
+}
+
+// fit judges whether a node became unfit by what it has on trial.
+func (w *watched) fit(now, before health) error {
+	if w.unfit++; now.Unfit == "" || before.Unfit != "" {
+		w.unfit = 0
+	}
+	if w.unfit >= badLooks {
+		return fmt.Errorf("it is unfit: %s", now.Unfit)
+	}
+	return nil
 }
 
 // failures is the share of requests that failed.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -325,5 +326,28 @@ func TestNodeWithoutANodeThatAppliesPutsBackWhatWasThere(t *testing.T) {
 	all[0].eventually("all nodes hear each other", func() bool { return heard(all) })
 	if _, err := all[0].apply(all[0].shared(answering(203))); err != nil {
 		t.Errorf("apply after that = %v", err)
+	}
+}
+
+func TestANodeThatBecomesUnfitFailsATrial(t *testing.T) {
+	ill := health{Unfit: "its listener does not answer"}
+	for _, c := range []struct {
+		name   string
+		before health
+		looks  []health
+		bad    bool
+	}{
+		{"unfit in look after look", health{}, slices.Repeat([]health{ill}, badLooks), true},
+		{"unfit for a moment", health{}, append(slices.Repeat([]health{ill}, badLooks-1), health{}, ill), false},
+		{"as unfit as before", ill, slices.Repeat([]health{ill}, 2*badLooks), false},
+	} {
+		var w watched
+		var err error
+		for _, h := range c.looks {
+			err = errors.Join(err, w.fit(h, c.before))
+		}
+		if (err != nil) != c.bad {
+			t.Errorf("%s: %v", c.name, err)
+		}
 	}
 }

@@ -90,6 +90,18 @@ func fitness(unable string, b track.Burden) (election.Ill, string) {
 	return ill, strings.Join(reasons, "; ")
 }
 
+// unfit says why this node is unfit, as all nodes see it; "" if it is not, or if the loop that
+// knows is busy.
+func (k *cluster) unfit() string {
+	ctx, cancel := context.WithTimeout(context.Background(), fitEvery)
+	defer cancel()
+	v, err := k.node.Status(ctx)
+	if err != nil || v.Nodes[0].State != ha.Unfit {
+		return ""
+	}
+	return v.Nodes[0].Reason
+}
+
 // unable says why this node could not serve: its address or a link is gone, it crashes in a loop, or its own
 // listeners do not answer. "" if it could.
 func (k *cluster) unable(ctx context.Context, n *node) string {

@@ -131,11 +131,12 @@ type health struct {
 	Version  string `json:"version"`
 	Config   string `json:"config"` // hash
 	Ready    bool   `json:"ready"`
-	Why      string `json:"why,omitempty"` // not
-	Active   int64  `json:"active"`        // exchanges in progress on servers
-	Requests uint64 `json:"requests"`      // that ended
-	Failed   uint64 `json:"failed"`        // of these, with a status of 500 or more
-	Up       int    `json:"up"`            // servers
+	Why      string `json:"why,omitempty"`   // not
+	Unfit    string `json:"unfit,omitempty"` // why it could not serve if it held a VIP
+	Active   int64  `json:"active"`          // exchanges in progress on servers
+	Requests uint64 `json:"requests"`        // that ended
+	Failed   uint64 `json:"failed"`          // of these, with a status of 500 or more
+	Up       int    `json:"up"`              // servers
 	Servers  int    `json:"servers"`
 }
 
@@ -143,7 +144,11 @@ func (n *node) health() health {
 	h := health{Version: version}
 	n.mu.Lock()
 	h.Name, h.Config = n.config.Node.Name, n.config.Hash
+	k := n.cluster
 	n.mu.Unlock()
+	if k != nil {
+		h.Unfit = k.unfit()
+	}
 	h.Ready, h.Why = n.plane.Ready()
 	for _, p := range n.plane.Pools() {
 		for _, s := range p.Servers {

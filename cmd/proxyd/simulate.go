@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
+	"proxyd/internal/config"
 	"proxyd/internal/control"
 	"proxyd/internal/ha"
 	"proxyd/internal/ha/election"
@@ -47,6 +49,10 @@ func (n *node) Simulate(ctx context.Context, q control.SimulateQuery) (*control.
 		for _, p := range o.Steps {
 			r.Steps = append(r.Steps, control.SimulatedStep{MS: milliseconds(p.After), Node: p.Node, Text: p.Text})
 		}
+		if k.now().config.VIP[o.VIP] == nil {
+			r.VIP = o.VIP
+			s.VIPs = append(s.VIPs, r)
+		}
 		for _, vip := range vipsOf(k.now().config) {
 			if leader(k.now().config, vip) == o.VIP {
 				r.VIP = vip.Name
@@ -65,10 +71,16 @@ func (k *cluster) scene(v ha.View) rehearsal.Scene {
 	t := k.now().config.Cluster.Timing
 	s := rehearsal.Scene{Lease: t.Lease, Guard: t.Guard, Beat: t.Heartbeat}
 	for _, nv := range v.Nodes {
-		s.Nodes = append(s.Nodes, rehearsal.Node{ID: nv.ID, Name: nv.Name, Heard: nv.State != ha.Unheard, Fit: nv.State == ha.Up, Witness: nv.Witness})
+		// Who drains or stands by votes, and holds what it has until another takes it.
+		holds := slices.ContainsFunc(v.VIPs, func(vv ha.VIPView) bool { return slices.Contains(vv.IDs, nv.ID) })
+		s.Nodes = append(s.Nodes, rehearsal.Node{ID: nv.ID, Name: nv.Name, Heard: nv.State != ha.Unheard, Fit: nv.State == ha.Up,
+			Witness: nv.Witness || nv.State == ha.Draining && !holds})
 	}
 	for _, vv := range v.VIPs {
 		c := k.now().config.VIP[vv.Name]
+		if c == nil {
+			c = new(config.VIP) // a witness has none in its file: of others' it knows what they say
+		}
 		if c.Follow != "" {
 			continue
 		}
