@@ -37,7 +37,8 @@ type clientConn struct {
 	heavy  bool              // the last exchange was on a Heavy route
 	loan   *loan             // from whom the connection is, if it goes back
 
-	heard atomic.Int64 // the moment when the server was last heard of, for the sweeper
+	retired atomic.Bool  // it is to end as soon as it is idle
+	heard   atomic.Int64 // the moment when the server was last heard of, for the sweeper
 
 	// A request that can be sent again may be taken away from a server that is lost, as
 	// long as nothing has come from it. Whoever makes waits false decides.
@@ -165,7 +166,7 @@ func (c *clientConn) wait() bool {
 	if c.loan != nil {
 		l.each, l.late = lendTime, errLent
 	}
-	if c.engine.draining.Load() {
+	if c.retired.Load() || c.engine.draining.Load() {
 		l.since, l.each, l.late = t, c.engine.conf.IdleGrace, errDrainNow
 	}
 	err := c.await(&c.in, c.idleStep, &l)

@@ -18,7 +18,7 @@ func (c *clientConn) exchange() bool {
 	d.body.begin(d.in[c.head:c.have], &x.Request)
 	x.Bytes.In = int64(c.head)
 	x.Resume = d.resume
-	c.again = x.Request.KeepAlive
+	c.again = x.Request.KeepAlive && !c.retired.Load()
 	if !c.asked {
 		c.asked = true
 		c.handler.Match(x)

@@ -12,18 +12,19 @@ import (
 // A loopClient is the connection of one client. While it is idle it has no tray.
 type loopClient struct {
 	loopWire
-	door   *door
-	addr   netip.AddrPort
-	id     uint64
-	began  moment
-	tray   *tray
-	phase  phase
-	why    dataplane.Closing // it ends, once that is known
-	inside bool              // Admit said yes
-	served bool              // a request has come
-	asked  bool              // Match was called and End was not
-	keep   bool              // the connection will be used for another request
-	eaten  int               // bytes read while lingering
+	door    *door
+	addr    netip.AddrPort
+	id      uint64
+	began   moment
+	tray    *tray
+	phase   phase
+	why     dataplane.Closing // it ends, once that is known
+	inside  bool              // Admit said yes
+	served  bool              // a request has come
+	asked   bool              // Match was called and End was not
+	keep    bool              // the connection will be used for another request
+	retired bool              // it is to end as soon as it is idle
+	eaten   int               // bytes read while lingering
 }
 
 // A phase is what a client's connection is at.
@@ -70,7 +71,7 @@ func (l *loop) rest(c *loopClient) {
 	c.phase = phaseIdle
 	lim := &c.door.listener.Limits
 	switch {
-	case l.engine.side.draining.Load():
+	case c.retired || l.engine.side.draining.Load():
 		l.wheel.set(&c.loopWire, now()+moment(l.engine.side.conf.IdleGrace))
 	case !c.served && lim.HeaderTime > 0:
 		l.wheel.set(&c.loopWire, c.began+moment(lim.HeaderTime))
@@ -137,7 +138,7 @@ func (l *loop) idleDue(c *loopClient) {
 	switch {
 	case c.tray != nil: // a part of a head
 		l.refuse(c, errHeadTime)
-	case l.engine.side.draining.Load():
+	case c.retired || l.engine.side.draining.Load():
 		// A request may have come in the meantime. It has its answer.
 		c.ready = true
 		if l.hear(c); c.fd >= 0 && c.phase == phaseIdle && c.tray == nil {

@@ -20,7 +20,7 @@ func (l *loop) begin(c *loopClient) {
 	x.Bytes.In = int64(t.head)
 	t.client = c
 	x.Resume = t.resumer(l)
-	c.keep = x.Request.KeepAlive
+	c.keep = x.Request.KeepAlive && !c.retired
 	c.asked = true
 	c.door.handler.Match(x)
 	if x.Route.Heavy || x.Request.WebSocket && x.Route.WebSocket {

@@ -50,6 +50,7 @@ func (l *loop) handOver(c *loopClient, said bool, verdict dataplane.Verdict) {
 		desk: d, have: t.have, head: t.head, served: true, asked: true,
 		loan: &loan{loop: l, door: c.door, said: said, verdict: verdict},
 	}
+	h.retired.Store(c.retired)
 	c.inside = false
 	go func() { // ends with the connection, or when it is given back
 		if err := h.adopt(int(fd)); err != nil {
@@ -145,7 +146,7 @@ func (c *clientConn) giveBack() bool {
 func (l *loop) welcomeBack(from *clientConn, fd int32, read []byte) {
 	c := l.newClient()
 	c.fd, c.door, c.addr, c.id, c.began = fd, from.loan.door, from.client, from.id, from.began
-	c.inside, c.served = true, true
+	c.inside, c.served, c.retired = true, true, from.retired.Load()
 	if len(read) > 0 {
 		t := l.newTray(len(read))
 		if len(read) > len(t.in) {

@@ -321,6 +321,10 @@ func (s *stage) left() (all []string) {
 	}
 }
 
+func (s *stage) local() netip.Addr {
+	return s.socket.Addr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+}
+
 func (s *stage) line(line string) error {
 	who, what := line[:1], strings.TrimSpace(line[1:])
 	switch {
@@ -334,6 +338,21 @@ func (s *stage) line(line string) error {
 			}
 			c.Close()
 		}
+	case strings.HasPrefix(line, "retire"):
+		local := s.local()
+		if line == "retire elsewhere" {
+			local = netip.MustParseAddr("192.0.2.1")
+		}
+		s.engine.Retire(local, line == "retire by force")
+		return nil
+	case strings.HasPrefix(line, "count "):
+		for end := time.Now().Add(patience); fmt.Sprint("count ", s.engine.Count(s.local())) != line; {
+			if time.Now().After(end) {
+				return fmt.Errorf("%d connections", s.engine.Count(s.local()))
+			}
+			time.Sleep(time.Millisecond)
+		}
+		return nil
 	case line == "seen":
 		s.eachLoop(func() {})
 		return nil

@@ -1,0 +1,119 @@
+package engine
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"proxyd/internal/dataplane"
+)
+
+// Count implements Engine.
+func (g *Goroutine) Count(local netip.Addr) int {
+	n := 0
+	g.conns.each(func(c *clientConn) {
+		if c.local() == local {
+			n++
+		}
+	})
+	return n
+}
+
+// Retire implements Engine.
+func (g *Goroutine) Retire(local netip.Addr, force bool) {
+	g.conns.each(func(c *clientConn) {
+		if c.local() != local {
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.retired.Store(true)
+		switch {
+		case force:
+			c.cut(dataplane.ErrDrained)
+		case c.idle:
+			c.interrupt(errDrainNow)
+		}
+	})
+}
+
+// local returns the address that the client connected to.
+func (c *clientConn) local() netip.Addr {
+	a, ok := c.tcp.LocalAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return a.AddrPort().Addr().Unmap()
+}
+
+// Count implements Engine.
+func (e *Loop) Count(local netip.Addr) int {
+	var n atomic.Int64
+	e.each(local, func(*loop, *loopClient) { n.Add(1) })
+	return int(n.Load()) + e.side.Count(local)
+}
+
+// Retire implements Engine.
+func (e *Loop) Retire(local netip.Addr, force bool) {
+	e.each(local, func(l *loop, c *loopClient) {
+		c.retired = true
+		switch {
+		case force:
+			l.cutClient(c)
+		case c.phase == phaseIdle && c.tray == nil:
+			l.rest(c)
+		}
+	})
+	e.side.Retire(local, force)
+}
+
+// each has the loops call do for every client connection that came in at the address, and
+// returns when they have.
+func (e *Loop) each(local netip.Addr, do func(*loop, *loopClient)) {
+	var all sync.WaitGroup
+	for _, l := range e.loops {
+		all.Go(func() {
+			looked := make(chan int)
+			for from := 0; from >= 0; {
+				if !l.post(func() { next := l.survey(from, local, do); looked <- next }) {
+					return // it has ended, and its connections with it
+				}
+				from = <-looked
+			}
+		})
+	}
+	all.Wait()
+}
+
+// lookAtOnce is how many descriptors a loop looks at before others have their turn.
+const lookAtOnce = 512
+
+// survey calls do for those of some connections that came in at the address. It returns
+// where to go on, or -1.
+func (l *loop) survey(from int, local netip.Addr, do func(*loop, *loopClient)) int {
+	for ; from < len(l.table); from++ {
+		if w := l.table[from]; w != nil && w.client != nil && localOf(w.fd) == local {
+			do(l, w.client)
+		}
+		if (from+1)%lookAtOnce == 0 {
+			return from + 1
+		}
+	}
+	return -1
+}
+
+// localOf returns the address that the client of a connection connected to.
+func localOf(fd int32) netip.Addr {
+	var sa unix.RawSockaddrAny
+	size := uint32(unix.SizeofSockaddrAny)
+	_, _, e := syscall.RawSyscall(syscall.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
+	if e != 0 {
+		return netip.Addr{}
+	}
+	return addrPort(&sa).Addr()
+}
