@@ -1,0 +1,256 @@
+package relay
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"proxyd/internal/clock"
+)
+
+// rules are a table of each family, for kernels without TCX. The tables are written anew,
+// in one step, whenever a target changes:
+//
+//	type filter hook prerouting priority raw
+//	iif eth0 ip daddr 10.0.0.100 ip daddr @live jump vip0
+//	chain vip0 {
+//		ether saddr 02:00:00:00:00:01 return       # of the target
+//		ip ttl < 2 return
+//		ip frag-off & 0x1fff != 0 return           # a later fragment has no ports
+//		icmp type { 3, 11, 12 } dup to 10.0.0.11 device eth0
+//		meta l4proto != tcp return
+//		tcp flags & (syn | ack) == syn return
+//		socket wildcard 1 goto on0                 # only a listener
+//		socket transparent 0-1 return              # a connection
+//		goto on0
+//	}
+//	chain on0 { counter dup to 10.0.0.11 device eth0 drop }
+//
+// An address leaves @live by itself when the target's time is over, also if this process
+// is no more. The kernel takes one hop from what it duplicates. A listener that is bound
+// to the virtual address itself cannot be told from a connection, and the connection of a
+// SYN cookie not from none.
+type rules struct {
+	conn  *nftables.Conn
+	at    Place
+	past  map[netip.Addr]uint64 // counted by rules that are no more
+	now   map[netip.Addr]*nftables.Chain
+	slots slots
+}
+
+// A span is from a number to a number.
+type span [2]byte
+
+// A family is what the two tables differ in.
+type family struct {
+	table      *nftables.Table
+	key        nftables.SetDatatype
+	to, length uint32 // of the destination in the head
+	hop        uint32
+	icmp       byte
+	errors     []span // the types that are an error
+	fragment   []expr.Any
+}
+
+func openTable(at Place) (means, error) {
+	conn, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return nil, fmt.Errorf("open netfilter: %w", err)
+	}
+	n := &rules{conn: conn, at: at, past: map[netip.Addr]uint64{}}
+	// What the kernel lacks shows now, and not when an address comes.
+	try := map[netip.Addr]Target{}
+	for _, a := range []string{"192.0.2.1", "2001:db8::1"} { // RFC 5737, RFC 3849
+		try[netip.MustParseAddr(a)] = Target{Addr: netip.MustParseAddr(a), Until: clock.Now().Add(time.Second)}
+	}
+	err = n.write(try)
+	if err == nil {
+		n.now = nil
+		err = n.write(nil)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("write rules with socket and dup: %w", err), conn.CloseLasting())
+	}
+	return n, nil
+}
+
+func (n *rules) move(at Place) error {
+	n.at = at
+	return nil
+}
+
+func (n *rules) set(targets map[netip.Addr]Target) error {
+	for vip := range n.now {
+		k, err := n.counted(vip)
+		if err != nil {
+			return err
+		}
+		n.past[vip] += k
+	}
+	n.now = nil
+	return n.write(targets)
+}
+
+// write writes the tables.
+func (n *rules) write(targets map[netip.Addr]Target) error {
+	now := map[netip.Addr]*nftables.Chain{}
+	for _, f := range n.families() {
+		// Adding it first makes it no error to remove it.
+		n.conn.AddTable(f.table)
+		n.conn.DelTable(f.table)
+		n.conn.AddTable(f.table)
+		base := n.conn.AddChain(&nftables.Chain{
+			Name: "in", Table: f.table, Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
+		})
+		live := &nftables.Set{Table: f.table, Name: "live", KeyType: f.key, HasTimeout: true}
+		var elements []nftables.SetElement
+		for _, vip := range slices.SortedFunc(maps.Keys(targets), netip.Addr.Compare) {
+			left := targets[vip].Until.Sub(clock.Now()).Truncate(time.Millisecond)
+			if uint32(len(vip.AsSlice())) == f.length && left > 0 {
+				if to := targets[vip].Addr; to.BitLen() != vip.BitLen() {
+					return fmt.Errorf("the node that %s was with has no address of its family on this network", vip)
+				}
+				elements = append(elements, nftables.SetElement{Key: vip.AsSlice(), Timeout: left})
+			}
+		}
+		if err := n.conn.AddSet(live, elements); err != nil {
+			return err
+		}
+		for _, e := range elements {
+			vip, _ := netip.AddrFromSlice(e.Key)
+			now[vip] = n.chains(f, base, live, vip, targets[vip])
+		}
+	}
+	if err := n.conn.Flush(); err != nil {
+		return err
+	}
+	n.now = now
+	return nil
+}
+
+// chains adds what is done with packets to one address, and returns where those are
+// counted that are sent on.
+func (n *rules) chains(f family, base *nftables.Chain, live *nftables.Set, vip netip.Addr, to Target) *nftables.Chain {
+	slot := n.slots.of(vip)
+	mine := n.conn.AddChain(&nftables.Chain{Name: fmt.Sprint("vip", slot), Table: f.table})
+	on := n.conn.AddChain(&nftables.Chain{Name: fmt.Sprint("on", slot), Table: f.table})
+	rule := func(c *nftables.Chain, parts ...[]expr.Any) {
+		n.conn.AddRule(&nftables.Rule{Table: f.table, Chain: c, Exprs: slices.Concat(parts...)})
+	}
+	dup := []expr.Any{
+		&expr.Immediate{Register: 1, Data: to.Addr.AsSlice()},
+		&expr.Immediate{Register: 2, Data: binary.NativeEndian.AppendUint32(nil, uint32(n.at.Index))},
+		&expr.Dup{RegAddr: 1, RegDev: 2, IsRegDevSet: true},
+	}
+	rule(base,
+		when(&expr.Meta{Key: expr.MetaKeyIIF, Register: 1}, expr.CmpOpEq, binary.NativeEndian.AppendUint32(nil, uint32(n.at.Index))),
+		when(payload(expr.PayloadBaseNetworkHeader, f.to, f.length), expr.CmpOpEq, vip.AsSlice()),
+		[]expr.Any{&expr.Lookup{SourceRegister: 1, SetName: live.Name, SetID: live.ID}},
+		then(expr.VerdictJump, mine.Name))
+
+	back := then(expr.VerdictReturn, "")
+	rule(mine, when(payload(expr.PayloadBaseLLHeader, 6, 6), expr.CmpOpEq, to.MAC[:]), back)
+	rule(mine, when(payload(expr.PayloadBaseNetworkHeader, f.hop, 1), expr.CmpOpLt, []byte{2}), back)
+	rule(mine, f.fragment, back)
+	l4 := &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}
+	kind := payload(expr.PayloadBaseTransportHeader, 0, 1)
+	for _, e := range f.errors {
+		rule(mine, when(l4, expr.CmpOpEq, []byte{f.icmp}),
+			[]expr.Any{kind, &expr.Range{Op: expr.CmpOpEq, Register: 1, FromData: e[:1], ToData: e[1:]}}, dup)
+	}
+	rule(mine, when(l4, expr.CmpOpNeq, []byte{unix.IPPROTO_TCP}), back)
+	rule(mine, []expr.Any{
+		payload(expr.PayloadBaseTransportHeader, 13, 1),
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{0x12}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0x02}},
+	}, back)
+	rule(mine, when(&expr.Socket{Key: expr.SocketKeyWildcard, Register: 1}, expr.CmpOpEq, []byte{1}), then(expr.VerdictGoto, on.Name))
+	rule(mine, []expr.Any{&expr.Socket{Key: expr.SocketKeyTransparent, Register: 1}}, back) // fails without a socket
+	rule(mine, then(expr.VerdictGoto, on.Name))
+
+	rule(on, []expr.Any{&expr.Counter{}}, dup, then(expr.VerdictDrop, ""))
+	return on
+}
+
+// families describes the tables, whose names are those of the interface: another may have
+// its own.
+func (n *rules) families() []family {
+	name := "proxyd-relay-" + n.at.Name
+	return []family{
+		{
+			table: &nftables.Table{Family: nftables.TableFamilyIPv4, Name: name}, key: nftables.TypeIPAddr,
+			to: 16, length: 4, hop: 8, icmp: unix.IPPROTO_ICMP, errors: []span{{3, 3}, {11, 12}},
+			fragment: []expr.Any{
+				payload(expr.PayloadBaseNetworkHeader, 6, 2),
+				&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 2, Mask: []byte{0x1f, 0xff}, Xor: []byte{0, 0}},
+				&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{0, 0}},
+			},
+		},
+		{
+			table: &nftables.Table{Family: nftables.TableFamilyIPv6, Name: name}, key: nftables.TypeIP6Addr,
+			to: 24, length: 16, hop: 7, icmp: unix.IPPROTO_ICMPV6, errors: []span{{1, 4}},
+			fragment: []expr.Any{
+				&expr.Exthdr{DestRegister: 1, Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2, Op: expr.ExthdrOpIpv6},
+				&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 2, Mask: []byte{0xff, 0xf8}, Xor: []byte{0, 0}},
+				&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{0, 0}},
+			},
+		},
+	}
+}
+
+// payload reads bytes of a packet into register 1.
+func payload(base expr.PayloadBase, from, n uint32) expr.Any {
+	return &expr.Payload{DestRegister: 1, Base: base, Offset: from, Len: n}
+}
+
+// when goes on with a rule if what was read into register 1 compares so.
+func when(read expr.Any, op expr.CmpOp, data []byte) []expr.Any {
+	return []expr.Any{read, &expr.Cmp{Op: op, Register: 1, Data: data}}
+}
+
+func then(kind expr.VerdictKind, chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: kind, Chain: chain}}
+}
+
+func (n *rules) sent(vip netip.Addr) (uint64, error) {
+	k, err := n.counted(vip)
+	return n.past[vip] + k, err
+}
+
+// counted returns what the rules that are there have sent on.
+func (n *rules) counted(vip netip.Addr) (uint64, error) {
+	on := n.now[vip]
+	if on == nil {
+		return 0, nil
+	}
+	all, err := n.conn.GetRules(on.Table, on)
+	if err != nil {
+		return 0, fmt.Errorf("read relayed packets: %w", err)
+	}
+	k := uint64(0)
+	for _, r := range all {
+		for _, e := range r.Exprs {
+			if c, is := e.(*expr.Counter); is {
+				k += c.Packets
+			}
+		}
+	}
+	return k, nil
+}
+
+func (n *rules) close() error {
+	for _, f := range n.families() {
+		n.conn.AddTable(f.table)
+		n.conn.DelTable(f.table)
+	}
+	return errors.Join(n.conn.Flush(), n.conn.CloseLasting())
+}

@@ -1,0 +1,181 @@
+// Package relay keeps connections of another node alive after a virtual address came to
+// this one: packets that belong to no connection here are sent on, as they are, to the
+// node that had the address before and still serves the connections that it had then. That
+// node answers the clients itself.
+//
+//	client --- ACK to the VIP ---> new holder --- same packet, other MAC ---> old holder
+//	   ^-------------------------- answer from the VIP ---------------------------'
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"proxyd/internal/clock"
+)
+
+// A Way is by which means packets are sent on; the values are those of cluster.handover.
+type Way string
+
+const (
+	Auto     Way = "auto"     // the best one that this host has
+	EBPF     Way = "ebpf"     // a program where packets come in (TCX): Linux 6.6
+	Nftables Way = "nftables" // rules in a table of our own
+	Plain    Way = "plain"    // not at all: the address moves, and connections are reset
+)
+
+// A Target is the node that packets for one address are sent on to.
+type Target struct {
+	MAC   [6]byte
+	Addr  netip.Addr    // its own, of the family of the virtual address
+	Until clock.Instant // nothing is sent on from then; the zero Target sends nothing on
+}
+
+// A Place is the interface that packets come in by and are sent on through.
+type Place struct {
+	Index int
+	Name  string
+	MAC   [6]byte
+}
+
+// A Relay sends packets on, for the virtual addresses of one interface. It may be used by
+// several goroutines at once.
+type Relay struct {
+	way Way
+	why error // why it is not a better one
+	log *slog.Logger
+
+	mu      sync.Mutex // guards what follows
+	means   means
+	targets map[netip.Addr]Target
+}
+
+// means is how a Way does it. Only a Relay uses it, one call at a time.
+type means interface {
+	// move makes the place the one that is used.
+	move(Place) error
+	// set sends on for these addresses, and for no others.
+	set(map[netip.Addr]Target) error
+	// sent returns how many packets were sent on for an address.
+	sent(netip.Addr) (uint64, error)
+	close() error
+}
+
+// Open gets all that a way needs ready, so that Set has little to do. Auto takes the first
+// of the others that can be had, and Why says what was wrong with those before it; any
+// other that cannot be had is an error.
+func Open(way Way, at Place, log *slog.Logger) (*Relay, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	r := &Relay{log: log, targets: map[netip.Addr]Target{}}
+	ways := []Way{way}
+	if way == Auto {
+		ways = []Way{EBPF, Nftables, Plain}
+	}
+	for _, w := range ways {
+		m, err := open(w, at)
+		if err == nil {
+			r.way, r.means = w, m
+			return r, nil
+		}
+		r.why = errors.Join(r.why, fmt.Errorf("%s: %w", w, err))
+	}
+	return nil, fmt.Errorf("send packets of older connections on: %w", r.why)
+}
+
+func open(way Way, at Place) (means, error) {
+	switch way {
+	case EBPF:
+		return openProgram(at)
+	case Nftables:
+		return openTable(at)
+	case Plain:
+		return plain{}, nil
+	}
+	return nil, errors.New("no such way")
+}
+
+// Way returns the way that is used.
+func (r *Relay) Way() Way { return r.way }
+
+// Why returns why the way is not a better one; nil if it is the best, or was asked for.
+func (r *Relay) Why() error { return r.why }
+
+// Set sends packets for the virtual address on to the target from now on: those of
+// connections that this host does not have. The zero Target ends it.
+func (r *Relay) Set(vip netip.Addr, to Target) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was, had := r.targets[vip]
+	if to == was {
+		return nil
+	}
+	if to.Until == 0 {
+		delete(r.targets, vip)
+	} else {
+		r.targets[vip] = to
+	}
+	if err := r.means.set(r.targets); err != nil {
+		if delete(r.targets, vip); had {
+			r.targets[vip] = was
+		}
+		return fmt.Errorf("send packets for %s on: %w", vip, err)
+	}
+	if to.MAC != was.MAC {
+		r.log.Info("older connections", "vip", vip, "to", to.Addr, "way", r.way)
+	}
+	return nil
+}
+
+// Move says that the interface is another, or has another hardware address.
+func (r *Relay) Move(to Place) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.means.move(to)
+	if err == nil {
+		err = r.means.set(r.targets)
+	}
+	if err != nil {
+		return fmt.Errorf("send packets on through %s: %w", to.Name, err)
+	}
+	return nil
+}
+
+// Sent returns how many packets were sent on for an address since Open.
+func (r *Relay) Sent(vip netip.Addr) (uint64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.means.sent(vip)
+}
+
+// Close ends sending on.
+func (r *Relay) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.means.close()
+}
+
+// plain sends nothing on.
+type plain struct{}
+
+func (plain) move(Place) error                { return nil }
+func (plain) set(map[netip.Addr]Target) error { return nil }
+func (plain) sent(netip.Addr) (uint64, error) { return 0, nil }
+func (plain) close() error                    { return nil }
+
+// slots gives each address a small number, so that counts outlive their targets.
+type slots []netip.Addr
+
+// of returns the number of an address, a new one if it has none.
+func (s *slots) of(vip netip.Addr) uint32 {
+	if i := slices.Index(*s, vip); i >= 0 {
+		return uint32(i)
+	}
+	*s = append(*s, vip)
+	return uint32(len(*s) - 1)
+}

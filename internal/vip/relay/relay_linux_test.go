@@ -1,0 +1,139 @@
+package relay
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"proxyd/internal/clock"
+)
+
+// ways are those that send anything on.
+var ways = []Way{EBPF, Nftables}
+
+// forEach runs a test for each way and family, in a namespace of its own.
+func forEach(t *testing.T, f func(t *testing.T, way Way, family int)) {
+	if !inside(t) {
+		return
+	}
+	for _, way := range ways {
+		for i := range families {
+			t.Run(string(way)+" "+families[i].name, func(t *testing.T) { f(t, way, i) })
+		}
+	}
+}
+
+func (h *host) target(other *host, family int, d time.Duration) Target {
+	return Target{MAC: other.place.MAC, Addr: other.addr(families[family].vip), Until: clock.Now().Add(d)}
+}
+
+func TestConnectionsGoOnWhereTheyBegan(t *testing.T) {
+	forEach(t, func(t *testing.T, way Way, family int) {
+		vip := families[family].vip
+		a, b, client := plug(t, "a", 1), plug(t, "b", 2), plug(t, "client", 9)
+		settled(t, a, b, client)
+		a.serve()
+		b.serve()
+		r := b.relay(way)
+
+		client.sends(a)
+		old := client.wantDial(vip, a, "before")
+		b.do(func() { ok(t, r.Set(vip, b.target(a, family, time.Minute))) })
+		client.sends(b)
+		old.wantEcho(t, "moved")
+		fresh := client.wantDial(vip, b, "moved")
+		fresh.wantEcho(t, "new")
+		old.wantEcho(t, "moved, with a new one beside it")
+		n, err := r.Sent(vip)
+		if err != nil || n < 40 {
+			t.Errorf("Sent = %d, %v, want at least 40", n, err)
+		}
+
+		b.do(func() { ok(t, r.Set(vip, Target{})) })
+		_, err = old.Write([]byte("x\n"))
+		if err == nil {
+			_, err = old.lines.ReadString('\n')
+		}
+		if !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("after the drain an old connection ends with %v, want a reset", err)
+		}
+		fresh.wantEcho(t, "after the drain")
+		if again, err := r.Sent(vip); err != nil || again < n {
+			t.Errorf("Sent after the drain = %d, %v, want %d or more", again, err, n)
+		}
+	})
+}
+
+func TestHandingBackDuringADrain(t *testing.T) {
+	forEach(t, func(t *testing.T, way Way, family int) {
+		vip := families[family].vip
+		a, b, client := plug(t, "a", 1), plug(t, "b", 2), plug(t, "client", 9)
+		settled(t, a, b, client)
+		a.serve()
+		b.serve()
+		ra, rb := a.relay(way), b.relay(way)
+
+		client.sends(a)
+		first := client.wantDial(vip, a, "first")
+		b.do(func() { ok(t, rb.Set(vip, b.target(a, family, time.Minute))) })
+		client.sends(b)
+		second := client.wantDial(vip, b, "second")
+		b.do(func() { ok(t, rb.Set(vip, Target{})) })
+		a.do(func() { ok(t, ra.Set(vip, a.target(b, family, time.Minute))) })
+		client.sends(a)
+		first.wantEcho(t, "at home again")
+		second.wantEcho(t, "handed back")
+		client.wantDial(vip, a, "third").wantEcho(t, "third")
+	})
+}
+
+func TestTwoDrainsInARow(t *testing.T) {
+	forEach(t, func(t *testing.T, way Way, family int) {
+		vip := families[family].vip
+		a, b, c, client := plug(t, "a", 1), plug(t, "b", 2), plug(t, "c", 3), plug(t, "client", 9)
+		settled(t, a, b, c, client)
+		for _, h := range []*host{a, b, c} {
+			h.serve()
+		}
+		rb, rc := b.relay(way), c.relay(way)
+		client.sends(a)
+		first := client.wantDial(vip, a, "first")
+		b.do(func() { ok(t, rb.Set(vip, b.target(a, family, time.Minute))) })
+		client.sends(b)
+		second := client.wantDial(vip, b, "second")
+		c.do(func() { ok(t, rc.Set(vip, c.target(b, family, time.Minute))) })
+		client.sends(c)
+		first.wantEcho(t, "two drains")
+		second.wantEcho(t, "one drain")
+		client.wantDial(vip, c, "third").wantEcho(t, "third")
+		// A packet that is nobody's goes down the chain and ends there.
+		b.do(func() { ok(t, rb.Set(vip, b.target(c, family, time.Minute))) })
+		if _, err := first.Write([]byte("x\n")); err == nil {
+			if _, err = first.lines.ReadString('\n'); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("where each sends on to the other: %v, want a reset", err)
+			}
+		}
+	})
+}
+
+func TestCookiesAreTheirGiversOwn(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	for i, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			a, b, client := plug(t, "a", 1), plug(t, "b", 2), plug(t, "client", 9)
+			settled(t, a, b, client)
+			b.serve()
+			b.do(func() { ok(t, os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte("2"), 0)) })
+			r := b.relay(EBPF)
+			b.do(func() { ok(t, r.Set(f.vip, b.target(a, i, time.Minute))) })
+			client.sends(b)
+			for range 5 {
+				client.wantDial(f.vip, b, "by cookie").wantEcho(t, "by cookie")
+			}
+		})
+	}
+}
