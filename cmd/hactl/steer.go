@@ -28,6 +28,10 @@ not hold yet is moved; without --to the best fit node takes them.`,
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s -> %s in %.1f ms\n", strings.Join(r.VIPs, ", "), r.From, r.To, r.MS)
+			if r.Until != nil && r.Connections >= 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s goes on serving %d older connections, until %s at the latest\n",
+					r.From, r.Connections, r.Until.Local().Format(time.TimeOnly))
+			}
 			return nil
 		},
 	}

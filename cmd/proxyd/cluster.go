@@ -29,17 +29,18 @@ import (
 // A cluster is this node's part in holding the virtual addresses: the election with its
 // mesh, and the keepers of the addresses on their interfaces.
 type cluster struct {
-	log    *slog.Logger
-	from   *predecessor
-	node   *ha.Node
-	mesh   *beat.Mesh      // nil on a node alone
-	gossip *gossip.Gossip  // likewise
-	keys   *keyring.Keeper // likewise
-	set    atomic.Pointer[addresses]
-	shared *shared
-	links  chan struct{} // one of the interfaces went up or down
-	record *recorder
-	lost   func() error // why this host has not the address any more by which the others know it
+	log     *slog.Logger
+	from    *predecessor
+	node    *ha.Node
+	mesh    *beat.Mesh      // nil on a node alone
+	gossip  *gossip.Gossip  // likewise
+	keys    *keyring.Keeper // likewise
+	set     atomic.Pointer[addresses]
+	shared  *shared
+	links   chan struct{} // one of the interfaces went up or down
+	record  *recorder
+	lost    func() error // why this host has not the address any more by which the others know it
+	clients clients
 
 	sysctls *vip.Sysctls
 	devices map[string]*vip.Device
@@ -66,7 +67,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		return nil, n.from.takeOver(n, nil)
 	}
 	k := &cluster{
-		log: n.log, from: n.from, shared: n.shared, record: n.record, links: make(chan struct{}, 1),
+		log: n.log, from: n.from, shared: n.shared, record: n.record, links: make(chan struct{}, 1), clients: n.engine,
 		devices: map[string]*vip.Device{}, ports: map[string]*vip.Port{},
 	}
 	k.set.Store(&addresses{config: c, keepers: map[string]*vip.Keeper{}})
@@ -148,6 +149,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		}
 	})
 	k.loops.Go(func() { k.watchFitness(ctx, n) })
+	k.loops.Go(func() { k.watchDrains(ctx) })
 	return k, nil
 }
 
@@ -211,6 +213,9 @@ func (k *cluster) openAddresses(c *config.Config, self election.ID, voters []ele
 		}); err != nil {
 			return fault{exitPermission, fmt.Errorf("%s: cluster.fence: %w", c.Name, err)}
 		}
+		if err := k.openRelay(c, d); err != nil {
+			return err
+		}
 		k.ports[name] = vip.OpenPort(d, vip.PortOptions{Now: clock.Now, Log: k.log, Peers: peers, OnLink: k.linkChanged})
 	}
 	for _, v := range held(c) {
@@ -235,7 +240,7 @@ func (k *cluster) sweep(d *vip.Device, addresses []netip.Prefix) error {
 // keep makes a keeper for v on its interface, which is open.
 func (k *cluster) keep(v *config.VIP) (*vip.Keeper, error) {
 	return k.ports[v.Interface].Keeper(v.Address, vip.Options{
-		Drain: drainTime,
+		Drain: k.now().config.Cluster.Drain,
 		OnConflict: func(mac net.HardwareAddr) {
 			k.log.Warn("vip conflict: another host answers for it", "vip", v.Name, "mac", mac.String())
 			k.record.note(history.Entry{Kind: history.Conflict, VIP: v.Name, Text: mac.String()})
@@ -360,7 +365,7 @@ func (a *addresses) holders() map[string]ha.Holder {
 func (k *cluster) live(c *config.Config) bool {
 	a, b := k.now().config.Cluster, c.Cluster
 	return slices.Equal(a.Join, b.Join) && k.sameKeys(c) && a.Timing == b.Timing &&
-		a.Witness == b.Witness && slices.Equal(a.Arbiter, b.Arbiter) && a.Fence == b.Fence && slices.Equal(a.Paths, b.Paths) &&
+		a.Witness == b.Witness && slices.Equal(a.Arbiter, b.Arbiter) && a.Fence == b.Fence && a.Handover == b.Handover && slices.Equal(a.Paths, b.Paths) &&
 		!slices.ContainsFunc(held(c), func(v *config.VIP) bool { return k.ports[v.Interface] == nil })
 }
 
@@ -431,6 +436,7 @@ func (k *cluster) change(n *node, c *config.Config) (err error) {
 	if k.keys != nil {
 		k.keys.Reconfigure(string(c.Cluster.Secret))
 	}
+	k.setDrain(c.Cluster.Drain)
 	return nil
 }
 

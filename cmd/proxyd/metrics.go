@@ -60,6 +60,9 @@ var (
 	vipAnnounced = desc("vip_announcements_total", "Rounds of gratuitous ARP or neighbour advertisements sent.", "cluster", "vip")
 	vipFence     = desc("vip_fence", "1 for what silences the address when its lease here ends, 0 if that does not work at present.", "cluster", "vip", "kind")
 	vipDropped   = desc("vip_fence_dropped_frames_total", "Frames for the address, or in its name, that came after its lease here had ended by itself: a dead or frozen holder was kept silent. Not counted by nftables.", "cluster", "vip")
+	vipRelayed   = desc("vip_relayed_packets_total", "Packets for connections of the holder before that this node sent on to it.", "cluster", "vip")
+	vipDraining  = desc("vip_draining", "1 while this node serves connections of an address that it let go, else 0.", "cluster", "vip")
+	vipOlder     = desc("vip_draining_connections", "Connections of an address that this node let go and still serves.", "cluster", "vip")
 	vipRepairs   = desc("vip_repairs_total", "Times that somebody else removed the address and it was put back.", "cluster", "vip")
 )
 
@@ -118,7 +121,7 @@ func (clusterMetrics) Describe(out chan<- *prometheus.Desc) {
 		nodeIll, trackUp, trackChecks,
 		silences, foreignKey, pathAge, pathLoss, beatRealTime, beatLate, beatStalls,
 		skew, probe, beatLoss, suspicions, refutations, nearMisses, messages, vipUnheld, historyFails, historyLost, notified,
-		vipHolder, vipMoves, vipConflicts, vipAnnounced, vipRepairs, vipFence, vipDropped} {
+		vipRelayed, vipDraining, vipOlder, vipHolder, vipMoves, vipConflicts, vipAnnounced, vipRepairs, vipFence, vipDropped} {
 		out <- d
 	}
 }
@@ -233,6 +236,16 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 		keeper := k.now().keepers[vv.Name]
 		if keeper == nil {
 			continue
+		}
+		until, conns := keeper.Draining()
+		draining := 0.0
+		if until != 0 {
+			draining = 1
+		}
+		gauge(vipDraining, draining, name, vv.Name)
+		gauge(vipOlder, float64(max(conns, 0)), name, vv.Name)
+		if sent, err := keeper.SentOn(); err == nil {
+			count(vipRelayed, sent, name, vv.Name)
 		}
 		count(vipConflicts, keeper.Stats.Conflicts.Load(), name, vv.Name)
 		count(vipAnnounced, keeper.Stats.Announcements.Load(), name, vv.Name)

@@ -63,8 +63,13 @@ type node struct {
 // again.
 const maxScrapes = 4
 
-// drainTime is how long exchanges may take to end after SIGTERM.
-const drainTime = 30 * time.Second
+// drainTime is how long exchanges may take to end after SIGTERM; cluster.drain if that is
+// less. systemd kills ten seconds later (TimeoutStopSec).
+const drainTime = 50 * time.Second
+
+// lastHandshakes is how long listeners stay open after a hand-over: who was told the old
+// place a moment ago ends the handshake here.
+const lastHandshakes = time.Second
 
 // leaveTime is how long the hand-over of all VIPs may take when the cluster part changes.
 const leaveTime = 5 * time.Second
@@ -200,7 +205,10 @@ func (n *node) signalled(ctx context.Context, s os.Signal) (end bool) {
 // finish gives the addresses away, lets exchanges end, and closes everything. A further
 // SIGTERM cuts it short.
 func (n *node) finish(signals <-chan os.Signal) error {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	n.mu.Lock()
+	held, patience := n.cluster, min(drainTime, n.config.Cluster.Drain)
+	n.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	go func() { // ends with the process
 		for s := range signals {
@@ -213,12 +221,15 @@ func (n *node) finish(signals <-chan os.Signal) error {
 			}
 		}
 	}()
-	n.mu.Lock()
-	held := n.cluster
-	n.mu.Unlock()
 	if held != nil {
 		held.leave(ctx)
 		n.record.publish(n.shared) // the others learn how this node left
+		if held.draining() {
+			select {
+			case <-time.After(lastHandshakes):
+			case <-ctx.Done():
+			}
+		}
 	}
 	err := n.plane.Shutdown(ctx)
 	if held != nil {

@@ -190,7 +190,8 @@ func withStanding(s control.NodeStatus, v ha.NodeView, standings map[string]cont
 // as what was last heard of that node.
 func (n *node) vipStatus(k *cluster, all ha.View, v ha.VIPView) control.VIPStatus {
 	s := control.VIPStatus{
-		Name: v.Name, Term: v.Term, LeaseMS: v.Lease.Milliseconds(), Chosen: v.Chosen, Sole: v.Sole,
+		Draining: drains(v),
+		Name:     v.Name, Term: v.Term, LeaseMS: v.Lease.Milliseconds(), Chosen: v.Chosen, Sole: v.Sole,
 		Holders: append([]string{}, v.Holders...),
 	}
 	if c := k.now().config.VIP[v.Name]; c != nil { // a witness need not know it
@@ -315,5 +316,7 @@ func (n *node) Failover(ctx context.Context, f control.Failover) (*control.Failo
 	case len(m.VIPs) == 0:
 		return nil, control.Refuse("nothing to hand over: every VIP is where it should go")
 	}
-	return &control.FailoverResult{VIPs: m.VIPs, From: m.From, To: m.To, MS: float64(m.Took.Microseconds()) / 1000}, nil
+	r := &control.FailoverResult{VIPs: m.VIPs, From: m.From, To: m.To, MS: float64(m.Took.Microseconds()) / 1000}
+	k.awaitDrains(ctx, r)
+	return r, nil
 }

@@ -11,7 +11,7 @@ func defaultConfig() *Config {
 		Listener: map[string]*Listener{},
 		Pool:     map[string]*Pool{},
 		Node:     Node{State: "/var/lib/proxyd"},
-		Cluster:  Cluster{Name: "proxyd", Fence: "auto", Timing: timingPresets()["normal"]},
+		Cluster:  Cluster{Name: "proxyd", Fence: "auto", Timing: timingPresets()["normal"], Handover: "auto", Drain: 10 * time.Minute},
 		Limits: Limits{
 			Conns:         50000,
 			HeaderBytes:   32 << 10,

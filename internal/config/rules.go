@@ -81,6 +81,7 @@ func (d *decoder) checkCluster(c *Config) {
 	d.checkTiming(l.Timing)
 	d.checkThirds(c)
 	d.checkNotify(l.Notify)
+	d.checkHandover(c)
 }
 
 // checkThirds judges who else has a word: witnesses and arbiters.
@@ -128,6 +129,39 @@ func (d *decoder) checkNotify(n Notify) {
 			d.bad(p, `want "http://HOST/..." or "https://HOST/..."`)
 		}
 	}
+}
+
+func (d *decoder) checkHandover(c *Config) {
+	d.between(to("cluster", "drain"), c.Cluster.Drain, 5*time.Second, 24*time.Hour)
+	p := to("cluster", "handover")
+	switch {
+	case d.spoilt(p):
+	case !slices.Contains([]string{"auto", "ebpf", "nftables", "plain"}, c.Cluster.Handover):
+		d.bad(p, "%q is not auto, ebpf, nftables or plain", c.Cluster.Handover)
+	case c.Cluster.Handover == "nftables":
+		if name, address := c.BoundToVIP(); name != "" {
+			d.bad(p, "nftables cannot tell the connections of listener %q from those of the holder before, because it is bound to the virtual address: let it have every address (%q), or use ebpf", name, address)
+		}
+	}
+}
+
+// BoundToVIP returns a listener that is bound to a virtual address and not to every
+// address, and what its address would be then; "" if there is none.
+func (c *Config) BoundToVIP() (name, instead string) {
+	for _, name := range sortedKeys(c.Listener) {
+		for _, text := range c.Listener[name].Address {
+			a, err := netip.ParseAddrPort(text)
+			if err != nil {
+				continue
+			}
+			for _, v := range c.VIP {
+				if v.Address.Addr() == a.Addr().Unmap() {
+					return name, fmt.Sprintf(":%d", a.Port())
+				}
+			}
+		}
+	}
+	return "", ""
 }
 
 func (d *decoder) checkTiming(t Timing) {

@@ -44,16 +44,18 @@ type Node struct {
 
 // Cluster is the set of nodes that share the virtual addresses. No join, no cluster.
 type Cluster struct {
-	Name    string           `toml:"name"`    // label of the cluster in status and metrics
-	Join    []netip.AddrPort `toml:"join"`    // IP addresses of every node, the same list on every node; port 7946 if none is given
-	Secret  Secret           `toml:"secret"`  // "file:PATH" (absolute, mode 0640 or tighter) or "env:NAME" of a text of at least 16 characters; here the text itself
-	Bind    netip.AddrPort   `toml:"bind"`    // the address and port of this node in join; default: the address of join that this host has
-	Timing  Timing           `toml:"timing"`  // "fast", "normal", "slow", or own numbers in { }
-	Witness bool             `toml:"witness"` // this node has a vote and never holds an address: it needs no [vip], listener or route, and may have another file than the others
-	Arbiter []netip.Addr     `toml:"arbiter"` // hosts that are no nodes, such as the gateway: of two nodes, one that hears nothing of the other holds only while one of these answers it (ARP, ICMP echo or TCP); a node that reaches none for seconds is unfit; default: none
-	Fence   string           `toml:"fence"`   // how a holder is silenced when its lease ends: "auto" (the best that this host can have), "ebpf", "nftables", "lifetime" (the addresses go 1 to 2 seconds later); one that cannot be had is an error at the start; see docs/FENCING.md
-	Notify  Notify           `toml:"notify"`  // who is told when this node becomes the holder or the standby of a VIP, or cannot hold it: { command, webhook }; default: nobody
-	Paths   []string         `toml:"paths"`   // further heartbeat paths beside that of join: interfaces ("eth1") or networks ("192.168.9.0/24"), the same list on every node; a peer is silent only when it is on every path
+	Name     string           `toml:"name"`     // label of the cluster in status and metrics
+	Join     []netip.AddrPort `toml:"join"`     // IP addresses of every node, the same list on every node; port 7946 if none is given
+	Secret   Secret           `toml:"secret"`   // "file:PATH" (absolute, mode 0640 or tighter) or "env:NAME" of a text of at least 16 characters; here the text itself
+	Bind     netip.AddrPort   `toml:"bind"`     // the address and port of this node in join; default: the address of join that this host has
+	Timing   Timing           `toml:"timing"`   // "fast", "normal", "slow", or own numbers in { }
+	Witness  bool             `toml:"witness"`  // this node has a vote and never holds an address: it needs no [vip], listener or route, and may have another file than the others
+	Arbiter  []netip.Addr     `toml:"arbiter"`  // hosts that are no nodes, such as the gateway: of two nodes, one that hears nothing of the other holds only while one of these answers it (ARP, ICMP echo or TCP); a node that reaches none for seconds is unfit; default: none
+	Fence    string           `toml:"fence"`    // how a holder is silenced when its lease ends: "auto" (the best that this host can have), "ebpf", "nftables", "lifetime" (the addresses go 1 to 2 seconds later); one that cannot be had is an error at the start; see docs/FENCING.md
+	Notify   Notify           `toml:"notify"`   // who is told when this node becomes the holder or the standby of a VIP, or cannot hold it: { command, webhook }; default: nobody
+	Paths    []string         `toml:"paths"`    // further heartbeat paths beside that of join: interfaces ("eth1") or networks ("192.168.9.0/24"), the same list on every node; a peer is silent only when it is on every path
+	Handover string           `toml:"handover"` // how the connections of the holder before are kept: ebpf, nftables, plain (not at all), or auto: the first of them that this host has; docs/HANDOVER.md
+	Drain    time.Duration    `toml:"drain"`    // how long a node goes on serving the connections that it had when it handed an address over
 
 	SecretRef string `toml:"-"` // what stands in the file for Secret
 }

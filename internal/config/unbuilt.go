@@ -14,8 +14,6 @@ func unbuiltKeys(table string) []string {
 		return []string{"acme", "cache", "stream", "discover"}
 	case "node":
 		return []string{"region"}
-	case "cluster":
-		return []string{"drain"}
 	case "listener.*":
 		return []string{"http2", "h2c", "http3", "proxy_protocol", "client_ca"}
 	case "pool.*":

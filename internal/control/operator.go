@@ -227,6 +227,8 @@ type VIPStatus struct {
 	Chosen        bool       `json:"chosen"`          // an operator moved it to its holder: preempt and spread leave it there until that fails
 	Sole          bool       `json:"sole"`            // its holder, the node that answers, is one of two and holds it without the other's vote
 	Fence         *Fence     `json:"fence,omitempty"` // of this node
+	// Draining are the nodes that had it before and still serve connections of then.
+	Draining []Drain `json:"draining"`
 }
 
 // Fence is what silences an address on a node when its lease there ends.
@@ -236,6 +238,13 @@ type Fence struct {
 	Token bool     `json:"token"`           // the death of proxyd ends a lease at once
 	Fault string   `json:"fault,omitempty"` // why it does not work at present
 	Worse []string `json:"worse,omitempty"` // why it is of no better kind
+}
+
+// Drain is a node that serves connections of a VIP which it has handed over.
+type Drain struct {
+	Node        string    `json:"node"`
+	Connections int       `json:"connections"` // that are left; -1: not counted yet
+	Until       time.Time `json:"until"`       // they are ended then
 }
 
 // Change is one time that an address changed hands.
@@ -509,6 +518,10 @@ type FailoverResult struct {
 	From string   `json:"from"`
 	To   string   `json:"to"`
 	MS   float64  `json:"ms"`
+	// Connections is how many the old holder goes on serving, until Until at the latest;
+	// null if it serves none on.
+	Connections int        `json:"connections"`
+	Until       *time.Time `json:"until"`
 }
 
 // Question is a request that nobody sends.

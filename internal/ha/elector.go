@@ -2,6 +2,7 @@ package ha
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"proxyd/internal/clock"
@@ -12,10 +13,11 @@ import (
 // An elector is the election of one VIP, and of those that follow it, with what this
 // node has of them.
 type elector struct {
-	name    string      // of the VIP that leads
-	vips    []string    // name and its followers
-	vip     *config.VIP // nil of a guest: another node's VIP, in whose election this node only votes
-	holders []Holder    // of vips, in order; none if this host cannot hold them
+	name    string            // of the VIP that leads
+	vips    []string          // name and its followers
+	vip     *config.VIP       // nil of a guest: another node's VIP, in whose election this node only votes
+	holders []Holder          // of vips, in order; none if this host cannot hold them
+	onward  map[string]onward // by VIP: whom their packets are sent on to
 	machine *election.Machine
 	order   []election.ID
 
@@ -27,10 +29,11 @@ type elector struct {
 	from   string          // who had it before
 	text   string
 
-	holder election.ID   // who was last known to hold
-	heard  clock.Instant // when the holder last gave a sign of life
-	note   string        // what the operator gave as the reason of a change about to come
-	noteAt clock.Instant
+	drained clock.Instant // when we last served older connections
+	holder  election.ID   // who was last known to hold
+	heard   clock.Instant // when the holder last gave a sign of life
+	note    string        // what the operator gave as the reason of a change about to come
+	noteAt  clock.Instant
 
 	ill     election.Ill // what the machine was told
 	barred  bool         // likewise
@@ -173,6 +176,7 @@ func (n *Node) hold(e *elector, a election.Hold) {
 	n.Terms.Used(a.Term, n.termsKept)
 	if !e.held {
 		n.note(Fact{Kind: FactTake, VIP: e.name, Term: a.Term})
+		n.sendOn(n.Now(), e, true) // before a neighbour can know that they are here
 	}
 	for i, h := range e.holders {
 		if err := h.Hold(a.Until); err != nil {
@@ -232,9 +236,20 @@ func (n *Node) yield(e *elector, a election.Yield) {
 	if !e.held {
 		return // broken: there is nothing to move out of sight
 	}
+	n.park(e, address(a.To))
+	n.note(Fact{Kind: FactYield, VIP: e.name, Peer: n.nameOf(a.To), Term: e.term, Text: string(a.Reason)})
+	// The successor must know where the older connections are before it announces: this is
+	// in the frame of the waive, before that.
+	for _, p := range n.peers {
+		n.seats(n.Now(), p)
+	}
+}
+
+// park makes e's addresses silent, which go on accepting.
+func (n *Node) park(e *elector, to netip.Addr) {
 	for i, h := range e.holders {
-		if err := h.Yield(address(a.To)); err != nil {
-			n.Log.Warn("hand-over: the address does not go on accepting here", "vip", e.vips[i], "error", err)
+		if err := h.Yield(to); err != nil {
+			n.Log.Warn("the address does not go on accepting here", "vip", e.vips[i], "error", err)
 			if err := h.Drop(); err != nil {
 				n.Log.Error("the address cannot be taken away", "vip", e.vips[i], "error", err)
 			}
@@ -242,7 +257,6 @@ func (n *Node) yield(e *elector, a election.Yield) {
 	}
 	e.held = false
 	n.news = true
-	n.note(Fact{Kind: FactYield, VIP: e.name, Peer: n.nameOf(a.To), Term: e.term, Text: string(a.Reason)})
 }
 
 // announce says again whose e's addresses are.
@@ -257,17 +271,19 @@ func (n *Node) announce(e *elector) {
 	}
 }
 
-// drop takes e's addresses away.
+// drop takes e's addresses out of sight. This node lives, so whoever has them next may find
+// that it does: its connections go on as after a hand-over.
 func (n *Node) drop(e *elector, why election.Reason) {
 	n.flush()
-	if e.held {
-		n.Log.Warn("the address is let go", "vip", e.name, "reason", why)
-		if why == election.Isolated {
-			n.flapped(n.Now(), n.Name, &n.flaps)
-		}
-		n.note(Fact{Kind: FactRelease, VIP: e.name, Term: e.term, Text: string(why)})
+	if !e.held {
+		return // broken, and let go already; or drained
 	}
-	n.letGo(e)
+	n.Log.Warn("the address is let go", "vip", e.name, "reason", why)
+	if why == election.Isolated {
+		n.flapped(n.Now(), n.Name, &n.flaps)
+	}
+	n.note(Fact{Kind: FactRelease, VIP: e.name, Term: e.term, Text: string(why)})
+	n.park(e, netip.Addr{})
 }
 
 func (n *Node) letGo(e *elector) {

@@ -363,6 +363,12 @@ func (f *fakeHolder) Drop() error {
 
 func (f *fakeHolder) Announce() error { return nil }
 
+func (f *fakeHolder) Draining() (clock.Instant, int) { return 0, 0 }
+
+func (f *fakeHolder) Seat() ([6]byte, netip.Addr) { return [6]byte{}, netip.Addr{} }
+
+func (f *fakeHolder) SendOn([6]byte, netip.Addr, clock.Instant) error { return nil }
+
 func (f *fakeHolder) Probe(since clock.Instant, d time.Duration) (taken, heard bool, err error) {
 	w := f.host.w
 	f.host.pause(d)

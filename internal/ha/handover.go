@@ -253,6 +253,7 @@ func (n *Node) settle(now clock.Instant) {
 	}
 	for _, e := range n.electors {
 		n.watchUnheld(now, e)
+		n.sendOn(now, e, e.held)
 	}
 	n.moves = slices.DeleteFunc(n.moves, func(m *move) bool {
 		done := true

@@ -15,6 +15,7 @@ type peer struct {
 	why     string        // it is not alive
 	hello   hello
 	tenures map[string]tenure // by VIP that leads
+	seats   map[string]seated // by VIP; what it said last, even if it fell silent since
 	longest aDay              // silence between two frames of one life
 	path    path
 	suspect bool          // it was silent and is not known to be gone
@@ -33,7 +34,7 @@ type peer struct {
 }
 
 func (n *Node) newPeer(id election.ID) *peer {
-	p := &peer{id: id, why: "never heard", tenures: map[string]tenure{}}
+	p := &peer{id: id, why: "never heard", tenures: map[string]tenure{}, seats: map[string]seated{}}
 	p.out.send = func(b []byte) { n.Mesh.Send(id, b) }
 	return p
 }
@@ -78,6 +79,7 @@ func (n *Node) greet(now clock.Instant, p *peer) {
 	}
 	u := n.pulse(now, p)
 	p.out.add(pulseRecord, u.append)
+	n.seats(now, p)
 	for _, m := range n.moves {
 		m.remind(p)
 	}
@@ -111,6 +113,7 @@ func (n *Node) hear(now clock.Instant, e MeshEvent) {
 	case Gone:
 		p.suspect = false
 		n.stats.Gone++
+		clear(p.seats) // and its connections are gone too
 		n.lost(p, e.Info)
 		for _, el := range n.electors {
 			n.step(now, el, election.Gone{Peer: p.id, At: e.At})
@@ -235,6 +238,12 @@ func (n *Node) read(now clock.Instant, p *peer, b []byte) error {
 				return err
 			}
 			n.pulsed(now, p, u)
+		case seatRecord:
+			var s seat
+			if err := s.read(r); err != nil {
+				return err
+			}
+			n.seat(now, p, s)
 		case noteRecord:
 			var t note
 			if err := t.read(r); err != nil {

@@ -70,13 +70,24 @@ type Holder interface {
 	// if it did not before.
 	Hold(until clock.Instant) error
 	// Yield makes this host silent for the address while it goes on accepting what
-	// reaches it; to is the successor's own address.
+	// reaches it; to is the successor's own address, or none if that is not known.
 	Yield(to netip.Addr) error
 	// Announce announces the address again in full, if it is held: another node that held
 	// it too has dropped it.
 	Announce() error
 	// Drop makes this host silent for the address and removes it.
 	Drop() error
+	// Draining says until when the address goes on accepting here though it was let go, and
+	// how many connections are left, -1 if that is not known yet; the zero instant says
+	// that it does not. It does not block.
+	Draining() (until clock.Instant, conns int)
+	// Seat returns where this host is on the address's network: its hardware address and
+	// its own address of the same family, if it has one. It does not block.
+	Seat() (mac [6]byte, own netip.Addr)
+	// SendOn sends packets for the address, of connections that this host does not have, on
+	// to the host with that hardware address and address of its own, until the instant.
+	// The zero instant ends it.
+	SendOn(mac [6]byte, own netip.Addr, until clock.Instant) error
 	// Probe asks the network whether another host answers for the address. heard says
 	// whether any frame at all was heard on the interface since the instant, own probe's
 	// answers included. It blocks for d at the most.

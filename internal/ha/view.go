@@ -71,6 +71,7 @@ type VIPView struct {
 	Prefer  []election.ID              // the order of the candidates, the best first
 	Chosen  bool                       // an operator moved it here, and it stays until the holder fails
 	Sole    bool                       // this node, of two, holds it without the other's vote
+	Drains  []DrainView                // who still serves older connections
 }
 
 // Stats counts what the loop met.
@@ -143,7 +144,7 @@ func (n *Node) nodeView(now clock.Instant, p *peer) NodeView {
 func (n *Node) vipView(now clock.Instant, name string) VIPView {
 	e := n.byVIP[name]
 	v := VIPView{Name: name, Here: e.held, Fault: e.fault, Changes: maps.Clone(e.changes), Term: e.term,
-		Unheld: e.unheld.until(now), Prefer: slices.Clone(e.order)}
+		Unheld: e.unheld.until(now), Prefer: slices.Clone(e.order), Drains: n.drains(now, e, name)}
 	if e.held {
 		v.Holders, v.IDs = append(v.Holders, n.Name), append(v.IDs, n.Self)
 		v.Held, v.Lease = now.Sub(e.since), max(e.until.Sub(now), 0)

@@ -35,6 +35,7 @@ const (
 	noteRecord
 
 	pulseRecord recordKind = 32
+	seatRecord  recordKind = 33
 )
 
 // hello is what a node says of itself with every beat.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"proxyd/internal/vip/fence"
+	"proxyd/internal/vip/relay"
 )
 
 // ErrNoInterface says that there is no interface of the name.
@@ -36,6 +37,7 @@ type Device struct {
 	place    atomic.Pointer[place]       // nil: there is no interface of the name
 	locating sync.Mutex                  // serialises locate
 	late     atomic.Int64                // times that await gave up
+	relay    atomic.Pointer[relay.Relay] // nil: none was opened
 }
 
 // A place is what an interface of the name is now. It never changes.
@@ -114,6 +116,9 @@ func (d *Device) Close() error {
 	if f := d.fence.Swap(nil); f != nil {
 		errs = append(errs, f.Close())
 	}
+	if r := d.relay.Load(); r != nil {
+		errs = append(errs, r.Close())
+	}
 	for _, w := range []*wire{d.arp, d.nd} {
 		if w != nil {
 			errs = append(errs, w.Close())
@@ -175,7 +180,8 @@ func (d *Device) settle(a *netlink.LinkAttrs) (place, error) {
 	}
 	const carrier = unix.IFF_UP | unix.IFF_LOWER_UP
 	now := place{a.Index, [6]byte(a.HardwareAddr), a.RawFlags&carrier == carrier}
-	if was := d.place.Load(); was == nil || was.index != now.index {
+	was := d.place.Load()
+	if was == nil || was.index != now.index {
 		for _, w := range []*wire{d.arp, d.nd} {
 			if err := w.bind(now.index); err != nil {
 				return place{}, err
@@ -190,6 +196,12 @@ func (d *Device) settle(a *netlink.LinkAttrs) (place, error) {
 			if err := f.Attach(now.index); err != nil { // kept in its status, too
 				d.log.Error("the interface was made anew and has no fence", "err", err)
 			}
+		}
+	}
+	if r := d.relay.Load(); r != nil && (was == nil || was.index != now.index || was.mac != now.mac) {
+		// Its connections are worth less than the address.
+		if err := r.Move(now.relay(d.name)); err != nil {
+			d.log.Warn("connections of an older holder are not sent on", "err", err)
 		}
 	}
 	d.place.Store(&now)

@@ -68,6 +68,8 @@ type Keeper struct {
 	last    error // of the drop at the end; read after done
 
 	view atomic.Pointer[Status]
+	seat atomic.Pointer[Seat]
+	left atomic.Int64 // connections of a parked address; -1: not counted yet
 
 	// What follows belongs to the goroutine.
 	state    State
@@ -85,7 +87,8 @@ type Keeper struct {
 
 // Options says what a Keeper must know beyond its address.
 type Options struct {
-	// Drain is how long a yielded address goes on accepting; 0 means 30 s.
+	// Drain is how long an address that this host let go while it lived goes on
+	// accepting; 0 means 30 s.
 	Drain time.Duration
 	// OnConflict, if set, is told each MAC that claims the address while it is held, at
 	// most once per 1.1 s. It is called from the keeper's goroutine and must not block.
@@ -97,6 +100,7 @@ type Status struct {
 	State State
 	Since clock.Instant // when it came to be so
 	Until clock.Instant // Held: the lease's end; Parked: the drain's end
+	Conns int           // Parked: connections that are left, as NoteConns said; -1 before it did
 	Fault error         // why the last attempt on the interface failed; nil if it did not
 }
 
@@ -126,6 +130,8 @@ func (p *Port) Keeper(prefix netip.Prefix, o Options) (*Keeper, error) {
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
 	}
+	k.left.Store(-1)
+	k.look()
 	k.publish()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -142,7 +148,7 @@ func Host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 // Hold makes this host answer for the address until the instant, and announces it if it
 // did not before. Called again it renews, which costs nothing if the last renewal is
-// younger than 200 ms. If no further Hold comes, the keeper drops the address at until.
+// younger than 200 ms. If no further Hold comes, the keeper yields the address at until.
 //
 // An error with the address held all the same (an announcement that could not be sent,
 // a renewal that failed) is a warning: Status says what is the case.
@@ -151,8 +157,8 @@ func (k *Keeper) Hold(until clock.Instant) error {
 }
 
 // Yield makes this host silent for the address while it goes on accepting what reaches
-// it, for the drain time; to is the successor's own address. An address that is not
-// held stays as it is.
+// it, for the drain time; to is the successor's own address, if there is one. An address
+// that is not held stays as it is.
 func (k *Keeper) Yield(to netip.Addr) error {
 	return k.ask(func() error { return k.yield(to) })
 }
@@ -173,8 +179,63 @@ func (k *Keeper) Announce() error {
 	})
 }
 
+// SetDrain changes how long an address that is let go later goes on accepting.
+func (k *Keeper) SetDrain(d time.Duration) error {
+	return k.ask(func() error {
+		k.drain = d
+		return nil
+	})
+}
+
+// EndDrain removes a parked address before its time: nobody uses it any more.
+func (k *Keeper) EndDrain() error {
+	return k.ask(func() error {
+		if k.state != Parked {
+			return nil
+		}
+		return k.drop()
+	})
+}
+
+// Draining says until when the address goes on accepting here though it was let go, and how
+// many connections are left, -1 if that is not known yet. The zero instant says that it
+// does not.
+func (k *Keeper) Draining() (until clock.Instant, conns int) {
+	if s := k.Status(); s.State == Parked {
+		return s.Until, s.Conns
+	}
+	return 0, 0
+}
+
+// NoteConns says how many connections a parked address still has.
+func (k *Keeper) NoteConns(n int) { k.left.Store(int64(n)) }
+
+// Seat returns where this host is on the address's network, as it was when the address
+// last came, went or was announced anew.
+func (k *Keeper) Seat() (mac [6]byte, own netip.Addr) {
+	s := k.seat.Load()
+	return s.MAC, s.Addr
+}
+
+// SendOn sends packets for the address, of connections that this host does not have, on to
+// the host with that hardware address and address of its own, until the instant; the zero
+// instant ends it.
+func (k *Keeper) SendOn(mac [6]byte, own netip.Addr, until clock.Instant) error {
+	if until == 0 {
+		return k.port.link.SendOn(k.Addr(), Seat{}, 0)
+	}
+	return k.port.link.SendOn(k.Addr(), Seat{mac, own}, until)
+}
+
+// SentOn returns how many packets were sent on.
+func (k *Keeper) SentOn() (uint64, error) { return k.port.link.SentOn(k.Addr()) }
+
 // Status returns what is the case now.
-func (k *Keeper) Status() Status { return *k.view.Load() }
+func (k *Keeper) Status() Status {
+	s := *k.view.Load()
+	s.Conns = int(k.left.Load())
+	return s
+}
 
 // Addr returns the address.
 func (k *Keeper) Addr() netip.Addr { return k.prefix.Addr() }
@@ -233,7 +294,7 @@ func (k *Keeper) run() {
 		case <-timer.C:
 			k.tick()
 		case <-k.stop:
-			k.last = k.drop()
+			k.last = errors.Join(k.drop(), k.SendOn([6]byte{}, netip.Addr{}, 0))
 			return
 		}
 		k.publish()
@@ -289,10 +350,10 @@ func (k *Keeper) tick() {
 func (k *Keeper) hold(until clock.Instant) error {
 	now := k.port.now()
 	if until <= now {
-		return errors.Join(fmt.Errorf("hold %s: %w", k.Addr(), ErrLapsed), k.drop())
+		return errors.Join(fmt.Errorf("hold %s: %w", k.Addr(), ErrLapsed), k.silence())
 	}
 	if err := k.open(until); err != nil {
-		return errors.Join(fmt.Errorf("hold %s: %w", k.Addr(), err), k.drop())
+		return errors.Join(fmt.Errorf("hold %s: %w", k.Addr(), err), k.silence())
 	}
 	if k.state == Held {
 		k.until = until
@@ -321,7 +382,7 @@ func (k *Keeper) hold(until clock.Instant) error {
 	drain(k.removed)
 	err := k.announceAnew()
 	if errors.Is(err, ErrLapsed) { // we were kept from running since the call
-		return errors.Join(err, k.drop())
+		return errors.Join(err, k.silence())
 	}
 	if was == Parked {
 		// Last, so that the address is local at every instant.
@@ -371,21 +432,40 @@ func (k *Keeper) yield(to netip.Addr) error {
 	if k.state != Held {
 		return nil
 	}
+	err := k.park()
+	if err != nil {
+		return fmt.Errorf("yield %s: %w", k.Addr(), err)
+	}
+	k.log.Info("address yielded", "to", to, "drain", k.drain)
+	return nil
+}
+
+// silence makes a host silent whose lease is over. It may live on, and so may its
+// connections.
+func (k *Keeper) silence() error {
+	if k.state == Held {
+		return k.park()
+	}
+	return k.drop()
+}
+
+// park moves the held address out of sight.
+func (k *Keeper) park() error {
 	now := k.port.now()
 	// Onto loopback first: the address stays local throughout, so no segment of an
 	// established connection and no handshake in flight finds this host without it.
 	if err := k.port.link.Park(k.prefix, life); err != nil {
 		// Silence matters more than the connections.
-		return fmt.Errorf("yield %s: %w", k.Addr(), errors.Join(k.fail(err), k.drop()))
+		return errors.Join(k.fail(err), k.drop())
 	}
+	k.left.Store(-1)
 	k.become(Parked, now.Add(k.drain))
 	k.renewed, k.tried = now, now
 	err := k.shut(fence.Gate{Drain: k.until})
 	if err := k.fail(errors.Join(err, k.port.link.Remove(k.prefix))); err != nil {
 		k.leftover = true
-		return fmt.Errorf("yield %s: %w", k.Addr(), err)
+		return err
 	}
-	k.log.Info("address yielded", "to", to, "drain", k.drain)
 	return nil
 }
 
@@ -412,11 +492,11 @@ func (k *Keeper) drop() error {
 	return nil
 }
 
-// lapse drops an address whose lease ended without a word from who granted it.
+// lapse lets go of an address whose lease ended without a word from who granted it.
 func (k *Keeper) lapse() {
 	k.Stats.Lapses.Add(1)
 	k.log.Warn("lease ended without renewal", "late", k.port.now().Sub(k.until))
-	_ = k.drop() // tried again from tick; kept in fault
+	_ = k.silence() // tried again from tick; kept in fault
 }
 
 // contest counts a MAC that claims the address while we hold it, and announces against
@@ -477,6 +557,7 @@ func (k *Keeper) restore(now clock.Instant) {
 
 // announceAnew starts the schedule of announcements from its beginning.
 func (k *Keeper) announceAnew() error {
+	defer k.look()
 	k.plan.restart(k.port.now())
 	return k.announce()
 }
@@ -502,6 +583,13 @@ func (k *Keeper) announce() error {
 	return nil
 }
 
+// look finds out where this host is on the link.
+func (k *Keeper) look() {
+	// Where that is not known the other nodes send nothing on; the address is as good.
+	s, _ := k.port.link.Seat(k.Addr())
+	k.seat.Store(&s)
+}
+
 // become changes the state.
 func (k *Keeper) become(s State, until clock.Instant) {
 	k.state, k.until, k.since = s, until, k.port.now()
@@ -515,7 +603,7 @@ func (k *Keeper) fail(err error) error {
 
 // publish shows the state to Status.
 func (k *Keeper) publish() {
-	k.view.Store(&Status{k.state, k.since, k.until, k.fault})
+	k.view.Store(&Status{State: k.state, Since: k.since, Until: k.until, Fault: k.fault})
 }
 
 // drain empties a channel of one.

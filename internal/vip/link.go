@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"proxyd/internal/clock"
 	"proxyd/internal/vip/fence"
 )
 
@@ -50,6 +51,20 @@ type Link interface {
 	Follow(ctx context.Context, changed func(Change)) error
 	// Up reports whether the interface has carrier.
 	Up() (bool, error)
+	// Seat returns where this host is for those who have to do with the virtual address a:
+	// its hardware address, and its own address of a's family, if it has one.
+	Seat(a netip.Addr) (Seat, error)
+	// SendOn sends packets for a, of connections that this host does not have, on to the
+	// host at the seat until the instant. The zero Seat ends it.
+	SendOn(a netip.Addr, to Seat, until clock.Instant) error
+	// SentOn returns how many packets for a were sent on.
+	SentOn(a netip.Addr) (uint64, error)
+}
+
+// A Seat is where a host is on a link.
+type Seat struct {
+	MAC  [6]byte
+	Addr netip.Addr
 }
 
 // Heard is what one frame on the link told.

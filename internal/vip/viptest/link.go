@@ -25,6 +25,7 @@ type Link struct {
 	onLo       map[netip.Addr]clock.Instant
 	gates      map[netip.Addr]fence.Gate // nil: no fence
 	fault      error
+	sendOn     map[netip.Addr]vip.Seat
 	watcher    chan vip.Heard
 	follower   chan vip.Change
 	count      Count
@@ -177,6 +178,37 @@ func (k *Link) Follow(ctx context.Context, changed func(vip.Change)) error {
 func (k *Link) Up() (up bool, err error) {
 	k.set(func() { up = k.up })
 	return up, nil
+}
+
+// Seat returns where the link is.
+func (k *Link) Seat(a netip.Addr) (vip.Seat, error) {
+	s := vip.Seat{MAC: k.mac}
+	for _, p := range k.own {
+		if p.Addr().Is4() == a.Is4() {
+			s.Addr = p.Addr()
+		}
+	}
+	return s, nil
+}
+
+// SendOn remembers whom packets for a are sent on to.
+func (k *Link) SendOn(a netip.Addr, to vip.Seat, _ clock.Instant) error {
+	return k.do(func() error {
+		if k.sendOn == nil {
+			k.sendOn = map[netip.Addr]vip.Seat{}
+		}
+		k.sendOn[a] = to
+		return nil
+	})
+}
+
+// SentOn returns 0: the LAN has no packets.
+func (k *Link) SentOn(netip.Addr) (uint64, error) { return 0, nil }
+
+// SendsOn returns whom packets for a are sent on to.
+func (k *Link) SendsOn(a netip.Addr) (to vip.Seat) {
+	k.set(func() { to = k.sendOn[a] })
+	return to
 }
 
 // Cut cuts the cable, with loss of carrier, or mends it.
