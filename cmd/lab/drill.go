@@ -46,6 +46,9 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 			if slices.Equal(only, []string{"overload"}) {
 				return lab.Overload{Plan: p, Out: cmd.OutOrStdout()}.Run(cmd.Context())
 			}
+			if slices.Equal(only, []string{"carry"}) {
+				return lab.Carry{Plan: p, Rounds: rounds, Out: cmd.OutOrStdout()}.Run(cmd.Context())
+			}
 			d := lab.Drill{Plan: p, Faults: lab.Faults(), Rounds: rounds, Keep: keep, Out: cmd.ErrOrStderr()}
 			if short {
 				d.Faults = lab.ShortFaults()
@@ -93,7 +96,7 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 	f.StringVar(&proxyd, "proxyd", "", "the program to drill; default: the one beside this")
 	f.StringVar(&timing, "timing", "", "timing preset of the cluster; default: its own")
 	f.StringVar(&fence, "fence", "", "auto, ebpf, nftables or lifetime, which does not keep all promises; default: auto")
-	f.StringSliceVar(&only, "only", nil, "play these faults alone; overload is a drill of its own, of one capped node")
+	f.StringSliceVar(&only, "only", nil, "play these faults alone; overload (one capped node) and carry (200 live connections over hand-overs) are drills of their own")
 	f.IntVarP(&rounds, "rounds", "n", 5, "times that each fault is played")
 	f.BoolVar(&short, "short", false, "the few faults of a CI run, once")
 	f.BoolVar(&asJSON, "json", false, "print JSON")

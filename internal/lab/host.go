@@ -28,20 +28,20 @@ type Host struct {
 
 // newHost makes a host and plugs it in. The last byte of its address is that of its MAC,
 // too, so that a packet dump can be read.
-func newHost(l *lan, name string, addr netip.Prefix) (*Host, error) {
+func newHost(l *lan, name string, addrs ...netip.Prefix) (*Host, error) {
 	space, err := NewSpace()
 	if err != nil {
 		return nil, err
 	}
-	last := addr.Addr().AsSlice()
+	last := addrs[0].Addr().AsSlice()
 	h := &Host{
 		Name:  name,
-		Addr:  addr.Addr(),
+		Addr:  addrs[0].Addr(),
 		MAC:   net.HardwareAddr{0x02, 0, 0, 0, 0, last[len(last)-1]},
 		space: space,
 		lan:   l,
 	}
-	if err := l.plug(h.port(), space, h.MAC, addr); err != nil {
+	if err := l.plug(h.port(), space, h.MAC, addrs...); err != nil {
 		space.Close()
 		return nil, fmt.Errorf("host %s: %w", name, err)
 	}

@@ -104,7 +104,7 @@ func reloadAgain(ctx context.Context, s *Stage, n *Node, sockets, times int) (er
 		return err
 	}
 	defer held.close()
-	d := beginDownload(ctx, through, at)
+	d := beginDownload(ctx, through, at, downloadSize, 16<<10)
 	defer d.cancel()
 
 	var warm sizes
@@ -214,20 +214,21 @@ func (s sockets) close() {
 
 // A download is read slowly until it is told to end.
 type download struct {
-	cancel context.CancelFunc
-	hurry  chan struct{}
-	done   chan error
+	size, step int64 // of the whole, and of what is read every 20 ms
+	cancel     context.CancelFunc
+	hurry      chan struct{}
+	done       chan error
 }
 
-func beginDownload(ctx context.Context, through *http.Client, host string) *download {
+func beginDownload(ctx context.Context, through *http.Client, host string, size, step int64) *download {
 	ctx, cancel := context.WithCancel(ctx)
-	d := &download{cancel: cancel, hurry: make(chan struct{}), done: make(chan error, 1)}
+	d := &download{size: size, step: step, cancel: cancel, hurry: make(chan struct{}), done: make(chan error, 1)}
 	go func() { d.done <- d.read(ctx, through, host) }() // ends with ctx
 	return d
 }
 
 func (d *download) read(ctx context.Context, through *http.Client, host string) error {
-	req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("http://%s/bytes/%d", host, downloadSize), nil)
+	req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("http://%s/bytes/%d", host, d.size), nil)
 	if err != nil {
 		return err
 	}
@@ -243,14 +244,14 @@ func (d *download) read(ctx context.Context, through *http.Client, host string) 
 			slow = false
 		case <-time.After(20 * time.Millisecond):
 		}
-		n, err := io.CopyN(io.Discard, resp.Body, 16<<10)
+		n, err := io.CopyN(io.Discard, resp.Body, d.step)
 		if total += n; err != nil {
-			return fmt.Errorf("the download broke after %d bytes, before its reloads were over: %w", total, err)
+			return fmt.Errorf("the download broke after %d bytes, before it was told to end: %w", total, err)
 		}
 	}
 	n, err := io.Copy(io.Discard, resp.Body)
-	if total += n; err != nil || total != downloadSize {
-		return fmt.Errorf("of a download of %d bytes came %d: %v", downloadSize, total, err)
+	if total += n; err != nil || total != d.size {
+		return fmt.Errorf("of a download of %d bytes came %d: %v", d.size, total, err)
 	}
 	return nil
 }

@@ -40,13 +40,15 @@ const VIPName = "public"
 
 // A Plan says what to lay out.
 type Plan struct {
-	Proxyd string // path of the binary
-	Lab    string // path of this program: it is web server and client as well
-	Edges  int    // hosts that run proxyd; 0: two
-	Webs   int    // web servers; 0: three
-	Timing string // preset; "": the default
-	Fence  string // kind, as cluster.fence; "": the default
-	Extra  string // more configuration, in TOML, for every node
+	Proxyd  string // path of the binary
+	Lab     string // path of this program: it is web server and client as well
+	Edges   int    // hosts that run proxyd; 0: two
+	Webs    int    // web servers; 0: three
+	Timing  string // preset; "": the default
+	Extra   string // more configuration, in TOML, for every node
+	Cluster string // more lines of [cluster]
+	Six     bool   // hosts have IPv6 addresses too, and there is a VIP of IPv6 that follows the other
+	Fence   string // kind, as cluster.fence; "": the default
 }
 
 // A Stage is a network with its hosts. It is not for concurrent use, except that a Node
@@ -63,6 +65,7 @@ type Stage struct {
 	stranger *Host // on the LAN, and none of ours
 	webs     []*Host
 	lab      string
+	six      bool
 	unasked  bool // the nodes run something else than proxyd, which has no status
 }
 
@@ -75,7 +78,7 @@ func NewStage(p Plan) (s *Stage, err error) {
 	if p.Webs == 0 {
 		p.Webs = 3
 	}
-	s = &Stage{VIP: address(vipOctet).Addr(), lab: p.Lab}
+	s = &Stage{VIP: address(vipOctet).Addr(), lab: p.Lab, six: p.Six}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -128,8 +131,17 @@ func address(octet int) netip.Prefix {
 	return netip.MustParsePrefix(fmt.Sprintf("%s%d/%d", subnet, octet, subnetBits))
 }
 
+// address6 is address for IPv6, where there is one.
+func address6(octet int) netip.Prefix {
+	return netip.MustParsePrefix(fmt.Sprintf("fd77::%x/64", octet))
+}
+
 func (s *Stage) host(name string, octet int) (*Host, error) {
-	h, err := newHost(s.lan, name, address(octet))
+	addrs := []netip.Prefix{address(octet)}
+	if s.six {
+		addrs = append(addrs, address6(octet))
+	}
+	h, err := newHost(s.lan, name, addrs...)
 	if err == nil {
 		s.hosts = append(s.hosts, h)
 	}
@@ -177,6 +189,10 @@ func (s *Stage) configuration(p Plan, node string) string {
 	if p.Fence != "" {
 		timing += fmt.Sprintf("fence = %q\n", p.Fence)
 	}
+	six := ""
+	if p.Six {
+		six = fmt.Sprintf("[vip.%s6]\naddress = %q\ninterface = %q\nfollow = %q\n", VIPName, address6(vipOctet), hostInterface, VIPName)
+	}
 	return fmt.Sprintf(`[node]
 name  = %q
 state = %q
@@ -185,11 +201,13 @@ state = %q
 name   = "lab"
 join   = [%s]
 secret = "file:%s"
-%s
+%s%s
+
 [vip.%s]
 address   = "%v/%d"
 interface = %q
 
+%s
 [pool.web]
 servers = [%s]
 check   = { path = "/healthz", interval = "1s", timeout = "500ms" }
@@ -204,8 +222,8 @@ socket = %q
 level  = "debug"
 access = false
 
-%s`, node, s.dir.file(node, "state"), strings.Join(join, ", "), s.dir.file("cluster.key"), timing,
-		VIPName, s.VIP, subnetBits, hostInterface, strings.Join(servers, ", "),
+%s`, node, s.dir.file(node, "state"), strings.Join(join, ", "), s.dir.file("cluster.key"), timing, p.Cluster,
+		VIPName, s.VIP, subnetBits, hostInterface, six, strings.Join(servers, ", "),
 		s.dir.file(node, "admin.sock"), p.Extra)
 }
 
