@@ -104,21 +104,18 @@ func (n *Node) seat(now clock.Instant, p *peer, s seat) {
 }
 
 // drain returns until when p serves older connections of a VIP, as far as this node can
-// know; the zero instant says that it does not.
+// know; the zero instant says that it does not. Who said last that it holds the VIP, and was
+// replaced, either has not said yet that it drains, or fell silent.
 func (n *Node) drain(now clock.Instant, p *peer, vip string) clock.Instant {
 	s, known := p.seats[vip]
 	if !known {
 		return 0
 	}
-	until := s.until
-	if silent := !p.alive || now.Sub(p.heard) > n.Timing.Lease; silent {
-		if end := p.heard.Add(n.Timing.Lease + doubt); s.Holds {
-			until = end
-		} else {
-			until = min(until, end)
-		}
-	} else if s.Holds {
-		return 0
+	until, end := s.until, p.heard.Add(n.Timing.Lease+doubt)
+	if s.Holds {
+		until = end
+	} else if !p.alive {
+		until = min(until, end)
 	}
 	if until <= now {
 		return 0

@@ -52,6 +52,8 @@ type host struct {
 	deaf   bool          // hears nothing on the LAN
 	hushed clock.Instant // when it heard the last frame there
 	broken error
+	parked clock.Instant // until when it drains
+	onward string        // whom it sends older connections on to
 }
 
 func (w *world) now() clock.Instant { return clock.Instant(time.Since(w.began)) + 1e9 }
@@ -329,6 +331,9 @@ type fakeHolder struct {
 	vip  string
 }
 
+// drainTime is how long a parked address goes on accepting.
+const drainTime = 30 * time.Second
+
 func (f *fakeHolder) Hold(until clock.Instant) error {
 	w := f.host.w
 	w.mu.Lock()
@@ -342,6 +347,7 @@ func (f *fakeHolder) Hold(until clock.Instant) error {
 	if w.lan[f.vip] == nil {
 		w.lan[f.vip] = map[string]clock.Instant{}
 	}
+	f.host.parked = 0
 	if w.now() >= w.lan[f.vip][f.host.name] {
 		w.moved = append(w.moved, f.host.name)
 	}
@@ -352,22 +358,50 @@ func (f *fakeHolder) Hold(until clock.Instant) error {
 	return nil
 }
 
-func (f *fakeHolder) Yield(netip.Addr) error { return f.Drop() }
+// Yield parks the address for drainTime, if it is held.
+func (f *fakeHolder) Yield(netip.Addr) error {
+	w := f.host.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, held := w.lan[f.vip][f.host.name]; held {
+		f.host.parked = w.now().Add(drainTime)
+		delete(w.lan[f.vip], f.host.name)
+	}
+	return nil
+}
 
 func (f *fakeHolder) Drop() error {
 	f.host.w.mu.Lock()
 	defer f.host.w.mu.Unlock()
 	delete(f.host.w.lan[f.vip], f.host.name)
+	f.host.parked = 0
 	return nil
 }
 
 func (f *fakeHolder) Announce() error { return nil }
 
-func (f *fakeHolder) Draining() (clock.Instant, int) { return 0, 0 }
+func (f *fakeHolder) Draining() (clock.Instant, int) {
+	f.host.w.mu.Lock()
+	defer f.host.w.mu.Unlock()
+	if f.host.parked <= f.host.w.now() {
+		return 0, 0
+	}
+	return f.host.parked, 3
+}
 
-func (f *fakeHolder) Seat() ([6]byte, netip.Addr) { return [6]byte{}, netip.Addr{} }
+// Seat names the host by the last byte of its hardware address.
+func (f *fakeHolder) Seat() ([6]byte, netip.Addr) {
+	return [6]byte{2, 0, 0, 0, 0, f.host.name[0]}, netip.Addr{}
+}
 
-func (f *fakeHolder) SendOn([6]byte, netip.Addr, clock.Instant) error { return nil }
+func (f *fakeHolder) SendOn(mac [6]byte, _ netip.Addr, until clock.Instant) error {
+	f.host.w.mu.Lock()
+	defer f.host.w.mu.Unlock()
+	if f.host.onward = ""; until != 0 {
+		f.host.onward = string(mac[5:])
+	}
+	return nil
+}
 
 func (f *fakeHolder) Probe(since clock.Instant, d time.Duration) (taken, heard bool, err error) {
 	w := f.host.w

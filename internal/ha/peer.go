@@ -107,6 +107,7 @@ func (n *Node) hear(now clock.Instant, e MeshEvent) {
 		p.hello.Seq = 0
 		clear(p.tenures)
 		p.path = path{beat: p.path.beat}
+		clear(p.seats)
 	case Silent:
 		p.suspect = p.alive
 		n.lost(p, e.Info)
