@@ -143,7 +143,7 @@ func TestFrameOfALaterReleaseIsReadAsFarAsItIsKnown(t *testing.T) {
 }
 
 func TestARecordThatIsNotUnderstoodDoesNotSpoilTheOthers(t *testing.T) {
-	b := framed(samples[4:])[0]
+	b := framed(samples[4:5])[0]
 	bad := framed(samples[2:3])[0][1:]
 	text := int(bad[3]) // the VIP's name goes before the election's message
 	bad[3+1+text] = 99  // its version

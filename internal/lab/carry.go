@@ -110,6 +110,9 @@ func (c Carry) play(ctx context.Context, k carryKind) (*Carried, error) {
 	defer held.close()
 	out := &Carried{Kind: k.name, Failed: map[Outcome]int{}, Live: c.Live}
 	for range c.Rounds {
+		if err := rig.Steady(ctx, patience); err != nil {
+			return nil, err
+		}
 		holder := rig.Holder()
 		if holder == nil {
 			return nil, fmt.Errorf("nobody alone answers for %s", rig.Stage.VIP)

@@ -11,8 +11,11 @@ import (
 	"context"
 	"log/slog"
 	"net"
+<<<<<<< HEAD
 	"net/netip"
 	"runtime"
+=======
+>>>>>>> 9763742 (lab, engine: a hand-over waits for a steady stage; two methods of engines alone)
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,12 +33,6 @@ type Engine interface {
 	// exchanges end with ErrDrained unless a last answer could be sent. It returns
 	// nil if nothing was forced.
 	Shutdown(ctx context.Context) error
-	// Count returns how many client connections came in at a local address.
-	Count(local netip.Addr) int
-	// Retire lets the client connections end that came in at a local address: idle ones as
-	// by Shutdown, the others after their exchange, whose answer says Connection: close
-	// if it was not begun. By force it cuts them.
-	Retire(local netip.Addr, force bool)
 }
 
 // Config is what an engine may be told. All zero values work.

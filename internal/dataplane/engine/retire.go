@@ -13,7 +13,7 @@ import (
 	"proxyd/internal/dataplane"
 )
 
-// Count implements Engine.
+// Count returns how many client connections came in at a local address.
 func (g *Goroutine) Count(local netip.Addr) int {
 	n := 0
 	g.conns.each(func(c *clientConn) {
@@ -24,7 +24,9 @@ func (g *Goroutine) Count(local netip.Addr) int {
 	return n
 }
 
-// Retire implements Engine.
+// Retire lets the client connections end that came in at a local address: idle ones as by
+// Shutdown, the others after their exchange, whose answer says Connection: close if it was
+// not begun. By force it cuts them.
 func (g *Goroutine) Retire(local netip.Addr, force bool) {
 	g.conns.each(func(c *clientConn) {
 		if c.local() != local {
@@ -51,14 +53,14 @@ func (c *clientConn) local() netip.Addr {
 	return a.AddrPort().Addr().Unmap()
 }
 
-// Count implements Engine.
+// Count is that of the goroutine engine, over the loops' connections too.
 func (e *Loop) Count(local netip.Addr) int {
 	var n atomic.Int64
 	e.each(local, func(*loop, *loopClient) { n.Add(1) })
 	return int(n.Load()) + e.side.Count(local)
 }
 
-// Retire implements Engine.
+// Retire is that of the goroutine engine.
 func (e *Loop) Retire(local netip.Addr, force bool) {
 	e.each(local, func(l *loop, c *loopClient) {
 		c.retired = true

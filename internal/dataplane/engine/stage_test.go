@@ -321,6 +321,14 @@ func (s *stage) left() (all []string) {
 	}
 }
 
+// retirer is the engine, that knows its connections by where they came in.
+func (s *stage) retirer() retirer { return s.engine.(retirer) }
+
+type retirer interface {
+	Count(netip.Addr) int
+	Retire(netip.Addr, bool)
+}
+
 func (s *stage) local() netip.Addr {
 	return s.socket.Addr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 }
@@ -343,12 +351,12 @@ func (s *stage) line(line string) error {
 		if line == "retire elsewhere" {
 			local = netip.MustParseAddr("192.0.2.1")
 		}
-		s.engine.Retire(local, line == "retire by force")
+		s.retirer().Retire(local, line == "retire by force")
 		return nil
 	case strings.HasPrefix(line, "count "):
-		for end := time.Now().Add(patience); fmt.Sprint("count ", s.engine.Count(s.local())) != line; {
+		for end := time.Now().Add(patience); fmt.Sprint("count ", s.retirer().Count(s.local())) != line; {
 			if time.Now().After(end) {
-				return fmt.Errorf("%d connections", s.engine.Count(s.local()))
+				return fmt.Errorf("%d connections", s.retirer().Count(s.local()))
 			}
 			time.Sleep(time.Millisecond)
 		}
