@@ -11,11 +11,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
-<<<<<<< HEAD
-	"net/netip"
 	"runtime"
-=======
->>>>>>> 9763742 (lab, engine: a hand-over waits for a steady stage; two methods of engines alone)
 	"sync"
 	"sync/atomic"
 	"time"
