@@ -183,6 +183,9 @@ func (w *drainWatch) look(now clock.Instant) (said string) {
 	if n > 0 {
 		w.used = now
 	}
+	if w.keeper.Status().Since != s.Since {
+		return "" // it came back while they were counted, and they are the holder's
+	}
 	last := min(s.Until.Sub(s.Since)/lastShare, lastMost)
 	switch {
 	case now.Sub(w.used) >= stragglers:

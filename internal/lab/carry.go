@@ -139,6 +139,9 @@ func (c Carry) play(ctx context.Context, k carryKind) (*Carried, error) {
 		if k.ends {
 			out.Broken = append(out.Broken, held.ended()...)
 			held.close()
+			if err := rig.Steady(ctx, patience); err != nil {
+				return nil, err
+			}
 			if held, err = openLive(ctx, rig.Stage, target, c.Live); err != nil {
 				return nil, err
 			}
