@@ -64,7 +64,7 @@ func (c Carry) Run(ctx context.Context) error {
 	for _, k := range carryKinds() {
 		r, err := c.play(ctx, k)
 		if err != nil {
-			return fmt.Errorf("%s: %w", k.name, err)
+			return errors.Join(fmt.Errorf("%s: %w", k.name, err), t.WriteText(c.Out), errors.Join(noticed...))
 		}
 		failed := 0
 		for _, n := range r.Failed {
