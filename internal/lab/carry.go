@@ -73,7 +73,7 @@ func (c Carry) Run(ctx context.Context) error {
 		t.Add(r.Kind, fmt.Sprint(len(r.Outage)), show(Median(r.Outage)), show(slices.Max(r.Outage)),
 			fmt.Sprint(r.Asked), fmt.Sprint(failed), kinds(r.Failed), fmt.Sprint(r.Live), fmt.Sprint(len(r.Broken)))
 		if failed > 0 || len(r.Broken) > 0 {
-			noticed = append(noticed, fmt.Errorf("%s: %d new connections failed, %d live ones broke: %w", k.name, failed, len(r.Broken), errors.Join(r.Broken...)))
+			noticed = append(noticed, fmt.Errorf("%s: %d new connections failed, %d live ones broke", k.name, failed, len(r.Broken)), errors.Join(r.Broken...))
 		}
 	}
 	if err := t.WriteText(c.Out); err != nil {
