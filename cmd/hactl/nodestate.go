@@ -28,6 +28,9 @@ can be asked of any node about any node, and stays over restarts.`,
 		Example: "  hactl standby edge-1 --for 30m --reason 'new kernel'",
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := positive(cmd, long); err != nil {
+				return err
+			}
 			w.Node, w.ForMS = args[0], long.Milliseconds()
 			return steerNode(cmd, o, w)
 		},
@@ -61,6 +64,9 @@ node is back. One that dies or falls silent is replaced all the same, and failov
 and standby do what they say. It stays until resume, or until --for is over.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := positive(cmd, long); err != nil {
+				return err
+			}
 			w.ForMS = long.Milliseconds()
 			return pause(cmd, o, w)
 		},
@@ -77,6 +83,14 @@ func resumeCommand(o *options) *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return pause(cmd, o, control.PauseWish{}) },
 	}
+}
+
+// positive refuses a --for that would end before it began: that it was left out means for ever.
+func positive(cmd *cobra.Command, long time.Duration) error {
+	if cmd.Flags().Changed("for") && long < time.Millisecond {
+		return usageError{fmt.Errorf("%s: --for %v: want a time from now on", cmd.Name(), long)}
+	}
+	return nil
 }
 
 func pause(cmd *cobra.Command, o *options, w control.PauseWish) error {

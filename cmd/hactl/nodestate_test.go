@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"testing"
 	"time"
 
 	"proxyd/internal/control"
@@ -39,4 +40,13 @@ func inBrackets(s string) string {
 		return ""
 	}
 	return " (" + s + ")"
+}
+
+func TestATimeThatIsOverIsRefused(t *testing.T) {
+	for _, args := range [][]string{{"standby", "edge-1", "--for", "0s"}, {"standby", "edge-1", "--for=-3s"}, {"pause", "--for=-3s"}, {"pause", "--for", "0"}} {
+		f := new(fake)
+		if out, code := hactl(t, f, args...); code != exitUsage || f.asked != "" {
+			t.Errorf("%v: exit code %d, asked %q: %s", args, code, f.asked, out)
+		}
+	}
 }
