@@ -1,10 +1,10 @@
 package election
 
 import (
-	"container/heap"
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -107,21 +107,6 @@ func (n *node) real(i clock.Instant) time.Duration {
 
 func (n *node) holds() bool { return n.w.now < n.until }
 
-type item struct {
-	at  time.Duration
-	seq int
-	do  func()
-}
-type queue []item
-
-func (q queue) Len() int { return len(q) }
-func (q queue) Less(i, j int) bool {
-	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
-}
-func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)   { *q = append(*q, x.(item)) }
-func (q *queue) Pop() any     { o := *q; x := o[len(o)-1]; *q = o[:len(o)-1]; return x }
-
 func newWorld(seed uint64, size int, mu mutant) *world {
 	w := &world{
 		r:    rand.New(rand.NewPCG(seed, 1)),
@@ -157,7 +142,7 @@ func newWorld(seed uint64, size int, mu mutant) *world {
 
 func (w *world) at(t time.Duration, do func()) {
 	w.seq++
-	heap.Push(&w.queue, item{max(t, w.now), w.seq, do})
+	w.queue.push(item{max(t, w.now), w.seq, do})
 }
 
 // upTo returns a random duration below d.
@@ -295,8 +280,8 @@ func (n *node) run() {
 	if r, ok := ev.(Received); ok {
 		if n.w.mutant.deliver != nil {
 			n.w.mutant.deliver(n, r.From, &r.Msg)
+			ev = r
 		}
-		ev = r
 	}
 	acts := n.m.Step(n.local(n.w.now), ev)
 	if n.w.mutant.acts != nil {
@@ -526,7 +511,7 @@ func (w *world) holder() *node {
 func (w *world) run(d time.Duration) {
 	end := w.now + d
 	for len(w.queue) > 0 && w.queue[0].at <= end && w.fail == "" {
-		it := heap.Pop(&w.queue).(item)
+		it := w.queue.pop()
 		w.pass(it.at)
 		it.do()
 	}
@@ -593,6 +578,7 @@ func TestOneHolder(t *testing.T) {
 		}
 		return
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // worlds are small and short-lived
 	var held, total time.Duration
 	for seed := range uint64(*worldsFlag) {
 		w := play(seed, mutant{}, nil)
