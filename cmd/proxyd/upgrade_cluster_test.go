@@ -40,7 +40,7 @@ func TestAnUpgradeIsNoNewLifeToTheOthers(t *testing.T) {
 		t.Errorf("the pause was too long:\n%s", said)
 	}
 	// What is known of the present voters would be of no use to others.
-	all[1].write(strings.Replace(conf, "pool", "cluster.arbiter = [\"127.0.0.99\"]\npool", 1))
+	all[1].write(strings.Replace(conf, "pool", "cluster.arbiter = [\"192.0.2.1\"]\npool", 1))
 	if _, err := p.Upgrade(t.Context(), control.Upgrade{}); !errors.Is(err, control.ErrRefused) {
 		t.Errorf("an upgrade into another cluster: %v, want it refused", err)
 	}
