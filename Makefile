@@ -25,7 +25,7 @@ units: build ## the systemd unit, where systemd is there to judge it
 
 .PHONY: alerts
 alerts: ## the alert rules, played by promtool, which is fetched if it is not there
-	@promtool=$$(deploy/prometheus/promtool.sh) && $$promtool check rules deploy/prometheus/alerts.yml && $$promtool test rules deploy/prometheus/alerts_test.yml
+	@promtool=$$(deploy/prometheus/promtool.sh) && $$promtool check rules deploy/prometheus/alerts.yml && $$promtool test rules deploy/prometheus/alerts_test.yml deploy/prometheus/alerts_day_test.yml
 
 .PHONY: unit
 unit:

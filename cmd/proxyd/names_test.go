@@ -54,7 +54,7 @@ func metricNames(t *testing.T) map[string]bool {
 func TestAlertsPanelsAndDocsNameMetricsThatExist(t *testing.T) {
 	known := metricNames(t)
 	word := regexp.MustCompile(`\b(?:proxyd|go|process)_[a-z0-9_]+\b`)
-	for _, file := range []string{"alerts.yml", "alerts_test.yml"} {
+	for _, file := range []string{"alerts.yml", "alerts_test.yml", "alerts_day_test.yml"} {
 		checkNames(t, known, "../../deploy/prometheus/"+file, word)
 	}
 	for _, file := range []string{"deploy/grafana/proxyd.json", "docs/OBSERVABILITY.md", "docs/OPERATIONS.md"} {
@@ -99,9 +99,13 @@ func TestEveryAlertIsAnnotatedAndTested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests, err := os.ReadFile("../../deploy/prometheus/alerts_test.yml")
-	if err != nil {
-		t.Fatal(err)
+	var tests []byte
+	for _, file := range []string{"alerts_test.yml", "alerts_day_test.yml"} {
+		text, err := os.ReadFile("../../deploy/prometheus/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tests = append(tests, text...)
 	}
 	alerts := strings.Split(string(rules), "- alert: ")[1:]
 	for _, a := range alerts {
@@ -113,7 +117,7 @@ func TestEveryAlertIsAnnotatedAndTested(t *testing.T) {
 		}
 		for _, want := range []string{"- name: " + name + " fires\n", "- name: " + name + " is silent\n"} {
 			if !strings.Contains(string(tests), want) {
-				t.Errorf("alerts_test.yml has no %q", strings.TrimSpace(want))
+				t.Errorf("no test of the alerts is %q", strings.TrimSpace(want))
 			}
 		}
 	}
