@@ -145,6 +145,7 @@ func TestNodeStateReachesEveryNodeAndStaysOverARestart(t *testing.T) {
 	<-b.done
 	b.start()
 	b.eventually("edge-2 still drains after a kill", drained)
+	b.eventually("both nodes hear each other again", func() bool { return heard(all) })
 
 	if _, err := b.SteerNode(t.Context(), control.NodeWish{Node: "edge-1", State: "standby", ForMS: 1500}); err != nil {
 		t.Fatal(err)

@@ -148,9 +148,13 @@ func run(ctx context.Context, file string) (err error) {
 		return err
 	}
 	n.tracks.Use(c.Track)
-	if n.cluster, err = startCluster(life, n, c); err != nil {
+	part, err := startCluster(life, n, c)
+	if err != nil {
 		return err
 	}
+	n.mu.Lock()
+	n.cluster = part // operators ask already
+	n.mu.Unlock()
 	n.plane.Open()
 	from.serve(life, n, &parts)
 	n.stand(false)

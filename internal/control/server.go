@@ -230,6 +230,9 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 			return err
 		}
 	case <-ctx.Done():
+		// Accepting ends first: Shutdown waits only for the calls that the server knows of.
+		l.Close()
+		<-done
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
