@@ -179,57 +179,6 @@ func (k *Keeper) Announce() error {
 	})
 }
 
-// SetDrain changes how long an address that is let go later goes on accepting.
-func (k *Keeper) SetDrain(d time.Duration) error {
-	return k.ask(func() error {
-		k.drain = d
-		return nil
-	})
-}
-
-// EndDrain removes a parked address before its time: nobody uses it any more.
-func (k *Keeper) EndDrain() error {
-	return k.ask(func() error {
-		if k.state != Parked {
-			return nil
-		}
-		return k.drop()
-	})
-}
-
-// Draining says until when the address goes on accepting here though it was let go, and how
-// many connections are left, -1 if that is not known yet. The zero instant says that it
-// does not.
-func (k *Keeper) Draining() (until clock.Instant, conns int) {
-	if s := k.Status(); s.State == Parked {
-		return s.Until, s.Conns
-	}
-	return 0, 0
-}
-
-// NoteConns says how many connections a parked address still has.
-func (k *Keeper) NoteConns(n int) { k.left.Store(int64(n)) }
-
-// Seat returns where this host is on the address's network, as it was when the address
-// last came, went or was announced anew.
-func (k *Keeper) Seat() (mac [6]byte, own netip.Addr) {
-	s := k.seat.Load()
-	return s.MAC, s.Addr
-}
-
-// SendOn sends packets for the address, of connections that this host does not have, on to
-// the host with that hardware address and address of its own, until the instant; the zero
-// instant ends it.
-func (k *Keeper) SendOn(mac [6]byte, own netip.Addr, until clock.Instant) error {
-	if until == 0 {
-		return k.port.link.SendOn(k.Addr(), Seat{}, 0)
-	}
-	return k.port.link.SendOn(k.Addr(), Seat{mac, own}, until)
-}
-
-// SentOn returns how many packets were sent on.
-func (k *Keeper) SentOn() (uint64, error) { return k.port.link.SentOn(k.Addr()) }
-
 // Status returns what is the case now.
 func (k *Keeper) Status() Status {
 	s := *k.view.Load()
@@ -497,62 +446,6 @@ func (k *Keeper) lapse() {
 	k.Stats.Lapses.Add(1)
 	k.log.Warn("lease ended without renewal", "late", k.port.now().Sub(k.until))
 	_ = k.silence() // tried again from tick; kept in fault
-}
-
-// contest counts a MAC that claims the address while we hold it, and announces against
-// it. Who is right is not decided here.
-func (k *Keeper) contest(mac [6]byte) {
-	now := k.port.now()
-	if k.state != Held || now >= k.until {
-		return
-	}
-	k.Stats.Conflicts.Add(1)
-	if k.defended != 0 && now < k.defended.Add(defend) {
-		return
-	}
-	k.defended = now
-	_ = k.announceAnew()
-	if k.conflict != nil {
-		k.conflict(mac[:])
-	}
-}
-
-// repair puts the address back that somebody else took from the interface. The sign may
-// also be that of a removal of our own, before we took the address again.
-func (k *Keeper) repair() {
-	if now := k.port.now(); k.state == Held && now < k.until && k.gone() {
-		k.restore(now)
-	}
-}
-
-// cameUp announces again on a link that was down, or whose changes were not seen for a
-// while: what the neighbours and the switch knew is stale. The address may be gone too:
-// an IPv6 address goes with the link.
-func (k *Keeper) cameUp() {
-	now := k.port.now()
-	switch {
-	case k.state != Held || now >= k.until:
-	case k.gone():
-		k.restore(now)
-	case k.renew(now) == nil:
-		_ = k.announceAnew() // kept in fault, and counted
-	}
-}
-
-// gone reports whether the address is not on the interface.
-func (k *Keeper) gone() bool {
-	there, err := k.port.link.Addrs()
-	return err == nil && !contains(there, k.Addr())
-}
-
-// restore puts the held address back and announces it in full.
-func (k *Keeper) restore(now clock.Instant) {
-	if k.renew(now) != nil {
-		return // tried again from tick; kept in fault, and counted
-	}
-	k.Stats.Repairs.Add(1)
-	k.log.Warn("address was removed by somebody else; put back")
-	_ = k.announceAnew()
 }
 
 // announceAnew starts the schedule of announcements from its beginning.
