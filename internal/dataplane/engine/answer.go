@@ -6,7 +6,6 @@ import (
 	"io"
 
 	"proxyd/internal/dataplane"
-	"proxyd/internal/dataplane/http1"
 )
 
 // maxDrain is how much of a request's unread body is read so that the connection can be
@@ -14,21 +13,21 @@ import (
 const maxDrain = 64 << 10
 
 // answer sends x.Response, made here.
-func (c *clientConn) answer() error {
-	d := c.desk
+func (e *exchange) answer() error {
+	d := e.desk
 	x := &d.x
 	r := &x.Response
 	defer closeBody(r)
 	frameAnswer(x)
 	read := d.body.consumed()
 	drain := !read && d.body.left(maxDrain) && !x.Request.Continue
-	c.again = c.again && !r.Close && (read || drain) && !c.engine.closing()
-	if err := c.sayAnswer(); err != nil {
-		c.again = false
+	e.again = e.again && !r.Close && (read || drain) && !e.engine.closing()
+	if err := e.sayAnswer(); err != nil {
+		e.again = false
 		return err
 	}
-	if drain && c.again {
-		c.again = c.drain()
+	if drain && e.again {
+		e.again = e.drain()
 	}
 	return nil
 }
@@ -51,54 +50,54 @@ func frameAnswer(x *dataplane.Exchange) {
 }
 
 // sayAnswer sends head and body of x.Response.
-func (c *clientConn) sayAnswer() error {
-	d := c.desk
+func (e *exchange) sayAnswer() error {
+	d := e.desk
 	r := &d.x.Response
 	switch {
 	case r.NoBody:
-		d.out = http1.AppendResponse(d.out[:0], r, c.options())
-		return c.say(d.out, nil)
+		d.out = e.client.appendHead(d.out[:0], r, false)
+		return e.client.say(d.out, nil, true)
 	case r.Read != nil || len(d.x.Filters) > 0:
-		return c.pour()
+		return e.pour()
 	case r.File != nil:
-		return c.sayFile(r.File)
+		return e.client.sayFile(r, r.File)
 	}
-	d.out = http1.AppendResponse(d.out[:0], r, c.options())
-	return c.say(d.out, r.Body)
+	d.out = e.client.appendHead(d.out[:0], r, false)
+	return e.client.say(d.out, r.Body, true)
 }
 
 // pour sends a body that has to be read, or goes through filters.
-func (c *clientConn) pour() error {
-	r := &c.desk.x.Response
+func (e *exchange) pour() error {
+	r := &e.desk.x.Response
 	var from io.Reader
 	switch {
 	case r.Read != nil:
 		from = r.Read
-		if err := c.attachSource(r.Read); err != nil {
+		if err := e.attachSource(r.Read); err != nil {
 			return err
 		}
-		defer c.detachSource()
+		defer e.detachSource()
 	case r.File != nil:
 		from = io.NewSectionReader(r.File.File, r.File.From, r.File.Size)
 	default:
 		from = bytes.NewReader(r.Body)
 	}
-	body := c.openBody()
-	f := c.filter(body)
-	err := f.end(c.copyTo(f, from, r.Read != nil))
+	body := e.openBody()
+	f := e.filter(body)
+	err := f.end(e.copyTo(f, from, r.Read != nil))
 	if err != nil {
-		c.broken(body)
+		e.broken(body)
 	}
 	return err
 }
 
 // copyTo writes what from has to f. A reader that may pause is followed at once.
-func (c *clientConn) copyTo(f *filtered, from io.Reader, pauses bool) error {
+func (e *exchange) copyTo(f *filtered, from io.Reader, pauses bool) error {
 	buf := getBuffer()
 	defer putBuffer(buf)
 	for {
 		n, err := from.Read(buf[:])
-		c.heard.Store(int64(now()))
+		e.heard.Store(int64(now()))
 		if err := writeAll(f.top, buf[:n]); err != nil {
 			return err
 		}
@@ -106,7 +105,7 @@ func (c *clientConn) copyTo(f *filtered, from io.Reader, pauses bool) error {
 		case err == io.EOF:
 			return nil
 		case err != nil:
-			if why := c.interrupted(); why != nil {
+			if why := e.client.interrupted(); why != nil {
 				return why
 			}
 			return fmt.Errorf("read the answer's body: %w", err)
@@ -128,24 +127,15 @@ func closeBody(r *dataplane.Response) {
 	}
 }
 
-// options are how a response head is written for this client.
-func (c *clientConn) options() http1.ResponseOptions {
-	return http1.ResponseOptions{
-		Minor:     c.desk.x.Request.Minor,
-		KeepAlive: c.again,
-		Date:      c.engine.date.at(c.engine.conf.Now()),
-	}
-}
-
 // drain reads what is left of the request's body and drops it.
-func (c *clientConn) drain() bool {
+func (e *exchange) drain() bool {
 	b := getBuffer()
 	defer putBuffer(b)
-	p := c.clientPace()
+	p := e.clientPace()
 	l := limit{pace: &p, late: dataplane.ErrClientSlow}
-	body := &c.desk.body
+	body := &e.desk.body
 	for body.rest > 0 {
-		n, err := c.read(b[:min(body.rest, int64(len(b)))], &l)
+		n, err := e.client.read(b[:min(body.rest, int64(len(b)))], &l)
 		if err != nil {
 			return false
 		}

@@ -39,8 +39,9 @@ type requestBody struct {
 	spare  *[bufferBytes]byte
 }
 
-// begin looks at what came behind the head.
-func (b *requestBody) begin(have []byte, r *dataplane.Request) {
+// begin looks at what came behind the head. framed is whether the client frames the body as
+// HTTP/1.1 does; otherwise nothing has come.
+func (b *requestBody) begin(have []byte, r *dataplane.Request, framed bool) {
 	b.trailers = nil
 	b.first, b.behind, b.bad, b.sender = nil, nil, nil, nil
 	b.held, b.filtered, b.unsent = nil, false, false
@@ -59,6 +60,9 @@ func (b *requestBody) begin(have []byte, r *dataplane.Request) {
 	b.size = -1
 	b.chunks.Reset()
 	b.whole = false
+	if !framed {
+		return
+	}
 	at := 0
 	for at < len(have) {
 		data, n, done, err := b.chunks.Next(have[at:])
@@ -185,7 +189,7 @@ func (b *requestBody) forget() error {
 func (b *requestBody) release() {
 	b.first, b.behind = nil, nil
 	if h := b.held; h != nil {
-		h.source.c.listener.Room.Give(h.room)
+		h.source.e.listener.Room.Give(h.room)
 		b.held = nil
 	}
 	if b.spare != nil {
@@ -198,7 +202,7 @@ func (b *requestBody) release() {
 // while the exchange's goroutine reads the answer. Its own goroutine ends with the body,
 // with an error on either side, or when it is halted.
 type sender struct {
-	c     *clientConn
+	e     *exchange
 	u     *serverConn
 	done  chan struct{}
 	err   error        // why the body did not get to the server; after done
@@ -211,18 +215,18 @@ type sender struct {
 }
 
 // tryStreaming is try for a body that is not all at hand.
-func (c *clientConn) tryStreaming(u *serverConn, send, read *limit) error {
-	d := c.desk
+func (e *exchange) tryStreaming(u *serverConn, send, read *limit) error {
+	d := e.desk
 	b := &d.body
 	// The write says nothing of whether this connection still lives. Look first.
 	if n, err := u.poll(d.rsp); n > 0 || err != nil {
-		return c.blameFirst(u, errStale)
+		return e.blameFirst(u, errStale)
 	}
 	d.x.Sent = true
 	if err := u.write(d.out, send); err != nil {
-		return c.blame(u, err, dataplane.ErrSend)
+		return e.blame(u, err, dataplane.ErrSend)
 	}
-	s := &sender{c: c, u: u, done: make(chan struct{}), send: *send, until: send.until}
+	s := &sender{e: e, u: u, done: make(chan struct{}), send: *send, until: send.until}
 	s.heard.Store(int64(now()))
 	b.sender = s
 	go s.run(b)
@@ -232,12 +236,12 @@ func (c *clientConn) tryStreaming(u *serverConn, send, read *limit) error {
 	}
 	n, err := u.read(d.rsp, read)
 	if err == nil {
-		err = c.heads(u, n, read)
+		err = e.heads(u, n, read)
 		if err == nil {
 			return nil
 		}
 	} else {
-		err = c.blameFirst(u, err)
+		err = e.blameFirst(u, err)
 	}
 	u.interrupt(errHalt)
 	b.join()
@@ -246,7 +250,7 @@ func (c *clientConn) tryStreaming(u *serverConn, send, read *limit) error {
 
 // since returns from when on the server owes an answer: not while it is still sent to.
 func (s *sender) since(t moment) moment {
-	if !s.ended.Load() && !s.c.desk.body.awaited.Load() {
+	if !s.ended.Load() && !s.e.desk.body.awaited.Load() {
 		return t
 	}
 	return moment(s.heard.Load())
@@ -282,10 +286,10 @@ func (b *requestBody) join() {
 		return
 	}
 	if !s.ended.Load() {
-		s.c.interrupt(errHalt)
+		s.e.client.interrupt(errHalt)
 	}
 	<-s.done
-	s.c.resume(errHalt)
+	s.e.client.resume(errHalt)
 	b.sender, b.pinned = nil, false
 }
 
@@ -307,7 +311,7 @@ func (s *sender) run(b *requestBody) {
 func (s *sender) guarded(b *requestBody) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.c.engine.conf.Panic(p)
+			s.e.engine.conf.Panic(p)
 			err = errPanic
 		}
 	}()
@@ -318,7 +322,7 @@ func (s *sender) all(b *requestBody) error {
 	if b.held != nil {
 		return s.pour(b.held, b)
 	}
-	p := &pace{rate: s.c.listener.Limits.MinRate, window: s.c.listener.Limits.RateWindow, excuse: b.awaited.Load}
+	p := &pace{rate: s.e.listener.Limits.MinRate, window: s.e.listener.Limits.RateWindow, excuse: b.awaited.Load}
 	from := limit{pace: p, late: dataplane.ErrClientSlow, until: s.until, over: dataplane.ErrTotalTime}
 	b.spare = getBuffer()
 	if b.size >= 0 {
@@ -330,12 +334,12 @@ func (s *sender) all(b *requestBody) error {
 // plain sends a body of known length.
 func (s *sender) plain(b *requestBody, from *limit) error {
 	for b.rest > 0 {
-		if b.rest >= spliceFrom && s.c.tls == nil {
+		if b.rest >= spliceFrom && s.e.pipe != nil {
 			if err := b.forget(); err != nil {
 				return err
 			}
 			s.last.Store(true)
-			n, err := splice(&s.u.wire, &s.c.wire, b.rest, &s.send, from, s.note)
+			n, err := splice(&s.u.wire, s.e.pipe, b.rest, &s.send, from, s.note)
 			b.rest -= n
 			b.taken += n
 			if err != nil {
@@ -347,7 +351,7 @@ func (s *sender) plain(b *requestBody, from *limit) error {
 		if err != nil {
 			return err
 		}
-		n, err := s.c.read(part[:min(b.rest, int64(len(part)))], from)
+		n, err := s.e.client.read(part[:min(b.rest, int64(len(part)))], from)
 		if err != nil {
 			return clientFault(err)
 		}
@@ -373,7 +377,7 @@ func (s *sender) chunked(b *requestBody, from *limit) error {
 		if err != nil {
 			return err
 		}
-		n, err := s.c.read(part, from)
+		n, err := s.e.client.read(part, from)
 		if err != nil {
 			return clientFault(err)
 		}
@@ -453,9 +457,9 @@ func (s *sender) pour(h *held, b *requestBody) error {
 // room returns where to read to: behind the part at hand while there is room, so that
 // the request can be sent again, else elsewhere.
 func (s *sender) room(b *requestBody) ([]byte, error) {
-	d := s.c.desk
+	d := s.e.desk
 	if b.atHand {
-		if at := s.c.head + len(b.first); at < len(d.in) {
+		if at := s.e.head + len(b.first); at < len(d.in) {
 			return d.in[at:], nil
 		}
 	}
@@ -466,7 +470,7 @@ func (s *sender) room(b *requestBody) ([]byte, error) {
 func (s *sender) took(b *requestBody, part []byte) {
 	b.taken += int64(len(part))
 	if b.atHand {
-		b.first = s.c.desk.in[s.c.head : s.c.head+len(b.first)+len(part)]
+		b.first = s.e.desk.in[s.e.head : s.e.head+len(b.first)+len(part)]
 	}
 }
 
@@ -474,7 +478,7 @@ func (s *sender) took(b *requestBody, part []byte) {
 func (s *sender) note(int64) {
 	t := int64(now())
 	s.heard.Store(t)
-	s.c.heard.Store(t)
+	s.e.heard.Store(t)
 }
 
 func (s *sender) fault(err error) error {

@@ -15,7 +15,7 @@ import (
 // After an error it takes nothing more, and its Close ends nothing: the framing stays
 // incomplete, so that no client takes the body for whole.
 type bodyWriter struct {
-	c    *clientConn
+	e    *exchange
 	buf  *[bufferBytes]byte // nil when nothing is held
 	n    int                // bytes held
 	left int64              // bytes to come; -1 is not known
@@ -37,8 +37,8 @@ var (
 )
 
 // openBody returns the writer of the answer in x.Response, which has a body.
-func (c *clientConn) openBody() *bodyWriter {
-	return &bodyWriter{c: c, left: max(c.desk.x.Response.Length, -1)}
+func (e *exchange) openBody() *bodyWriter {
+	return &bodyWriter{e: e, left: max(e.desk.x.Response.Length, -1)}
 }
 
 func (w *bodyWriter) Write(p []byte) (int, error) {
@@ -90,7 +90,7 @@ func (w *bodyWriter) Close() error {
 		w.err = errShortBody
 		return w.err
 	}
-	if r := &w.c.desk.x.Response; !w.told && r.Length < 0 && w.trailers == nil {
+	if r := &w.e.desk.x.Response; !w.told && r.Length < 0 && w.trailers == nil {
 		r.Length = int64(w.n)
 	}
 	err := w.send(true)
@@ -117,26 +117,26 @@ func (w *bodyWriter) release() {
 
 // chunked reports whether the client is sent chunks.
 func (w *bodyWriter) chunked() bool {
-	x := &w.c.desk.x
-	return x.Response.Length < 0 && x.Request.Minor > 0
+	x := &w.e.desk.x
+	return x.Response.Length < 0 && x.Request.Minor > 0 && w.e.framed
 }
 
 // untilClose reports whether only the end of the connection ends the body.
 func (w *bodyWriter) untilClose() bool {
-	x := &w.c.desk.x
-	return x.Response.Length < 0 && x.Request.Minor == 0
+	x := &w.e.desk.x
+	return x.Response.Length < 0 && x.Request.Minor == 0 && w.e.framed
 }
 
 // send writes the head, if it has not been sent, what is held, and what ends the body if
 // this is the last of it.
 func (w *bodyWriter) send(last bool) error {
-	d := w.c.desk
+	d := w.e.desk
 	out := d.out[:0]
 	if !w.told {
 		if w.untilClose() {
-			w.c.again = false
+			w.e.again = false
 		}
-		out = http1.AppendResponse(out, &d.x.Response, w.c.options())
+		out = w.e.client.appendHead(out, &d.x.Response, false)
 		w.told = true
 	}
 	held := []byte(nil)
@@ -155,12 +155,15 @@ func (w *bodyWriter) send(last bool) error {
 			held = append(held, http1.LastChunk...)
 		}
 	}
+	if last && !w.e.framed && w.trailers != nil {
+		w.e.client.trailed(w.trailers, d.x.Route.Trailers)
+	}
 	w.n = 0
 	d.out = out[:0]
-	if len(out)+len(held) == 0 {
+	if len(out)+len(held) == 0 && w.e.framed {
 		return nil
 	}
-	if err := w.c.say(out, held); err != nil {
+	if err := w.e.client.say(out, held, last); err != nil {
 		w.err = err
 	}
 	return w.err
@@ -168,9 +171,9 @@ func (w *bodyWriter) send(last bool) error {
 
 // broken sees to it that the client notices an answer that is not whole. Nothing but a
 // reset tells a client that waits for the end of the connection.
-func (c *clientConn) broken(w *bodyWriter) {
-	c.again = false
+func (e *exchange) broken(w *bodyWriter) {
+	e.again = false
 	if w.told && w.untilClose() {
-		c.tear()
+		e.client.tear()
 	}
 }

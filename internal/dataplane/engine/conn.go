@@ -15,41 +15,23 @@ import (
 )
 
 // A clientConn is the connection of one client. One goroutine serves it: it has a handshake
-// if the listener is for TLS, waits for a request without a buffer, has the exchange, and so on.
+// if the listener is for TLS, waits for a request without a buffer, has the exchange, and so
+// on. To its exchanges it is the client that speaks HTTP/1.1.
 type clientConn struct {
 	wire
-	engine   *Goroutine
-	handler  dataplane.Handler
-	listener *dataplane.Listener
-	client   netip.AddrPort
+	exchange
+	peer     netip.AddrPort
 	id       uint64
 	began    moment
 	idleStep func(fd uintptr) bool
 	state    *tls.ConnectionState // nil in clear
 
-	desk   *desk             // nil while idle
-	have   int               // bytes in desk.in
-	head   int               // of them the request's head
 	served bool              // a request has come
-	asked  bool              // Match was called and End was not
-	again  bool              // the connection will be used for another request
 	why    dataplane.Closing // why it ended, once it has
-	heavy  bool              // the last exchange was on a Heavy route
 	loan   *loan             // from whom the connection is, if it goes back
 
-	retired atomic.Bool  // it is to end as soon as it is idle
-	heard   atomic.Int64 // the moment when the server was last heard of, for the sweeper
-
-	// A request that can be sent again may be taken away from a server that is lost, as
-	// long as nothing has come from it. Whoever makes waits false decides.
-	movable bool
-	waits   atomic.Bool // movable, and nothing has come
-
-	mu     sync.Mutex  // guards what follows
-	idle   bool        // waiting for a request
-	parked bool        // waiting for the handler
-	server *serverConn // that the exchange is at
-	source io.Closer   // that an answer made here is read from
+	retired atomic.Bool // it is to end as soon as it is idle
+	idle    bool        // waiting for a request; under mu
 
 	prev, next *clientConn // in clients
 }
@@ -69,14 +51,15 @@ func (c *clientConn) serve() {
 	if c.listener.TLS != nil && !c.handshake() {
 		return
 	}
-	for c.request() && c.exchange() {
+	for c.request() && c.one() {
 	}
 }
 
 // end closes the connection, whatever has happened.
 func (c *clientConn) end() {
 	if p := recover(); p != nil {
-		c.recovered(p)
+		c.why = dataplane.ClosedError
+		c.panicked(p)
 	}
 	c.close()
 	if c.desk != nil {
@@ -93,33 +76,7 @@ func (c *clientConn) end() {
 			c.engine.conf.Panic(p)
 		}
 	}()
-	c.handler.Leave(c.listener, c.client, c.why)
-}
-
-// recovered ends the exchange in which the handler panicked. What it left behind is not
-// used again.
-func (c *clientConn) recovered(p any) {
-	c.engine.conf.Panic(p)
-	c.why = dataplane.ClosedError
-	if u := c.detach(); u != nil {
-		u.close()
-	}
-	d := c.desk
-	c.desk = nil
-	if d == nil {
-		return
-	}
-	d.body.release()
-	if !c.asked {
-		return
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			c.engine.conf.Panic(p)
-		}
-	}()
-	c.asked = false
-	c.handler.End(&d.x, errPanic)
+	c.handler.Leave(c.listener, c.peer, c.why)
 }
 
 // request waits for a request head. It returns false when the connection is over.
@@ -130,7 +87,7 @@ func (c *clientConn) request() bool {
 	}
 	d := c.desk
 	x := &d.x
-	x.Listener, x.Client, x.TLS, x.ConnID = c.listener, c.client, c.state, c.id
+	x.Listener, x.Client, x.TLS, x.ConnID = c.listener, c.peer, c.state, c.id
 	x.Times.Start = time.Now()
 	lim := http1.Limits{HeaderBytes: c.listener.Limits.HeaderBytes, URIBytes: c.listener.Limits.URIBytes, Fields: c.listener.Limits.Fields}
 	n, err := http1.ParseRequest(d.in[:c.have], &x.Request, lim)
@@ -258,7 +215,7 @@ func (c *clientConn) refuse(err error) {
 		return
 	}
 	if c.have > 0 {
-		c.handler.Refused(c.listener, c.client, err)
+		c.handler.Refused(c.listener, c.peer, err)
 	}
 	if m == errHeadEnd {
 		return
@@ -266,7 +223,7 @@ func (c *clientConn) refuse(err error) {
 	r := dataplane.Response{Status: m.Status, Minor: 1}
 	out := http1.AppendResponse(make([]byte, 0, 256), &r, http1.ResponseOptions{Minor: 1, Date: c.engine.date.at(c.engine.conf.Now())})
 	p := c.clientPace()
-	if c.write(out, &limit{pace: &p, late: dataplane.ErrClientSlow}) == nil {
+	if c.wire.write(out, &limit{pace: &p, late: dataplane.ErrClientSlow}) == nil {
 		c.linger()
 	}
 }
@@ -283,68 +240,6 @@ func closing(err error) dataplane.Closing {
 		return dataplane.ClosedClient
 	}
 	return dataplane.ClosingOf(err)
-}
-
-// attach makes u the server that the exchange is at, so that the sweeper and a forced
-// end can interrupt it. The error says that there was a forced end already.
-func (c *clientConn) attach(u *serverConn) error {
-	c.heard.Store(int64(now()))
-	c.movable = c.desk.x.Request.Method.Idempotent() && c.desk.body.whole && c.desk.body.atHand
-	c.waits.Store(c.movable)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.interrupted(); err != nil {
-		return err
-	}
-	c.server = u
-	return nil
-}
-
-// detach undoes attach and returns what was attached.
-func (c *clientConn) detach() *serverConn {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	u := c.server
-	c.server = nil
-	return u
-}
-
-// attachSource is attach for what the answer's body is read from.
-func (c *clientConn) attachSource(s io.Closer) error {
-	c.heard.Store(int64(now()))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.interrupted(); err != nil {
-		return err
-	}
-	c.source = s
-	return nil
-}
-
-func (c *clientConn) detachSource() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.source = nil
-}
-
-// cut interrupts the exchange wherever it waits. c.mu is held.
-func (c *clientConn) cut(err error) {
-	c.interrupt(err)
-	if c.parked {
-		c.desk.resume()
-	}
-	if c.server != nil {
-		c.server.interrupt(err)
-	}
-	if c.source != nil {
-		go c.source.Close() // it may wait for something; it ends with the close
-		c.source = nil
-	}
-}
-
-// clientPace returns how fast the client must be to send or to accept bytes.
-func (c *clientConn) clientPace() pace {
-	return pace{rate: c.listener.Limits.MinRate, window: c.listener.Limits.RateWindow}
 }
 
 // clients are the open client connections.

@@ -15,8 +15,8 @@ type filtered struct {
 }
 
 // filter puts the filters of the exchange before body.
-func (c *clientConn) filter(body *bodyWriter) *filtered {
-	x := &c.desk.x
+func (e *exchange) filter(body *bodyWriter) *filtered {
+	x := &e.desk.x
 	f := &filtered{body: body, top: body}
 	for _, each := range x.Filters {
 		f.top = each.ResponseBody(x, f.top)
@@ -56,8 +56,8 @@ func (f *filtered) end(err error) error {
 
 // filtered sends the server's body through the filters of the exchange.
 func (r *relay) filtered() error {
-	body := r.c.openBody()
-	f := r.c.filter(body)
+	body := r.e.openBody()
+	f := r.e.filter(body)
 	err := r.feed(f)
 	if r.kind == chunks && len(r.chunks.Trailers) > 0 {
 		body.trailers = r.chunks.Trailers
@@ -65,7 +65,7 @@ func (r *relay) filtered() error {
 	err = f.end(err)
 	r.told = body.told
 	if err != nil {
-		r.c.broken(body)
+		r.e.broken(body)
 	}
 	return err
 }
@@ -73,7 +73,7 @@ func (r *relay) filtered() error {
 // feed reads the body up to its end and writes it to f, which is flushed when nothing is
 // there to be read.
 func (r *relay) feed(f *filtered) error {
-	c, d := r.c, r.c.desk
+	e, d := r.e, r.e.desk
 	in := d.rsp[d.head:d.got]
 	if err := r.unframe(f.top, in); err != nil {
 		return err
@@ -98,7 +98,7 @@ func (r *relay) feed(f *filtered) error {
 			r.done = true
 			return nil
 		case err != nil:
-			return c.blame(r.u, err, dataplane.ErrRead)
+			return e.blame(r.u, err, dataplane.ErrRead)
 		}
 		r.heard()
 		if err := r.unframe(f.top, part[:n]); err != nil {

@@ -10,72 +10,45 @@ import (
 	"proxyd/internal/dataplane/http1"
 )
 
-// exchange has the handler decide about the request at hand and does what it says. It
-// returns whether the connection can be used for another one.
-func (c *clientConn) exchange() bool {
-	d := c.desk
-	x := &d.x
-	d.body.begin(d.in[c.head:c.have], &x.Request)
-	x.Bytes.In = int64(c.head)
-	x.Resume = d.resume
-	c.again = x.Request.KeepAlive && !c.retired.Load()
-	if !c.asked {
-		c.asked = true
-		c.handler.Match(x)
-	}
-	c.heavy = x.Route.Heavy
-
-	verdict, err := c.begin()
-	switch verdict {
-	case dataplane.Answer:
-		err = c.answer()
-	case dataplane.Next:
-		err = c.forward()
-	default:
-		c.again = false
-	}
-	return c.finish(err)
-}
-
 // begin asks the handler what to do. The error is of an exchange that is to be closed.
-func (c *clientConn) begin() (dataplane.Verdict, error) {
+func (e *exchange) begin() (dataplane.Verdict, error) {
 	for {
-		verdict := c.begun()
+		verdict := e.begun()
 		if verdict != dataplane.Gather {
-			if why := c.interrupted(); why != nil && verdict == dataplane.Close {
+			if why := e.client.interrupted(); why != nil && verdict == dataplane.Close {
 				return verdict, why
 			}
 			return verdict, errClosed
 		}
-		if err := c.gather(); err != nil {
-			return c.ask(func(x *dataplane.Exchange) dataplane.Verdict { return c.handler.Retry(x, err) }), err
+		if err := e.gather(); err != nil {
+			return e.ask(func(x *dataplane.Exchange) dataplane.Verdict { return e.handler.Retry(x, err) }), err
 		}
 	}
 }
 
-// begun returns what the handler says to the request, or has said to the loop that the
-// connection is from.
-func (c *clientConn) begun() dataplane.Verdict {
-	if c.loan != nil && c.loan.said {
-		c.loan.said = false
-		return c.loan.verdict
+// begun returns what the handler says to the request, or has said already to
+// whom the exchange is from.
+func (e *exchange) begun() dataplane.Verdict {
+	if v := e.said; v != nil {
+		e.said = nil
+		return *v
 	}
-	return c.ask(c.handler.Begin)
+	return e.ask(e.handler.Begin)
 }
 
 // ask calls one of the handler's methods, and again each time after it has said Wait and
 // then called Resume. An exchange that is interrupted while it waits is closed.
-func (c *clientConn) ask(method func(*dataplane.Exchange) dataplane.Verdict) dataplane.Verdict {
+func (e *exchange) ask(method func(*dataplane.Exchange) dataplane.Verdict) dataplane.Verdict {
 	for {
-		v := method(&c.desk.x)
+		v := method(&e.desk.x)
 		if v != dataplane.Wait {
 			return v
 		}
-		if !c.park(true) {
+		if !e.park(true) {
 			return dataplane.Close
 		}
-		<-c.desk.resumed
-		if !c.park(false) {
+		<-e.desk.resumed
+		if !e.park(false) {
 			return dataplane.Close
 		}
 	}
@@ -83,65 +56,32 @@ func (c *clientConn) ask(method func(*dataplane.Exchange) dataplane.Verdict) dat
 
 // park notes whether the exchange waits for the handler, so that the sweeper and a forced
 // end wake it. It reports that neither has interrupted it.
-func (c *clientConn) park(waits bool) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.parked = waits
-	return c.interrupted() == nil
-}
-
-// finish tells the handler that the exchange is over and puts what was sent behind the
-// request at the beginning of the buffer.
-func (c *clientConn) finish(err error) bool {
-	d := c.desk
-	x := &d.x
-	x.Bytes.In += d.body.taken
-	c.asked = false
-	c.handler.End(x, err)
-	keep := x.Request.KeepAlive
-	x.Reset()
-	again := err == nil && c.again
-	if !again {
-		c.why = c.engine.parting(err, keep)
-	}
-	unread := !d.body.consumed() || len(d.body.behind) > 0
-	if again {
-		c.have = copy(d.in, d.body.behind)
-	}
-	d.body.release()
-	if !again && err == nil && unread {
-		c.linger()
-	}
-	return again
-}
-
-// parting says why there is no further exchange after one that ended with err.
-func (g *Goroutine) parting(err error, keep bool) dataplane.Closing {
-	switch {
-	case err == nil && !keep:
-		return dataplane.ClosedDone
-	case err == nil && g.closing():
-		return dataplane.ClosedDrain
-	}
-	return dataplane.ClosingOf(err)
+func (e *exchange) park(waits bool) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.parked = waits
+	return e.client.interrupted() == nil
 }
 
 // forward sends the request to a server and its answer to the client.
-func (c *clientConn) forward() error {
-	x := &c.desk.x
-	body := &c.desk.body
-	total := c.deadline()
+func (e *exchange) forward() error {
+	x := &e.desk.x
+	body := &e.desk.body
+	total := e.deadline()
 	err := body.check(x.Route)
+	if !e.framed && !body.whole && body.size < 0 {
+		e.take() // it has no framing to be taken out of
+	}
 	if err == nil && len(x.Filters) > 0 {
-		err = c.filterRequest()
+		err = e.filterRequest()
 	}
 	for {
 		if err == nil {
 			var u *serverConn
-			u, err = c.attempt(total)
+			u, err = e.attempt(total)
 			if err == nil {
 				var told bool
-				if told, err = c.respond(u, total); told {
+				if told, err = e.respond(u, total); told {
 					return err
 				}
 				if err == errAgain {
@@ -151,21 +91,21 @@ func (c *clientConn) forward() error {
 			}
 		}
 		x.Replayable = body.atHand
-		switch c.ask(func(x *dataplane.Exchange) dataplane.Verdict { return c.handler.Retry(x, err) }) {
+		switch e.ask(func(x *dataplane.Exchange) dataplane.Verdict { return e.handler.Retry(x, err) }) {
 		case dataplane.Again:
 			err = nil
 		case dataplane.Answer:
-			return c.answer()
+			return e.answer()
 		default:
-			c.again = false
+			e.again = false
 			return err
 		}
 	}
 }
 
 // deadline returns when the exchange must be over; 0 is never.
-func (c *clientConn) deadline() moment {
-	x := &c.desk.x
+func (e *exchange) deadline() moment {
+	x := &e.desk.x
 	if t := x.Route.Timeout.Total; t > 0 {
 		return momentOf(x.Times.Start) + moment(t)
 	}
@@ -178,9 +118,9 @@ func (c *clientConn) deadline() moment {
 // A kept connection that ends before a byte of the answer has told nothing about the
 // server, which is dialled once more if nothing was sent or the request can be sent
 // twice.
-func (c *clientConn) attempt(total moment) (*serverConn, error) {
-	x := &c.desk.x
-	k := c.engine.keptOf(x.Server)
+func (e *exchange) attempt(total moment) (*serverConn, error) {
+	x := &e.desk.x
+	k := e.engine.keptOf(x.Server)
 	x.Sent = false
 	fresh := false
 	begun := now()
@@ -193,31 +133,31 @@ func (c *clientConn) attempt(total moment) (*serverConn, error) {
 		if u == nil {
 			dialled := time.Now()
 			var err error
-			if u, err = k.dial(c.engine.force, connectTime(&x.Route.Timeout), total); err != nil {
-				if c.engine.force.Err() != nil {
+			if u, err = k.dial(e.engine.force, connectTime(&x.Route.Timeout), total); err != nil {
+				if e.engine.force.Err() != nil {
 					err = dataplane.ErrDrained
 				}
 				return nil, err
 			}
 			x.Times.Dial = time.Since(dialled)
 		} else {
-			c.engine.counts.reuses.Add(1)
+			e.engine.counts.reuses.Add(1)
 		}
-		err := c.attach(u)
+		err := e.attach(u)
 		if err == nil {
-			err = c.try(u, begun, total)
+			err = e.try(u, begun, total)
 		}
 		if err == nil {
 			return u, nil
 		}
-		c.detach()
+		e.detach()
 		u.close()
-		c.desk.body.join()
+		e.desk.body.join()
 		switch {
 		case errors.Is(err, errStale):
 			x.Sent = false
 			continue
-		case u.reused && errors.Is(err, errEnded) && (!x.Sent || x.Request.Method.Idempotent()) && c.desk.body.atHand:
+		case u.reused && errors.Is(err, errEnded) && (!x.Sent || x.Request.Method.Idempotent()) && e.desk.body.atHand:
 			fresh, x.Sent = true, false
 			continue
 		}
@@ -245,8 +185,8 @@ var errTryTime = fmt.Errorf("%w: the attempt took too long", dataplane.ErrReadTi
 
 // try sends the request on u and reads up to the end of the final answer's head. begun is
 // when the attempt began.
-func (c *clientConn) try(u *serverConn, begun, total moment) error {
-	d := c.desk
+func (e *exchange) try(u *serverConn, begun, total moment) error {
+	d := e.desk
 	x := &d.x
 	if x.Route.WebSocket && x.Request.WebSocket && x.Request.Header.Get(dataplane.Connection) == nil {
 		x.Request.Header.Add(dataplane.Connection, []byte("Connection"), []byte("upgrade"))
@@ -260,7 +200,7 @@ func (c *clientConn) try(u *serverConn, begun, total moment) error {
 	send.since = read.since
 
 	if !d.body.whole {
-		return c.tryStreaming(u, &send, &read)
+		return e.tryStreaming(u, &send, &read)
 	}
 	if t := x.Route.Timeout.PerTry; t > 0 {
 		send.within(begun+moment(t), errTryTime)
@@ -270,27 +210,27 @@ func (c *clientConn) try(u *serverConn, begun, total moment) error {
 	x.Sent = sent > 0
 	if err == nil && n == 0 {
 		if err = u.write(d.out[sent:], &send); err != nil {
-			return c.blame(u, err, dataplane.ErrSend)
+			return e.blame(u, err, dataplane.ErrSend)
 		}
 		x.Sent = true
 		read.since = send.since
 		n, err = u.read(d.rsp, &read)
 	}
 	if err != nil {
-		return c.blameFirst(u, err)
+		return e.blameFirst(u, err)
 	}
-	return c.heads(u, n, &read)
+	return e.heads(u, n, &read)
 }
 
 // blameFirst is blame for the read of the answer's first byte.
-func (c *clientConn) blameFirst(u *serverConn, err error) error {
+func (e *exchange) blameFirst(u *serverConn, err error) error {
 	if err == errStale {
 		if u.reused {
 			return err
 		}
 		return fmt.Errorf("%w: %w", dataplane.ErrRead, errUnasked) // A11
 	}
-	whole := c.blame(u, err, dataplane.ErrRead)
+	whole := e.blame(u, err, dataplane.ErrRead)
 	if errors.Is(whole, dataplane.ErrRead) {
 		return fmt.Errorf("%w: %w", whole, errEnded)
 	}
@@ -299,7 +239,7 @@ func (c *clientConn) blameFirst(u *serverConn, err error) error {
 
 // blame says what the failure of a read or write on u means: what interrupted it or a
 // limit that has passed, or else kind.
-func (c *clientConn) blame(u *serverConn, err, kind error) error {
+func (e *exchange) blame(u *serverConn, err, kind error) error {
 	switch why := u.interrupted(); {
 	case why != nil:
 		return why
@@ -316,10 +256,10 @@ const maxInterim = 8
 
 // heads reads response heads, of which n bytes are there, passes interim ones on and
 // leaves the final one in x.Response.
-func (c *clientConn) heads(u *serverConn, n int, read *limit) error {
-	d := c.desk
+func (e *exchange) heads(u *serverConn, n int, read *limit) error {
+	d := e.desk
 	x := &d.x
-	if c.movable && !c.waits.CompareAndSwap(true, false) {
+	if e.movable && !e.waits.CompareAndSwap(true, false) {
 		return dataplane.ErrServerDown // the sweeper has just given it up
 	}
 	lim := http1.Limits{HeaderBytes: maxResponseHead, Fields: maxFieldsServer}
@@ -339,18 +279,18 @@ func (c *clientConn) heads(u *serverConn, n int, read *limit) error {
 			}
 			m, err := u.read(d.rsp[n:], read)
 			if err != nil {
-				return c.blame(u, err, dataplane.ErrRead)
+				return e.blame(u, err, dataplane.ErrRead)
 			}
 			n += m
 			read.since = now()
-			c.heard.Store(int64(read.since))
+			e.heard.Store(int64(read.since))
 			continue
 		case x.Response.Status >= 200:
 			x.Times.FirstByte = time.Now()
 			d.head, d.got = head, n
 			return nil
 		case x.Response.Status == 101:
-			if why := c.switched(); why != "" {
+			if why := e.switched(); why != "" {
 				return refusedResponse("upgrade", why)
 			}
 			x.Times.FirstByte = time.Now()
@@ -360,7 +300,7 @@ func (c *clientConn) heads(u *serverConn, n int, read *limit) error {
 		if interim++; interim > maxInterim {
 			return refusedResponse("interim_flood", "")
 		}
-		if err := c.interim(); err != nil {
+		if err := e.interim(); err != nil {
 			return err
 		}
 		n = copy(d.rsp, d.rsp[head:n])
@@ -373,8 +313,8 @@ func refusedResponse(reason, detail string) error {
 }
 
 // interim passes an interim response on to a client that knows them.
-func (c *clientConn) interim() error {
-	d := c.desk
+func (e *exchange) interim() error {
+	d := e.desk
 	r := &d.x.Response
 	if r.Status == 100 {
 		d.body.awaited.Store(false)
@@ -383,37 +323,5 @@ func (c *clientConn) interim() error {
 		return nil
 	}
 	http1.StripHop(&r.Header, r.Nominated, false)
-	return c.say(http1.Append1xx(make([]byte, 0, 512), r), nil)
-}
-
-// say writes to the client and counts.
-func (c *clientConn) say(a, b []byte) error {
-	c.desk.pace = c.clientPace()
-	l := limit{pace: &c.desk.pace, late: dataplane.ErrClientSlow}
-	size := int64(len(a) + len(b))
-	var err error
-	if len(b) <= copyBelow {
-		err = c.write(append(a, b...), &l)
-	} else {
-		err = c.writeTwo(a, b, &l)
-	}
-	if err != nil {
-		return c.lost(err)
-	}
-	c.desk.x.Bytes.Out += size
-	return nil
-}
-
-// copyBelow is up to which size copying is cheaper than a vector.
-const copyBelow = 4 << 10
-
-// lost says what a failed write to the client means.
-func (c *clientConn) lost(err error) error {
-	if why := c.interrupted(); why != nil {
-		return why
-	}
-	if errors.Is(err, dataplane.ErrClientSlow) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", dataplane.ErrClientGone, err)
+	return e.client.interim(r)
 }

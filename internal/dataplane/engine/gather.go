@@ -13,7 +13,7 @@ import (
 // framing: first what came with the head, then from the connection. Its errors say what
 // the client did.
 type bodySource struct {
-	c     *clientConn
+	e     *exchange
 	from  limit
 	raw   []byte // read and not taken apart yet
 	fresh bool   // raw came from the connection after the head
@@ -22,12 +22,14 @@ type bodySource struct {
 }
 
 func (s *bodySource) Read(p []byte) (int, error) {
-	b := &s.c.desk.body
+	b := &s.e.desk.body
 	switch {
 	case len(p) == 0:
 		return 0, nil
 	case b.size >= 0:
 		return s.plain(b, p)
+	case !s.e.framed:
+		return s.open(b, p)
 	}
 	for {
 		for len(s.raw) > 0 && !s.ended {
@@ -56,7 +58,7 @@ func (s *bodySource) Read(p []byte) (int, error) {
 		if b.spare == nil {
 			b.spare = getBuffer()
 		}
-		n, err := s.c.read(b.spare[:], &s.from)
+		n, err := s.e.client.read(b.spare[:], &s.from)
 		if err != nil {
 			return 0, clientFault(err)
 		}
@@ -76,7 +78,7 @@ func (s *bodySource) plain(b *requestBody, p []byte) (int, error) {
 	if s.ended = b.rest == 0; s.ended {
 		return 0, io.EOF
 	}
-	n, err := s.c.read(p[:min(int64(len(p)), b.rest)], &s.from)
+	n, err := s.e.client.read(p[:min(int64(len(p)), b.rest)], &s.from)
 	if err != nil {
 		return 0, clientFault(err)
 	}
@@ -87,11 +89,34 @@ func (s *bodySource) plain(b *requestBody, p []byte) (int, error) {
 	return n, nil
 }
 
+// open is Read for a body whose end the client's protocol tells.
+func (s *bodySource) open(b *requestBody, p []byte) (int, error) {
+	if s.ended {
+		return 0, io.EOF
+	}
+	n, err := s.e.client.read(p, &s.from)
+	if err == io.EOF {
+		s.ended = true
+		s.chunk.Trailers = s.e.client.trailers()
+		return 0, io.EOF
+	}
+	if err != nil {
+		return 0, clientFault(err)
+	}
+	b.awaited.Store(false)
+	b.taken += int64(n)
+	b.data += int64(n)
+	if b.most > 0 && b.data > b.most {
+		return 0, dataplane.ErrTooLarge
+	}
+	return n, nil
+}
+
 // clientFault says what a failed read of the client's body means.
 func clientFault(err error) error {
 	switch {
 	case errors.Is(err, dataplane.ErrClientSlow), errors.Is(err, dataplane.ErrTotalTime), errors.Is(err, errHalt),
-		errors.Is(err, dataplane.ErrDrained), errors.Is(err, dataplane.ErrClientGone):
+		errors.Is(err, dataplane.ErrDrained), errors.Is(err, dataplane.ErrClientGone), errors.Is(err, dataplane.ErrClientBody):
 		return err
 	case err == io.EOF:
 		err = io.ErrUnexpectedEOF
@@ -110,15 +135,15 @@ type held struct {
 }
 
 // take makes a held body of the request's.
-func (c *clientConn) take() *held {
-	b := &c.desk.body
+func (e *exchange) take() *held {
+	b := &e.desk.body
 	if b.held != nil {
 		return b.held
 	}
-	p := c.clientPace()
+	p := e.clientPace()
 	p.excuse = b.awaited.Load
-	s := &bodySource{c: c, raw: b.first, chunk: &http1.ChunkReader{Keep: len(b.trailers) > 0}}
-	s.from = limit{pace: &p, late: dataplane.ErrClientSlow, until: c.deadline(), over: dataplane.ErrTotalTime}
+	s := &bodySource{e: e, raw: b.first, chunk: &http1.ChunkReader{Keep: len(b.trailers) > 0}}
+	s.from = limit{pace: &p, late: dataplane.ErrClientSlow, until: e.deadline(), over: dataplane.ErrTotalTime}
 	s.ended = b.whole && len(b.first) == 0
 	b.held = &held{source: s, more: s, length: b.size}
 	b.whole = false
@@ -127,9 +152,9 @@ func (c *clientConn) take() *held {
 
 // gather reads the body to hand as far as the route wants it (dataplane.Gather). What has
 // come with the head is at hand anyway.
-func (c *clientConn) gather() error {
-	x := &c.desk.x
-	b := &c.desk.body
+func (e *exchange) gather() error {
+	x := &e.desk.x
+	b := &e.desk.body
 	x.Gathered = true
 	if err := b.check(x.Route); err != nil {
 		return err
@@ -146,11 +171,11 @@ func (c *clientConn) gather() error {
 	case b.size > most || most == 0:
 		return nil
 	}
-	if err := c.invite(); err != nil {
+	if err := e.invite(); err != nil {
 		return err
 	}
-	h := c.take()
-	whole, err := c.fill(h, most, must)
+	h := e.take()
+	whole, err := e.fill(h, most, must)
 	if err == nil && whole {
 		x.Body = h.first
 		b.framed(&x.Request)
@@ -159,12 +184,12 @@ func (c *clientConn) gather() error {
 }
 
 // invite answers Expect: 100-continue if a body is wanted before a server is asked.
-func (c *clientConn) invite() error {
-	d := c.desk
+func (e *exchange) invite() error {
+	d := e.desk
 	if d.body.whole || !d.body.awaited.Load() {
 		return nil
 	}
-	if err := c.say(append(make([]byte, 0, 64), continueHead...), nil); err != nil {
+	if err := e.client.interim(&dataplane.Response{Status: 100}); err != nil {
 		return err
 	}
 	d.body.awaited.Store(false)
@@ -180,12 +205,10 @@ func (c *clientConn) invite() error {
 	return nil
 }
 
-const continueHead = "HTTP/1.1 100 Continue\r\n\r\n"
-
 // fill reads up to most bytes to hand and reports whether that is all. If there is no room
 // for more, it stops, or fails if it must not.
-func (c *clientConn) fill(h *held, most int64, must bool) (whole bool, err error) {
-	b := &c.desk.body
+func (e *exchange) fill(h *held, most int64, must bool) (whole bool, err error) {
+	b := &e.desk.body
 	for {
 		switch n := int64(len(h.first)); {
 		case n > most && must:
@@ -198,7 +221,7 @@ func (c *clientConn) fill(h *held, most int64, must bool) (whole bool, err error
 			if b.size >= 0 && b.size <= most {
 				size = max(b.size+1, size)
 			}
-			if !c.listener.Room.Take(size - h.room) {
+			if !e.listener.Room.Take(size - h.room) {
 				if must {
 					return false, dataplane.ErrHeldFull
 				}
@@ -231,20 +254,20 @@ func (b *requestBody) framed(q *dataplane.Request) {
 var nameContentLength, zero = []byte("Content-Length"), []byte("0")
 
 // filterRequest puts the filters of the exchange before the request's body.
-func (c *clientConn) filterRequest() error {
-	x := &c.desk.x
-	b := &c.desk.body
+func (e *exchange) filterRequest() error {
+	x := &e.desk.x
+	b := &e.desk.body
 	if len(x.Filters) == 0 || b.size == 0 || b.filtered {
 		return nil
 	}
 	b.filtered = true
 	if x.Route.Sized {
-		if err := c.invite(); err != nil {
+		if err := e.invite(); err != nil {
 			return err
 		}
 	}
 	atHand := b.whole
-	h := c.take()
+	h := e.take()
 	r := h.reader()
 	for _, f := range x.Filters {
 		var err error
@@ -267,7 +290,7 @@ func (c *clientConn) filterRequest() error {
 	if x.Route.Sized {
 		most = max(most, x.Route.BodyBytes)
 	}
-	whole, err := c.fill(h, most, x.Route.Sized)
+	whole, err := e.fill(h, most, x.Route.Sized)
 	if err == nil && whole {
 		b.framed(&x.Request)
 	}

@@ -18,7 +18,7 @@ func (c *clientConn) handshake() bool {
 	c.idle = false
 	c.mu.Unlock()
 	how := c.listener.TLS
-	conf := how.Greet(c.listener, c.client)
+	conf := how.Greet(c.listener, c.peer)
 	if conf == nil {
 		c.why = dataplane.ClosedError
 		return false
@@ -30,7 +30,7 @@ func (c *clientConn) handshake() bool {
 	c.tls = &secure{wire: &c.wire, turns: c.engine.shakes}
 	var err error
 	defer func() {
-		how.Met(c.listener, c.client, c.state, time.Duration(now()-c.began), err)
+		how.Met(c.listener, c.peer, c.state, time.Duration(now()-c.began), err)
 		c.began = now() // of the time for a head
 	}()
 	err = plainly(c.tls.begin(l, func(under net.Conn) *tls.Conn { return tls.Server(under, conf) }))
@@ -60,7 +60,7 @@ func (c *clientConn) unshaken(err error) {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		c.why = dataplane.ClosedClient
 	case errors.As(err, &m):
-		c.handler.Refused(c.listener, c.client, m)
+		c.handler.Refused(c.listener, c.peer, m)
 		r := dataplane.Response{Status: m.Status, Minor: 1, Body: []byte("400 Bad Request: this port speaks HTTPS\n")}
 		r.Length = int64(len(r.Body))
 		answer = http1.AppendResponse(answer[:0], &r, http1.ResponseOptions{Minor: 1, Date: c.engine.date.at(c.engine.conf.Now())})

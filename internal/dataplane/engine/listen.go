@@ -111,13 +111,14 @@ func (g *Goroutine) welcome(l *dataplane.Listener, h dataplane.Handler, conn net
 		tcp.Close()
 		return nil
 	}
-	c := &clientConn{engine: g, handler: h, listener: l, client: client, id: g.ids.Add(1), began: now()}
+	c := &clientConn{peer: client, id: g.ids.Add(1), began: now()}
+	c.engine, c.handler, c.listener = g, h, l
 	if err := c.open(tcp); err != nil {
 		tcp.Close()
 		h.Leave(l, client, dataplane.ClosedError)
 		return nil
 	}
-	c.idleStep = c.readIdle
+	c.speak()
 	c.idle = true
 	g.conns.add(c)
 	go c.serve()

@@ -16,7 +16,7 @@ import (
 func (l *loop) begin(c *loopClient) {
 	t := c.tray
 	x := &t.x
-	t.body.begin(t.in[t.head:t.have], &x.Request)
+	t.body.begin(t.in[t.head:t.have], &x.Request, true)
 	x.Bytes.In = int64(t.head)
 	t.client = c
 	x.Resume = t.resumer(l)

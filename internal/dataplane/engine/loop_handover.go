@@ -14,11 +14,9 @@ import (
 
 // A loan is a connection that a loop has handed over to the goroutine engine.
 type loan struct {
-	loop    *loop
-	door    *door
-	said    bool // Begin was asked, and said verdict
-	verdict dataplane.Verdict
-	over    bool // the connection is with the loop again
+	loop *loop
+	door *door
+	over bool // the connection is with the loop again
 }
 
 // lendTime is how long a connection stays with the goroutine engine after an exchange on
@@ -46,9 +44,12 @@ func (l *loop) handOver(c *loopClient, said bool, verdict dataplane.Verdict) {
 		t.ticket.void = true
 	}
 	h := &clientConn{
-		engine: l.engine.side, handler: c.door.handler, listener: c.door.listener, client: c.addr, id: c.id, began: c.began,
-		desk: d, have: t.have, head: t.head, served: true, asked: true,
-		loan: &loan{loop: l, door: c.door, said: said, verdict: verdict},
+		peer: c.addr, id: c.id, began: c.began, served: true, loan: &loan{loop: l, door: c.door},
+	}
+	h.engine, h.handler, h.listener = l.engine.side, c.door.handler, c.door.listener
+	h.desk, h.have, h.head, h.asked = d, t.have, t.head, true
+	if said {
+		h.said = &verdict
 	}
 	h.retired.Store(c.retired)
 	c.inside = false
@@ -90,7 +91,7 @@ func (c *clientConn) adopt(fd int) error {
 		conn.Close()
 		return fmt.Errorf("a %T is no TCP connection", conn)
 	}
-	c.idleStep = c.readIdle
+	c.speak()
 	return c.open(tcp)
 }
 
@@ -102,14 +103,14 @@ func (c *clientConn) lose(err error) {
 		}
 	}()
 	closeBody(&c.desk.x.Response)
-	defer c.handler.Leave(c.listener, c.client, dataplane.ClosedError)
+	defer c.handler.Leave(c.listener, c.peer, dataplane.ClosedError)
 	c.handler.End(&c.desk.x, err)
 }
 
 // serveLoan has the exchange at hand, and more while they are Heavy.
 func (c *clientConn) serveLoan() {
 	defer c.end()
-	for c.exchange() {
+	for c.one() {
 		if !c.heavy && c.giveBack() || !c.request() {
 			return
 		}
@@ -145,7 +146,7 @@ func (c *clientConn) giveBack() bool {
 // welcomeBack takes in a connection that was lent.
 func (l *loop) welcomeBack(from *clientConn, fd int32, read []byte) {
 	c := l.newClient()
-	c.fd, c.door, c.addr, c.id, c.began = fd, from.loan.door, from.client, from.id, from.began
+	c.fd, c.door, c.addr, c.id, c.began = fd, from.loan.door, from.peer, from.id, from.began
 	c.inside, c.served, c.retired = true, true, from.retired.Load()
 	if len(read) > 0 {
 		t := l.newTray(len(read))

@@ -44,6 +44,9 @@ func (r *reply) begin(q *dataplane.Request, p *dataplane.Response, trailers [][]
 	}
 }
 
+// unframed is for a client whose protocol tells it the end of an answer.
+func (r *reply) unframed() { r.plain, r.chunks.Keep = true, len(r.trailers) > 0 }
+
 // ends reports whether the client will know where the answer ends without the end of its
 // connection.
 func (r *reply) ends() bool { return r.kind == counted || !r.plain }

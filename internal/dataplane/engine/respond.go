@@ -11,55 +11,58 @@ import (
 
 // respond sends the answer, whose head is in x.Response, from u to the client. Where told
 // is false the error came before the client got a byte of it.
-func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error) {
-	d := c.desk
+func (e *exchange) respond(u *serverConn, total moment) (told bool, err error) {
+	d := e.desk
 	x := &d.x
 	if x.Response.Status == 101 {
-		return true, c.upgrade(u)
+		return true, e.upgrade(u)
 	}
 	d.body.settle()
 	// An answer to a request that has not been sent to its end: nobody can tell what
 	// either side will make of the rest, so both connections end with the answer.
 	early := d.body.sender != nil || !d.body.whole || d.body.unsent || !d.body.consumed()
-	answer := relay{c: c, u: u}
+	answer := relay{e: e, u: u}
 	answer.begin(&x.Request, &x.Response, x.Route.Trailers)
+	if !e.framed {
+		answer.unframed()
+	}
 	length, filters := x.Response.Length, slices.Clone(x.Filters)
 	closes := x.Response.Close
-	switch c.judge() {
+	switch e.judge() {
 	case dataplane.Next:
 	case dataplane.Answer:
-		c.drop(u)
-		return true, c.answer()
+		e.drop(u)
+		return true, e.answer()
 	case dataplane.Again:
-		c.dismiss(u, &answer, early || closes)
+		e.dismiss(u, &answer, early || closes)
 		return false, errAgain
 	default:
-		c.drop(u)
-		c.again = false
+		e.drop(u)
+		e.again = false
 		return true, errClosed
 	}
 
 	answer.read = limit{each: x.Route.Timeout.Read, late: dataplane.ErrReadTime, until: total, over: dataplane.ErrTotalTime}
 	answer.read.since = momentOf(x.Times.FirstByte)
-	c.again = c.again && !early && !c.engine.closing() && !(x.Request.WebSocket && len(d.body.behind) > 0)
+	e.again = e.again && !early && !e.engine.closing() && !(x.Request.WebSocket && len(d.body.behind) > 0)
 	if !x.Response.NoBody && (len(x.Filters) > 0 && x.Response.Length != 0 || x.Response.Length != length) {
 		err = answer.filtered()
 	} else {
-		c.again = c.again && answer.ends()
+		e.again = e.again && answer.ends()
 		err = answer.all()
 		if err != nil && answer.told && answer.plain && answer.kind != counted {
-			c.tear() // nothing but a reset tells an HTTP/1.0 client
+			e.client.tear() // nothing but a reset tells an HTTP/1.0 client
 		}
 	}
 	switch {
 	case err != nil:
-		c.again = false
+		e.again = false
 		x.Filters = append(x.Filters[:0], filters...) // those of Respond are of this answer
-		c.drop(u)
+		e.drop(u)
 	case early || answer.surplus || x.Response.Close:
-		c.drop(u)
+		e.drop(u)
 	default:
-		c.detach()
+		e.detach()
 		if u.interrupted() != nil {
 			u.close()
 		} else {
@@ -71,14 +74,14 @@ func (c *clientConn) respond(u *serverConn, total moment) (told bool, err error)
 
 // judge asks the handler what it makes of the answer. Meanwhile no more of the body is
 // read than can be kept, so that another server can get all of it.
-func (c *clientConn) judge() dataplane.Verdict {
-	x, b := &c.desk.x, &c.desk.body
+func (e *exchange) judge() dataplane.Verdict {
+	x, b := &e.desk.x, &e.desk.body
 	if b.sender != nil {
 		b.judging.Lock()
 		defer b.judging.Unlock()
 	}
 	x.Replayable = b.atHand
-	v := c.ask(c.handler.Respond)
+	v := e.ask(e.handler.Respond)
 	b.pinned = b.sender != nil && v == dataplane.Again
 	return v
 }
@@ -88,30 +91,30 @@ var errAgain = errors.New("another server is to be asked")
 
 // dismiss is done with an answer that the client does not get. The connection is used
 // again if all of the answer has come already.
-func (c *clientConn) dismiss(u *serverConn, answer *relay, closes bool) {
-	d := c.desk
+func (e *exchange) dismiss(u *serverConn, answer *relay, closes bool) {
+	d := e.desk
 	out, _, err := answer.take(d.out[:0], d.rsp[d.head:d.got])
 	d.out = out[:0]
 	if err != nil || closes || !answer.done || answer.surplus || u.interrupted() != nil {
-		c.drop(u)
+		e.drop(u)
 		return
 	}
-	c.detach()
+	e.detach()
 	u.home.keep(u, d.x.Route.Timeout.Idle)
 }
 
 // drop closes the connection to the server and ends who still sends on it.
-func (c *clientConn) drop(u *serverConn) {
-	c.detach()
+func (e *exchange) drop(u *serverConn) {
+	e.detach()
 	u.interrupt(errHalt)
-	c.desk.body.join()
+	e.desk.body.join()
 	u.close()
 }
 
 // A relay is the way of one answer from the server to the client.
 type relay struct {
 	reply
-	c    *clientConn
+	e    *exchange
 	u    *serverConn
 	read limit
 	told bool // something may have reached the client
@@ -119,16 +122,16 @@ type relay struct {
 
 // all sends head and body.
 func (r *relay) all() error {
-	c := r.c
-	d := c.desk
-	head := http1.AppendResponse(d.out[:0], &d.x.Response, c.options())
+	e := r.e
+	d := e.desk
+	head := e.client.appendHead(d.out[:0], &d.x.Response, false)
 	out, body, err := r.take(head, d.rsp[d.head:d.got])
 	d.out = out[:0]
 	if err != nil {
 		return err
 	}
 	r.told = true
-	if err := c.say(out, body); err != nil {
+	if err := r.say(out, body); err != nil {
 		return err
 	}
 	if r.done {
@@ -140,7 +143,7 @@ func (r *relay) all() error {
 		defer putBuffer(spare)
 		buf = spare[:]
 	}
-	copying := c.tls != nil // the kernel has no keys
+	copying := e.pipe == nil
 	for !r.done {
 		if r.kind == counted && r.left >= spliceFrom && !copying {
 			err := r.splice()
@@ -158,14 +161,14 @@ func (r *relay) all() error {
 			return r.ended()
 		}
 		if err != nil {
-			return c.blame(r.u, err, dataplane.ErrRead)
+			return e.blame(r.u, err, dataplane.ErrRead)
 		}
 		r.heard()
 		if out, body, err = r.take(d.out[:0], in[:n]); err != nil {
 			return err
 		}
 		d.out = out[:0]
-		if err := c.say(out, body); err != nil {
+		if err := r.say(out, body); err != nil {
 			return err
 		}
 		r.read.since = now() // the client's time is not the server's
@@ -176,29 +179,40 @@ func (r *relay) all() error {
 // ended is for an answer that ends with the server's connection.
 func (r *relay) ended() error {
 	r.done = true
-	if r.plain {
+	switch {
+	case !r.e.framed:
+		return r.say(nil, nil)
+	case r.plain:
 		return nil
 	}
-	return r.c.say(http1.LastChunk, nil)
+	return r.e.client.say(http1.LastChunk, nil, true)
+}
+
+// say sends what take returned.
+func (r *relay) say(out, body []byte) error {
+	if r.done && len(r.chunks.Trailers) > 0 {
+		r.e.client.trailed(r.chunks.Trailers, r.trailers)
+	}
+	return r.e.client.say(out, body, r.done)
 }
 
 // splice moves what is left of a counted body in the kernel.
 func (r *relay) splice() error {
-	c := r.c
-	p := c.clientPace()
+	e := r.e
+	p := e.clientPace()
 	to := limit{pace: &p, late: dataplane.ErrClientSlow}
-	n, err := splice(&c.wire, &r.u.wire, r.left, &to, &r.read, func(int64) { r.heard() })
+	n, err := splice(e.pipe, &r.u.wire, r.left, &to, &r.read, func(int64) { r.heard() })
 	r.left -= n
-	c.desk.x.Bytes.Out += n
+	e.desk.x.Bytes.Out += n
 	r.done = r.left == 0
 	var side *spliceError
 	switch {
 	case err == nil || err == errNoPipe:
 		return err
 	case errors.As(err, &side) && side.writing:
-		return c.lost(side.err)
+		return lost(e.client, side.err)
 	case side != nil:
-		return c.blame(r.u, side.err, dataplane.ErrRead)
+		return e.blame(r.u, side.err, dataplane.ErrRead)
 	}
 	return err
 }
@@ -207,13 +221,13 @@ func (r *relay) splice() error {
 func (r *relay) heard() {
 	t := now()
 	r.read.since = t
-	r.c.heard.Store(int64(t))
+	r.e.heard.Store(int64(t))
 }
 
 // switched says why a 101 is not the one that was asked for, or "" (G1 of the threat
 // list, RFC 6455 4.1).
-func (c *clientConn) switched() string {
-	x := &c.desk.x
+func (e *exchange) switched() string {
+	x := &e.desk.x
 	q, r := &x.Request, &x.Response
 	if !q.WebSocket || !x.Route.WebSocket {
 		return "not asked for"
@@ -225,31 +239,29 @@ func (c *clientConn) switched() string {
 }
 
 // upgrade passes a good 101 on and lets client and server speak.
-func (c *clientConn) upgrade(u *serverConn) error {
-	d := c.desk
-	c.again = false
-	if c.ask(c.handler.Respond) != dataplane.Next {
-		c.drop(u)
+func (e *exchange) upgrade(u *serverConn) error {
+	d := e.desk
+	e.again = false
+	if e.ask(e.handler.Respond) != dataplane.Next {
+		e.drop(u)
 		return errClosed
 	}
-	o := c.options()
-	o.Upgrade, o.KeepAlive = true, true
-	d.out = http1.AppendResponse(d.out[:0], &d.x.Response, o)
-	if err := c.say(d.out, d.rsp[d.head:d.got]); err != nil {
-		c.drop(u)
+	d.out = e.client.appendHead(d.out[:0], &d.x.Response, true)
+	if err := e.client.say(d.out, d.rsp[d.head:d.got], false); err != nil {
+		e.drop(u)
 		return err
 	}
 	// A12: what the client sent before it could know goes out only now.
 	send := limit{each: d.x.Route.Timeout.Send, late: dataplane.ErrSendTime, since: now()}
 	if err := u.write(d.body.behind, &send); err != nil {
-		err = c.blame(u, err, dataplane.ErrSend)
-		c.drop(u)
+		err = e.blame(u, err, dataplane.ErrSend)
+		e.drop(u)
 		return err
 	}
 	d.x.Bytes.In += int64(len(d.body.behind))
 	d.body.behind = nil
-	err := c.tunnel(u, d.x.Route.Timeout.Tunnel)
-	c.detach()
+	err := e.client.tunnel(u, d.x.Route.Timeout.Tunnel)
+	e.detach()
 	u.close()
 	return err
 }

@@ -12,15 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"proxyd/internal/dataplane"
-	"proxyd/internal/dataplane/http1"
 )
 
-// sayFile sends the head of x.Response and the part of a file that is its body. A small
+// sayFile implements client: it sends the head of r and the part of a file that is its body. A small
 // part goes with the head in one write; a larger one never comes into this process.
 // A file that has become shorter ends the connection within the body.
-func (c *clientConn) sayFile(s *dataplane.FileSection) error {
+func (c *clientConn) sayFile(r *dataplane.Response, s *dataplane.FileSection) error {
 	d := c.desk
-	d.out = http1.AppendResponse(d.out[:0], &d.x.Response, c.options())
+	d.out = c.appendHead(d.out[:0], r, false)
 	if s.Size <= spliceFrom {
 		buf := getBuffer()
 		defer putBuffer(buf)
@@ -28,10 +27,10 @@ func (c *clientConn) sayFile(s *dataplane.FileSection) error {
 		if int64(n) < s.Size {
 			return shortFile(err)
 		}
-		return c.say(d.out, buf[:n])
+		return c.say(d.out, buf[:n], true)
 	}
 	if c.tls != nil { // the kernel has no keys
-		if err := c.say(d.out, nil); err != nil {
+		if err := c.say(d.out, nil, false); err != nil {
 			return err
 		}
 		return c.copyFile(s.File, s.From, s.Size)
@@ -49,7 +48,7 @@ func (c *clientConn) sayFile(s *dataplane.FileSection) error {
 		var side *spliceError
 		switch {
 		case errors.As(err, &side) && side.writing:
-			return c.lost(side.err)
+			return lost(c, side.err)
 		case err != nil:
 			return shortFile(err)
 		}
@@ -67,7 +66,7 @@ func (c *clientConn) sayHead(head []byte) error {
 	l := limit{pace: &p, late: dataplane.ErrClientSlow}
 	n, e := writeMore(c.fd, head)
 	if err := c.wire.rest(head, n, e, &l); err != nil {
-		return c.lost(err)
+		return lost(c, err)
 	}
 	c.desk.x.Bytes.Out += int64(len(head))
 	return nil
@@ -125,7 +124,7 @@ func (c *clientConn) copyFile(f *os.File, from, left int64) error {
 		if n == 0 {
 			return shortFile(err)
 		}
-		if err := c.say(c.desk.out[:0], buf[:n]); err != nil {
+		if err := c.say(c.desk.out[:0], buf[:n], false); err != nil {
 			return err
 		}
 		from += int64(n)

@@ -31,16 +31,9 @@ func (g *Goroutine) sweep() {
 // sweep or two, and counts as gone when it has not been.
 func (g *Goroutine) sweepClients(t moment) {
 	g.conns.each(func(c *clientConn) {
-		if t-moment(c.heard.Load()) < moment(g.conf.Sweep) {
-			return
-		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.server == nil && c.source == nil && !c.parked {
-			return
-		}
-		if c.server != nil && c.server.home.server.Lost() && c.waits.CompareAndSwap(true, false) {
-			c.server.interrupt(dataplane.ErrServerDown)
+		if !c.sweep(t) {
 			return
 		}
 		gone := false

@@ -25,7 +25,7 @@ var (
 	errTunnel  = errors.New("the other direction failed")
 )
 
-// tunnel lets the client and u speak. It returns when they are done.
+// tunnel implements client.
 func (c *clientConn) tunnel(u *serverConn, silence time.Duration) error {
 	d := c.desk
 	c.heard.Store(math.MaxInt64) // half a close is no parting here
