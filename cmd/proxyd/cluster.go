@@ -385,22 +385,12 @@ func (k *cluster) change(n *node, c *config.Config) (err error) {
 	for _, keeper := range was.keepers {
 		at[keeper.Addr()] = keeper
 	}
-	var made []*vip.Keeper
 	defer func() {
-		unused := made
-		if err == nil {
-			unused = nil
-			for _, keeper := range was.keepers {
-				if !slices.Contains(slices.Collect(maps.Values(next.keepers)), keeper) {
-					unused = append(unused, keeper)
-				}
-			}
+		stays, goes := next, was
+		if err != nil {
+			stays, goes = was, next
 		}
-		for _, keeper := range unused {
-			if e := keeper.Close(); e != nil {
-				k.log.Warn("close addresses", "vip", keeper.Addr(), "error", e)
-			}
-		}
+		k.abandon(goes, stays)
 	}()
 	for _, v := range held(c) {
 		if keeper := at[v.Address.Addr()]; keeper != nil && was.interfaceOf(keeper) == v.Interface {
@@ -421,7 +411,6 @@ func (k *cluster) change(n *node, c *config.Config) (err error) {
 		if err != nil {
 			return err
 		}
-		made = append(made, keeper)
 		next.keepers[v.Name] = keeper
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
@@ -438,6 +427,23 @@ func (k *cluster) change(n *node, c *config.Config) (err error) {
 	}
 	k.setDrain(c.Cluster.Drain)
 	return nil
+}
+
+// abandon closes the keepers of a that b does not have. Their addresses may be anybody's from
+// then on, this host's own too.
+func (k *cluster) abandon(a, b *addresses) {
+	for name, keeper := range a.keepers {
+		if slices.Contains(slices.Collect(maps.Values(b.keepers)), keeper) {
+			continue
+		}
+		err := keeper.Close()
+		if err == nil { // one that is still there must stay silent
+			err = k.devices[a.config.VIP[name].Interface].Unfenced(keeper.Addr())
+		}
+		if err != nil {
+			k.log.Warn("close addresses", "vip", keeper.Addr(), "error", err)
+		}
+	}
 }
 
 // mayVote reports why the voters of c cannot come after those of now. A cluster that begins or

@@ -3,6 +3,7 @@ package ha
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"time"
 
 	"proxyd/internal/clock"
@@ -218,12 +219,12 @@ func (n *Node) hold(e *elector, a election.Hold) {
 
 // fail gives up what this host could not hold, for a while.
 func (n *Node) fail(e *elector, vip string, err error) {
-	now := n.Now()
-	if e.fault != err.Error() {
-		n.Log.Error("this node cannot hold the address", "vip", vip, "error", err)
+	now, why := n.Now(), strings.ReplaceAll(err.Error(), "\n", "; ") // several errors are a line each
+	if e.fault != why {
+		n.Log.Error("this node cannot hold the address", "vip", vip, "error", why)
 	}
-	n.note(Fact{At: now, Kind: FactFault, VIP: e.name, Term: e.term, Text: err.Error()})
-	e.broken, e.retry, e.fault = true, now.Add(brokenFor), err.Error()
+	n.note(Fact{At: now, Kind: FactFault, VIP: e.name, Term: e.term, Text: why})
+	e.broken, e.retry, e.fault = true, now.Add(brokenFor), why
 	n.flapped(now, n.Name, &n.flaps)
 	n.news = true
 	n.letGo(e)
