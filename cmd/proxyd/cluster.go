@@ -93,6 +93,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		return nil, err
 	}
 	conf := ha.Config{
+		Wire: speaks(),
 		Self: self, Voters: voters, Timing: c.Cluster.Timing, VIPs: c.VIP, Holders: k.now().holders(),
 		Now: clock.Now, Log: n.log, Name: c.Node.Name, Version: version, Hash: c.Hash, Terms: terms, Term: term,
 		Witness: c.Cluster.Witness, Arbiters: c.Cluster.Arbiter, Reach: k.reach,
@@ -253,7 +254,7 @@ func (k *cluster) openMesh(n *node, c *config.Config, self election.ID, voters [
 	if k.keys, err = k.openKeys(c, voters); err != nil {
 		return err
 	}
-	g := gossip.Config{Cluster: c.Cluster.Name, Secrets: k.keys.Secrets(), Self: self, Voters: voters, Log: k.log, State: k.shared, Answer: n.answerPeer,
+	g := gossip.Config{Cluster: c.Cluster.Name, Secrets: k.keys.Secrets(), Self: self, Voters: voters, Log: k.log, State: k.shared, Answer: n.answerPeer, Wire: speaks(),
 		ListenTCP: n.from.memberTCP, ListenUDP: n.from.memberUDP}
 	// The mesh gives the carrier what it brings, and the carrier is opened first.
 	g.Receive = func(b []byte) { k.mesh.Receive(b) }
@@ -274,7 +275,7 @@ func (k *cluster) openMesh(n *node, c *config.Config, self election.ID, voters [
 	k.mesh, err = beat.Listen(beat.Config{
 		Cluster: c.Cluster.Name, Secrets: k.keys.Secrets(), Self: self, Voters: voters,
 		Interface: beat.InterfaceOf(own.Addr()), Paths: paths,
-		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log, Devices: devices, Unheard: k.askAnew, Open: n.from.openers(),
+		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log, Devices: devices, Unheard: k.askAnew, Open: n.from.openers(), Wire: speaks(),
 	}, carrier)
 	if err != nil {
 		return err

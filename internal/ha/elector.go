@@ -150,7 +150,7 @@ func (n *Node) post(e *elector, s election.Send) {
 	n.Terms.Used(s.Msg.Term, n.termsKept)
 	if p := n.peer(s.To); p != nil {
 		m := ballot{VIP: e.name, Msg: s.Msg}
-		p.out.add(electionRecord, m.append)
+		p.out.add(electionRecord, m.in(p.out.version))
 	}
 }
 
