@@ -39,10 +39,17 @@ func certCommand(o *options) *cobra.Command {
 				return e.Encode(all)
 			case "table":
 				t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 3, ' ', 0)
-				fmt.Fprintln(t, "SUBJECT\tNAMES\tSOURCE\tKEY\tISSUER\tSERIAL\tEXPIRES\tIN\tNOTE")
+				fmt.Fprintln(t, "SUBJECT\tNAMES\tSOURCE\tKEY\tISSUER\tSERIAL\tEXPIRES\tIN\tRENEWED\tNOTE")
 				for _, c := range all {
-					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.Subject, dash(strings.Join(c.Names, ",")), c.Source, c.Kind, dash(c.Issuer),
-						c.Serial, c.Until.Format(time.DateOnly), left(time.Until(c.Until)), dash(certNote(c)))
+					until, in, renewed := "-", "-", "-"
+					if !c.Until.IsZero() {
+						until, in = c.Until.Format(time.DateOnly), left(time.Until(c.Until))
+					}
+					if c.ACME != nil && !c.ACME.Renew.IsZero() {
+						renewed = c.ACME.Renew.Format(time.DateOnly)
+					}
+					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.Subject, dash(strings.Join(c.Names, ",")), c.Source, dash(c.Kind), dash(c.Issuer),
+						dash(c.Serial), until, in, renewed, dash(certNote(c)))
 				}
 				return t.Flush()
 			}
@@ -50,7 +57,22 @@ func certCommand(o *options) *cobra.Command {
 		},
 	}
 	list.Flags().StringVarP(&format, "output", "o", "table", "table or json")
-	cmd.AddCommand(list)
+	renew := &cobra.Command{
+		Use:   "renew NAME",
+		Short: "Order a certificate by ACME anew, now",
+		Args:  exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := within(cmd, 10*time.Second)
+			defer cancel()
+			r, err := o.client().RenewCertificate(ctx, control.CertificateWish{Name: args[0], By: operatorName()})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s orders a certificate for %s; the one before is served until it has come (hactl cert ls, hactl history)\n", r.Node, r.Name)
+			return nil
+		},
+	}
+	cmd.AddCommand(list, renew)
 	return cmd
 }
 
@@ -71,5 +93,17 @@ func certNote(c control.Certificate) string {
 	if c.Fault != "" {
 		notes = append(notes, "changed files are not in use: "+c.Fault)
 	}
-	return strings.Join(append(notes, c.Warnings...), "; ")
+	notes = append(notes, c.Warnings...)
+	if a := c.ACME; a != nil {
+		switch {
+		case a.Ordering:
+			notes = append(notes, "an order is on its way")
+		case a.Pending && a.Failures == 0:
+			notes = append(notes, "there is none yet")
+		}
+		if a.Failures > 0 {
+			notes = append(notes, fmt.Sprintf("%d failed in a row, the next try is at %s: %s", a.Failures, a.Next.Local().Format(time.TimeOnly), a.Error))
+		}
+	}
+	return strings.Join(notes, "; ")
 }

@@ -43,6 +43,16 @@ func (n *node) Backup(context.Context) (*control.Backup, error) {
 			}
 		}
 	}
+	for _, ref := range c.ACMESecrets() {
+		if !slices.Contains(b.Secrets, ref) {
+			b.Secrets = append(b.Secrets, ref)
+		}
+	}
+	for _, name := range []string{n.acme.shelf.file(), n.acme.shelf.key()} {
+		if _, err := os.Stat(name); err == nil {
+			b.Secrets = append(b.Secrets, "file:"+name)
+		}
+	}
 	if ring, err := filepath.Abs(filepath.Join(c.Node.State, keyring.File)); err == nil {
 		if _, err := os.Stat(ring); err == nil { // the keys were rotated
 			b.Secrets = append(b.Secrets, "file:"+ring)

@@ -16,7 +16,7 @@ import (
 
 // notBuilt are the beginnings of names that alerts and panels may use before there is
 // such a thing: a rule over a series that is not there is silent.
-var notBuilt = []string{"proxyd_acme_", "proxyd_ratelimit_", "proxyd_bans_", "proxyd_waf_", "proxyd_cache_",
+var notBuilt = []string{"proxyd_ratelimit_", "proxyd_bans_", "proxyd_waf_", "proxyd_cache_",
 	"proxyd_upstream_queue_length"}
 
 // metricNames are all names that a page of this binary can have.
@@ -32,6 +32,7 @@ func metricNames(t *testing.T) map[string]bool {
 		n.taken.Describe(descs)
 		n.applies.Describe(descs)
 		n.rotations.Describe(descs)
+		newOrders().Describe(descs)
 	}()
 	quoted := regexp.MustCompile(`fqName: "([^"]+)"`)
 	for d := range descs {

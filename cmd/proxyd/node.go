@@ -46,6 +46,7 @@ type node struct {
 	record  *recorder              // what happened
 	tracks  *track.Set             // what else its fitness depends on
 	notify  *notify.Notifier       // who is told of it
+	acme    *certifier             // who orders certificates
 	drained atomic.Pointer[string] // why an operator wants no clients here; nil: they may come
 
 	mu        sync.Mutex     // one change at a time; guards what follows
@@ -57,6 +58,10 @@ type node struct {
 	admin     *admin
 	stood     stand
 	apply     applying
+
+	firstMu    sync.Mutex // guards what follows
+	first      string     // of a cluster without VIPs: the node that comes first, and since when
+	firstSince time.Time
 }
 
 // maxScrapes is how many pages of metrics are made at once; one more is told to come
@@ -118,6 +123,7 @@ func run(ctx context.Context, file string) (err error) {
 	n.shared.record = n.record
 	n.tracks = n.newTracks()
 	defer n.tracks.Close()
+	n.acme = n.newCertifier()
 	n.notify = notify.New(n.log)
 	n.notify.Set(receivers(c))
 	if n.overrides, err = openOverrides(c.Node.State, n.shared); err != nil {
@@ -137,6 +143,9 @@ func run(ctx context.Context, file string) (err error) {
 	if err := n.shared.restore(filepath.Join(c.Node.State, standingsFile)); err != nil {
 		n.log.Error("state directory", "error", err)
 	}
+	if err := n.acme.shelf.restore(); err != nil {
+		n.log.Error("state directory", "error", err)
+	}
 	n.metrics = n.registry()
 	life, end := context.WithCancel(ctx)
 	defer end()
@@ -154,7 +163,9 @@ func run(ctx context.Context, file string) (err error) {
 	}
 	n.mu.Lock()
 	n.cluster = part // operators ask already
+	n.useACME(c)
 	n.mu.Unlock()
+	n.acme.Refresh() // the first client is served by what is there
 	n.plane.Open()
 	from.serve(life, n, &parts)
 	n.stand(false)
@@ -163,6 +174,8 @@ func run(ctx context.Context, file string) (err error) {
 	n.record.note(history.Entry{Kind: history.Started, Text: fmt.Sprintf("version %s, configuration %s", version, c.Hash)})
 	n.log.Info("proxyd is up", "version", version, "node", c.Node.Name, "config", c.Hash)
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	parts.Go(func() { n.acme.Run(life) })
+	parts.Go(func() { n.followACME(life) })
 	parts.Go(func() { n.watchdog(life) })
 	parts.Go(func() { n.followOverrides(life) })
 	parts.Go(func() { n.followStandings(life) })
@@ -261,6 +274,7 @@ func (n *node) registry() *prometheus.Registry {
 		&n.upgrades,
 		n.applies,
 		n.rotations,
+		n.acme.orders,
 	)
 	return r
 }

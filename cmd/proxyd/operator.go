@@ -153,7 +153,7 @@ func nodeStatus(v ha.NodeView) control.NodeStatus {
 		paths = append(paths, control.Path{Name: p.Name, AgeMS: age, LongestGapMS: p.Longest.Milliseconds(), Loss: p.Loss, Silent: p.Silent})
 	}
 	s := control.NodeStatus{
-		Name: v.Name, Witness: v.Witness, State: v.State.String(), Address: string(v.ID), AgeMS: age, Config: v.Config, Version: v.Version, Wire: int(v.Newest),
+		Name: v.Name, Witness: v.Witness, State: v.State.String(), Address: string(v.ID), AgeMS: age, Config: v.Config, Version: v.Version,
 		UptimeS: int64(v.Uptime.Seconds()), Reason: v.Reason, LongestGapMS: v.Longest.Milliseconds(), LimitMS: v.Limit.Milliseconds(), Flaps: math.Round(v.Flaps*100) / 100, Damped: v.Damped,
 		Paths: paths, NearMisses: v.Signs.NearMisses,
 	}
@@ -259,11 +259,26 @@ func (n *node) Pools(context.Context) ([]control.Pool, error) {
 // Certificates implements control.Operator.
 func (n *node) Certificates(context.Context) ([]control.Certificate, error) {
 	all := []control.Certificate{}
+	views := map[string]*control.ACME{}
+	var order []string
+	for _, v := range n.acme.Views() {
+		order = append(order, v.Name)
+		views[v.Name] = &control.ACME{Directory: v.Directory, Pending: v.NotAfter.IsZero(), Renew: v.Renew.UTC(), Ordering: v.Ordering, Failures: v.Failures, Error: v.Error, Next: v.Next}
+	}
 	for i, c := range n.plane.Certificates() {
-		all = append(all, control.Certificate{
-			Subject: c.Subject, Names: append([]string{}, c.Names...), Serial: c.Serial, Issuer: c.Issuer, Kind: c.Kind, Source: "file",
+		x := control.Certificate{
+			Subject: c.Subject, Names: append([]string{}, c.Names...), Serial: c.Serial, Issuer: c.Issuer, Kind: c.Kind, Source: c.Source(),
 			From: c.NotBefore.UTC(), Until: c.NotAfter.UTC(), Cert: c.Cert, Key: c.Key, Default: i == 0, Fault: c.Fault, Warnings: append([]string{}, c.Doubts...),
-		})
+		}
+		if x.Source == "acme" {
+			x.ACME = views[c.Subject]
+		}
+		all = append(all, x)
+	}
+	for _, name := range order {
+		if v := views[name]; v.Pending {
+			all = append(all, control.Certificate{Subject: name, Names: []string{name}, Source: "acme", Warnings: []string{}, ACME: v})
+		}
 	}
 	return all, nil
 }

@@ -60,7 +60,7 @@ func (n *node) answerPeer(from election.ID, b []byte) []byte {
 
 // serve does what another node asks for. What it does not know is an error, so that a
 // later release may ask more.
-func (n *node) serve(_ context.Context, _ election.ID, q question) (any, error) {
+func (n *node) serve(ctx context.Context, _ election.ID, q question) (any, error) {
 	switch q.What {
 	case "health":
 		return n.health(), nil
@@ -70,6 +70,18 @@ func (n *node) serve(_ context.Context, _ election.ID, q question) (any, error) 
 			return nil, control.Refuse(fmt.Sprintf("%s: %v", q.What, err))
 		}
 		return n.serveApply(q.What, in)
+	case askTake:
+		var in []byte
+		if err := json.Unmarshal(q.Body, &in); err != nil {
+			return nil, control.Refuse(fmt.Sprintf("%s: %v", q.What, err))
+		}
+		return struct{}{}, n.serveTake(in)
+	case askRenew:
+		var in string
+		if err := json.Unmarshal(q.Body, &in); err != nil {
+			return nil, control.Refuse(fmt.Sprintf("%s: %v", q.What, err))
+		}
+		return n.serveRenew(ctx, in)
 	case askKeys:
 		var in keyring.Question
 		if err := json.Unmarshal(q.Body, &in); err != nil {

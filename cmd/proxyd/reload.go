@@ -97,6 +97,7 @@ func (n *node) takeBy(apply func(*config.Config) error, c *config.Config) error 
 	n.config = c
 	n.restrain()
 	n.notify.Set(receivers(c))
+	n.useACME(c)
 	n.watch()
 	n.tracks.Use(c.Track)
 	return nil

@@ -21,21 +21,23 @@ const changeKind = "change"
 type shared struct {
 	// heard has one value after what operators want was changed on another node.
 	heard chan struct{}
+	// certified has one value after a record of ACME was changed on another node.
+	certified chan struct{}
 	// record, if set, gives and takes what the nodes wrote down. It is set before the first
 	// peer is met.
 	record *recorder
 
 	mu    sync.Mutex // guards the store and tell
 	store *state.Store
-	tell  func(name string, entry func(version uint8) []byte) // to the other nodes, without waiting; nil: there are none
+	tell  func(name string, entry []byte) // to the other nodes, without waiting; nil: there are none
 }
 
 func newShared(node string) *shared {
-	return &shared{heard: make(chan struct{}, 1), store: state.New(node)}
+	return &shared{heard: make(chan struct{}, 1), certified: make(chan struct{}, 1), store: state.New(node)}
 }
 
 // connect says how other nodes are told; nil: there are none any more.
-func (s *shared) connect(tell func(name string, entry func(version uint8) []byte)) {
+func (s *shared) connect(tell func(name string, entry []byte)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tell = tell
@@ -43,25 +45,37 @@ func (s *shared) connect(tell func(name string, entry func(version uint8) []byte
 
 // put writes an entry and tells the other nodes.
 func (s *shared) put(term uint64, kind, key string, value []byte, expires time.Time) error {
+	_, err := s.write(term, kind, key, value, expires)
+	return err
+}
+
+// write is put, and returns the entry.
+func (s *shared) write(term uint64, kind, key string, value []byte, expires time.Time) (state.Entry, error) {
 	s.mu.Lock()
 	e, _, err := s.store.Put(term, kind, key, value, expires)
 	tell := s.tell
 	s.mu.Unlock()
-	return spread(tell, e, err)
+	return e, spread(tell, e, err)
 }
 
 // remove writes that an entry is gone and tells the other nodes.
 func (s *shared) remove(term uint64, kind, key string, until time.Time) error {
+	_, err := s.erase(term, kind, key, until)
+	return err
+}
+
+// erase is remove, and returns the tombstone.
+func (s *shared) erase(term uint64, kind, key string, until time.Time) (state.Entry, error) {
 	s.mu.Lock()
 	e, _, err := s.store.Delete(term, kind, key, until)
 	tell := s.tell
 	s.mu.Unlock()
-	return spread(tell, e, err)
+	return e, spread(tell, e, err)
 }
 
-func spread(tell func(string, func(version uint8) []byte), e state.Entry, err error) error {
+func spread(tell func(string, []byte), e state.Entry, err error) error {
 	if err == nil && tell != nil {
-		tell(e.Kind+"/"+e.Key, func(version uint8) []byte { return state.Append(nil, version, []state.Entry{e}) })
+		tell(e.Kind+"/"+e.Key, state.Append(nil, []state.Entry{e}))
 	}
 	return err
 }
@@ -71,6 +85,13 @@ func (s *shared) get(kind, key string) (state.Entry, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.store.Get(kind, key, time.Now())
+}
+
+// entry returns an entry or its tombstone.
+func (s *shared) entry(kind, key string) (state.Entry, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store.Latest(kind, key)
 }
 
 // kind returns the entries of a kind that are not over, by key.
@@ -85,15 +106,15 @@ func (s *shared) kind(kind string) []state.Entry {
 const maxPassed = 8
 
 // Encode implements gossip.State.
-func (s *shared) Encode(version uint8) []byte {
+func (s *shared) Encode() []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return state.Append(nil, version, s.store.All())
+	return state.Append(nil, s.store.All())
 }
 
 // Merge implements gossip.State.
 func (s *shared) Merge(b []byte) error {
-	entries, err := state.Decode(b, speaks())
+	entries, err := state.Decode(b)
 	if err != nil {
 		return err
 	}
@@ -109,6 +130,12 @@ func (s *shared) Merge(b []byte) error {
 			select {
 			case s.heard <- struct{}{}:
 			default: // it is told already
+			}
+		}
+		if e.Kind == acmeKind {
+			select {
+			case s.certified <- struct{}{}:
+			default:
 			}
 		}
 		// Two nodes that do not reach each other learn it by a third.

@@ -34,7 +34,7 @@ func ThisDisk() Disk { return Disk{Getenv: os.Getenv, Stat: os.Stat, ReadFile: o
 
 // A Certificate is one that was read, with its key. It never changes.
 type Certificate struct {
-	Pair
+	Pair           // both are "" of one that is in no file
 	Subject string // the first of its names
 	Names   []string
 	Serial  string // hexadecimal
@@ -126,6 +126,23 @@ func cause(err error) error {
 		return at.Err
 	}
 	return err
+}
+
+// Parse makes a Certificate of the texts of a chain and its key.
+func Parse(chain, key []byte) (*Certificate, error) {
+	c := new(Certificate)
+	if err := c.parse(chain, key); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Source is where c comes from: file, or acme.
+func (c *Certificate) Source() string {
+	if c.Cert == "" {
+		return "acme"
+	}
+	return "file"
 }
 
 // parse makes c of the two texts.

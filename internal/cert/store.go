@@ -20,8 +20,10 @@ type Store struct {
 	log  *slog.Logger
 	set  atomic.Pointer[Set]
 
-	mu     sync.Mutex // guards what follows, and that one at a time replaces set
-	faults map[Pair]fault
+	mu      sync.Mutex // guards what follows, and that one at a time replaces set
+	files   []*Certificate
+	managed []*Certificate // that come from no file; behind those that do
+	faults  map[Pair]fault
 }
 
 // A fault is why a pair that has changed is not in use, and of which state of the files
@@ -51,12 +53,22 @@ func (d Disk) LoadAll(pairs []Pair) (*Set, error) {
 	return NewSet(all), nil
 }
 
-// Use serves the certificates of set from now on.
+// Use serves the certificates of set, in place of those of files, from now on.
 func (s *Store) Use(set *Set) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.set.Store(set)
+	s.files = set.all
+	s.set.Store(NewSet(slices.Concat(s.files, s.managed)))
 	clear(s.faults)
+}
+
+// Manage serves certificates that come from no file, in place of those before, beside those
+// of files.
+func (s *Store) Manage(all []*Certificate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.managed = all
+	s.set.Store(NewSet(slices.Concat(s.files, s.managed)))
 }
 
 // Set returns what is in use.
@@ -96,7 +108,7 @@ func (s *Store) Watch(ctx context.Context) {
 func (s *Store) Look() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := slices.Clone(s.set.Load().all)
+	all := slices.Clone(s.files)
 	changed := false
 	for i, c := range all {
 		now := [2]stamp{s.stamp(c.stamps[0].name), s.stamp(c.stamps[1].name)}
@@ -123,7 +135,8 @@ func (s *Store) Look() {
 		}
 	}
 	if changed {
-		s.set.Store(NewSet(all))
+		s.files = all
+		s.set.Store(NewSet(slices.Concat(s.files, s.managed)))
 	}
 }
 

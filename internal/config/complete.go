@@ -21,8 +21,9 @@ func (d *decoder) complete(c *Config) {
 		c.Limits.URIBytes = min(c.Limits.URIBytes, c.Limits.HeaderBytes)
 	}
 	if len(c.Listener) == 0 && !c.Cluster.Witness && !d.spoilt(to("listener")) {
-		c.Listener = defaultListeners(len(c.Cert) > 0)
+		c.Listener = defaultListeners(len(c.Cert) > 0 || c.ACME.On())
 	}
+	d.completeACME(&c.ACME)
 	if c.TLS.Min == "" {
 		c.TLS.Min = map[bool]string{true: "1.3", false: "1.2"}[c.TLS.Profile == "modern"]
 	}

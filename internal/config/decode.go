@@ -21,6 +21,7 @@ type decoder struct {
 
 	withLength map[path]bool // places of addresses that are written with a length
 
+	certified []string            // names of the certificates in files
 	patterns  int                 // regular expressions so far
 	overlap   overlap             // what they have in common
 	labels    map[string][]string // of the routes and tracks, for messages
@@ -395,6 +396,10 @@ func newDefault(pointer reflect.Type) reflect.Value {
 		return reflect.ValueOf(defaultListener())
 	case reflect.TypeFor[*Cert]():
 		return reflect.ValueOf(defaultCert())
+	case reflect.TypeFor[*EAB]():
+		return reflect.ValueOf(defaultEAB())
+	case reflect.TypeFor[*ACMEDNS]():
+		return reflect.ValueOf(defaultACMEDNS())
 	case reflect.TypeFor[*Pool]():
 		return reflect.ValueOf(defaultPool())
 	case reflect.TypeFor[*Server]():

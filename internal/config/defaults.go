@@ -59,7 +59,14 @@ func defaultListener() *Listener { return &Listener{Unknown: "404"} }
 
 func defaultCert() *Cert { return &Cert{} }
 
-// defaultListeners are those of a file that defines none, with or without a certificate.
+// defaultDirectory is of the CA that is asked unless the file names another.
+const defaultDirectory = "https://acme-v02.api.letsencrypt.org/directory"
+
+func defaultEAB() *EAB { return &EAB{} }
+
+func defaultACMEDNS() *ACMEDNS { return &ACMEDNS{} }
+
+// defaultListeners are those of a file that defines none, with or without certificates.
 func defaultListeners(secure bool) map[string]*Listener {
 	web := &Listener{Name: "http", Address: []string{":80"}, Unknown: "404"}
 	if !secure {

@@ -37,11 +37,14 @@ func (c *Config) Effective() string {
 }
 
 func writeTable(b *strings.Builder, header string, v reflect.Value, c *Config) {
+	fields := fieldsOf(v)
+	if len(fields) == 0 {
+		return // [acme] of a file that has none
+	}
 	if b.Len() > 0 {
 		b.WriteByte('\n')
 	}
 	b.WriteString(header + "\n")
-	fields := fieldsOf(v)
 	width := 0
 	for _, f := range fields {
 		width = max(width, len(f.key))

@@ -26,6 +26,7 @@ func (d *decoder) check(c *Config) {
 	d.checkRoutes(c)
 	d.checkOperation(c)
 	d.checkTrace(&c.Trace)
+	d.checkACME(c)
 }
 
 func (d *decoder) checkNode(c *Config) {

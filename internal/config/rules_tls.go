@@ -42,8 +42,8 @@ func (d *decoder) checkListenersTLS(c *Config) (secure []string) {
 	}
 	for _, name := range sortedKeys(c.Listener) {
 		l, p := c.Listener[name], to("listener", name)
-		if l.TLS && len(c.Cert) == 0 && !d.spoilt(to("cert")) {
-			d.bad(p.key("tls"), "needs a certificate: write [[cert]] with cert = \"/etc/ssl/shop.crt\" and key = \"/etc/ssl/shop.key\"")
+		if l.TLS && len(c.Cert) == 0 && !c.ACME.On() && !d.spoilt(to("cert")) && !d.spoilt(to("acme")) {
+			d.bad(p.key("tls"), "needs a certificate: write [[cert]] with cert = \"/etc/ssl/shop.crt\" and key = \"/etc/ssl/shop.key\", or acme.email for one that proxyd gets by itself")
 		}
 		q := p.key("redirect")
 		switch {
@@ -94,6 +94,7 @@ func (d *decoder) checkCerts(c *Config) {
 			d.report(d.where(at), at, "%v", err)
 			continue
 		}
+		d.certified = append(d.certified, read.Names...)
 		for _, doubt := range read.Doubts(time.Now()) {
 			at := d.where(p)
 			c.Warnings = append(c.Warnings, Problem{File: d.sources[at.file].name, Line: at.line, Col: at.col, Msg: "warning: " + doubt})

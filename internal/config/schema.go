@@ -20,6 +20,7 @@ type Config struct {
 	Listener map[string]*Listener `toml:"listener"`
 	TLS      TLS                  `toml:"tls"`
 	Cert     []*Cert              `toml:"cert"`
+	ACME     ACME                 `toml:"acme"`
 	Limits   Limits               `toml:"limits"`
 	Pool     map[string]*Pool     `toml:"pool"`
 	Policy   map[string]*Policy   `toml:"policy"`
@@ -30,6 +31,7 @@ type Config struct {
 
 	Name     string    `toml:"-"` // the file it was read from, for messages
 	Hash     string    `toml:"-"` // of all that must be equal on every node: not [node], cluster.bind, cluster.secret, cluster.fence, [admin], [log]
+	Ordered  []string  `toml:"-"` // the names that have a certificate by ACME, each one of its own
 	Warnings []Problem `toml:"-"` // what is allowed but hardly meant
 }
 
@@ -141,6 +143,32 @@ type TLS struct {
 type Cert struct {
 	Cert string `toml:"cert"` // absolute path of the certificate and those that lead to the root, PEM; required
 	Key  string `toml:"key"`  // absolute path of its key, PEM, which the user of proxyd must be able to read, or which systemd hands over (LoadCredential); default: the file of the certificate
+}
+
+// ACME is certificates that the cluster gets by itself (RFC 8555). The email alone turns it
+// on: with it there are listeners as with a [[cert]]. Everything is the same on every node:
+// one node orders, every node answers the CA and serves.
+type ACME struct {
+	Email     string   `toml:"email"`     // where the CA writes to; required, and turns it on
+	Directory string   `toml:"directory"` // https URL of the CA's directory; default: that of Let's Encrypt, whose terms you accept by this
+	CA        string   `toml:"ca"`        // absolute path of a file (PEM) with the roots by which the CA itself is trusted, where those of the host do not do
+	EAB       *EAB     `toml:"eab"`       // an account at the CA to which that of ACME is bound: { id, key }; default: none
+	Challenge string   `toml:"challenge"` // how the CA is shown that a name is ours: http-01 (port 80), tls-alpn-01 (port 443), dns-01 (by dns, the only one for wildcards), or auto: dns-01 if dns is set, else http-01, and tls-alpn-01 where that failed or no listener has port 80
+	Hosts     []string `toml:"hosts"`     // names, each with a certificate of its own, also "*.example.com"; default: every exact host of a [[route]] that no [[cert]] is for, except addresses and names that no public CA knows
+	DNS       *ACMEDNS `toml:"dns"`       // how TXT records are made for dns-01: { rfc2136, key } or { command }; default: not at all
+}
+
+// EAB is an account at the CA, as it gives it out (external account binding).
+type EAB struct {
+	ID  string `toml:"id"`  // the key identifier; required
+	Key string `toml:"key"` // "file:PATH" or "env:NAME" of the MAC key, base64url as the CA gives it; required
+}
+
+// ACMEDNS is how TXT records are made and taken back: exactly one of rfc2136 and command.
+type ACMEDNS struct {
+	RFC2136 string `toml:"rfc2136"` // address of the server that takes updates (RFC 2136), port 53 if none is given
+	Key     string `toml:"key"`     // "file:PATH" or "env:NAME" of the key (TSIG) of the updates: as tsig-keygen writes it, or "hmac-sha256:NAME:BASE64"; default: they are not signed
+	Command string `toml:"command"` // absolute path of a program that is run as COMMAND present|cleanup NAME VALUE: exit code 0 when every server of the zone has the record, or has it no more; 2 minutes
 }
 
 // Unknown is 404, 421 or close; in the file a number or a text.

@@ -11,7 +11,7 @@ import (
 func unbuiltKeys(table string) []string {
 	switch table {
 	case "":
-		return []string{"acme", "cache", "stream", "discover"}
+		return []string{"cache", "stream", "discover"}
 	case "node":
 		return []string{"region"}
 	case "listener.*":

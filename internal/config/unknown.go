@@ -14,6 +14,8 @@ func (d *decoder) unknown(p path, name string, table reflect.Type) {
 	home := homeOf(name)
 	at := d.places[p]
 	switch {
+	case near == name+"s" || near+"s" == name: // of host and hosts, two tables have one each
+		d.report(at.key, p, "unknown key %q%s; did you mean %q?", name, p.parent().inTable(), near)
 	case home != "" && at.header != "" && !at.inline:
 		d.report(at.key, p, "%q is inside %s because it follows that header; %s", name, at.header, home)
 	case near != "":

@@ -74,6 +74,11 @@ func (c *Client) Keys(ctx context.Context) (*Keys, error) {
 	return call[*Keys](ctx, c, "GET", "/v1/keys", nil)
 }
 
+// RenewCertificate implements Operator.
+func (c *Client) RenewCertificate(ctx context.Context, w CertificateWish) (*CertificateRenewal, error) {
+	return call[*CertificateRenewal](ctx, c, "POST", "/v1/certificates/renew", w)
+}
+
 func (c *Client) RotateKeys(ctx context.Context, w KeysWish) (*KeysRotated, error) {
 	return call[*KeysRotated](ctx, c, "POST", "/v1/keys/rotate", w)
 }

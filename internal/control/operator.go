@@ -15,8 +15,11 @@ import (
 type Operator interface {
 	Status(ctx context.Context) (*Status, error)
 	Pools(ctx context.Context) ([]Pool, error)
-	// Certificates returns those in use on this node, in the order of the file.
+	// Certificates returns those in use on this node, in the order of the file, then those by
+	// ACME, also names that have none yet.
 	Certificates(ctx context.Context) ([]Certificate, error)
+	// RenewCertificate has a certificate by ACME ordered now.
+	RenewCertificate(ctx context.Context, w CertificateWish) (*CertificateRenewal, error)
 	// Config returns the configuration in force with every default, as TOML, without secrets.
 	Config(ctx context.Context) (string, error)
 	// Reload reads the configuration file again. On error the old one keeps serving and
@@ -121,7 +124,6 @@ type NodeStatus struct {
 	AgeMS   int64  `json:"age_ms"` // since it was last heard; 0 for the one who answers, -1 never
 	Config  string `json:"config"`
 	Version string `json:"version"`
-	Wire    int    `json:"wire,omitempty"` // the newest version of what nodes send each other that it speaks
 	UptimeS int64  `json:"uptime_s"`
 	Reason  string `json:"reason,omitempty"` // why it is unfit
 	// LongestGapMS is the longest silence between two of its beats, of LimitMS allowed.
@@ -294,7 +296,7 @@ type Certificate struct {
 	Serial   string    `json:"serial"` // hexadecimal
 	Issuer   string    `json:"issuer"`
 	Kind     string    `json:"key_kind"` // ECDSA P-256, RSA 2048 ...
-	Source   string    `json:"source"`   // file
+	Source   string    `json:"source"`   // file, or acme
 	From     time.Time `json:"not_before"`
 	Until    time.Time `json:"not_after"`
 	Cert     string    `json:"cert"` // file
@@ -302,6 +304,30 @@ type Certificate struct {
 	Default  bool      `json:"default"`
 	Fault    string    `json:"fault,omitempty"` // why its files, which have changed, are not in use
 	Warnings []string  `json:"warnings"`
+	ACME     *ACME     `json:"acme,omitempty"` // of source acme
+}
+
+// ACME is how a certificate stands that the cluster gets by itself. Keys are stable.
+type ACME struct {
+	Directory string    `json:"directory"`
+	Pending   bool      `json:"pending"`        // there is no certificate yet
+	Renew     time.Time `json:"renew,omitzero"` // when it is renewed
+	Ordering  bool      `json:"ordering"`       // an order is on its way
+	Failures  int       `json:"failures"`       // in a row
+	Error     string    `json:"error,omitempty"`
+	Next      time.Time `json:"next_try,omitzero"` // after a failure
+}
+
+// CertificateWish names a certificate by ACME.
+type CertificateWish struct {
+	Name string `json:"name"`
+	By   string `json:"by"`
+}
+
+// CertificateRenewal is who renews it.
+type CertificateRenewal struct {
+	Name string `json:"name"`
+	Node string `json:"node"`
 }
 
 // Reload is what a reload did, or would do.

@@ -37,6 +37,7 @@ func SocketHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 	readOnly(mux, op, pages, log)
 	mux.HandleFunc("GET /v1/config", text(log, op.Config))
 	mux.HandleFunc("GET /v1/certificates", answer(log, func(ctx context.Context, _ struct{}) ([]Certificate, error) { return op.Certificates(ctx) }))
+	mux.HandleFunc("POST /v1/certificates/renew", answer(log, op.RenewCertificate))
 	mux.HandleFunc("GET /v1/changes", text(log, op.Changes))
 	mux.HandleFunc("POST /v1/changes", answerUpTo(maxText, log, op.Edit))
 	mux.HandleFunc("POST /v1/reload", answer(log, func(ctx context.Context, _ struct{}) (*Reload, error) { return op.Reload(ctx) }))

@@ -57,8 +57,11 @@ const (
 	Repair   Kind = "repair"    // somebody else removed the address; it was put back
 	Config   Kind = "config"    // another configuration is in force, or one was refused
 	Keys     Kind = "keys"      // the cluster's keys changed
-	Started  Kind = "start"
-	Stopped  Kind = "stop"
+
+	Certificate Kind = "certificate" // one was ordered by ACME, and came or did not
+
+	Started Kind = "start"
+	Stopped Kind = "stop"
 )
 
 // id tells entries apart.

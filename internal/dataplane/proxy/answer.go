@@ -22,6 +22,7 @@ var causes = [...]cause{
 	{"respond", 0, false},
 	{"redirect", 0, false},
 	{"maintenance", 0, false},
+	{challengeReason, 200, false},
 	{"options", 200, false},
 	{noRoute, 404, false},
 	{unknownHost, 421, false},
@@ -55,7 +56,7 @@ var causes = [...]cause{
 	{"timeout", 504, true},
 }
 
-const noRoute, unknownHost = "no_route", "unknown_host"
+const noRoute, unknownHost, challengeReason = "no_route", "unknown_host", "acme_challenge"
 
 // causeIndex returns the place of a word in causes, or -1.
 func causeIndex(word string) int {

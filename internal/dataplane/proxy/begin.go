@@ -92,6 +92,8 @@ func (p *Plane) prepare(x *dataplane.Exchange, s *snapshot, r *compiledRoute, dr
 		return p.refuse(x, "rewrite")
 	}
 	switch {
+	case r == s.challenge:
+		return p.answerChallenge(x)
 	case r.answer != nil:
 		return r.answer.give(x)
 	case r.redirect != nil:

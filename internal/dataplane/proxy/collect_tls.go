@@ -42,11 +42,11 @@ func (p *Plane) collectCerts(m sink) {
 	for _, c := range p.tls.certs.Set().All() {
 		if id := [2]string{c.Subject, c.Serial}; !seen[id] {
 			seen[id] = true
-			m.gauge(descCertEnd, float64(c.NotAfter.Unix()), c.Subject, c.Serial, "file")
+			m.gauge(descCertEnd, float64(c.NotAfter.Unix()), c.Subject, c.Serial, c.Source())
 		}
 		if !told[c.Subject] {
 			told[c.Subject] = true
-			m.gauge(descCertFault, faults[c.Subject], c.Subject, "file")
+			m.gauge(descCertFault, faults[c.Subject], c.Subject, c.Source())
 		}
 	}
 }

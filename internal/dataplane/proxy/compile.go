@@ -27,6 +27,7 @@ const (
 
 	unmatchedName = "unmatched"
 	toHTTPSName   = "to-https"
+	challengeName = "acme-challenge"
 
 	// maxAttempts is for how many Mark.Tried has room: all but the last one are in it.
 	maxAttempts = len(dataplane.Mark{}.Tried) + 1
@@ -121,8 +122,8 @@ func (s *snapshot) compileRoutes(conf *config.Route, index int, env filter.Env) 
 	return nil
 }
 
-// compileBuiltin makes the route of listeners that send everybody to https, those of
-// requests that no other takes, then that of Probe.
+// compileBuiltin makes the route of listeners that send everybody to https, that of what a CA
+// asks, those of requests that no other takes, then that of Probe.
 func (s *snapshot) compileBuiltin() error {
 	from := len(s.routes)
 	add := func(name string, r *compiledRoute) *compiledRoute {
@@ -147,6 +148,9 @@ func (s *snapshot) compileBuiltin() error {
 			add(toHTTPSName, &compiledRoute{redirect: t})
 		}
 		s.toHTTPS[name] = s.routes[from]
+	}
+	if s.conf.ACME.On() {
+		s.challenge = add(challengeName, &compiledRoute{})
 	}
 	kinds := map[config.Unknown]*compiledRoute{
 		"421":   add(unmatchedName, &compiledRoute{answer: newAnswer(421, unknownHost)}),

@@ -16,7 +16,9 @@ func (p *Plane) choose(x *dataplane.Exchange, s *snapshot) *compiledRoute {
 	from := s.sender(x)
 	if len(x.Request.Path) == 1 && x.Request.Path[0] == '*' && p.isProbe(x) {
 		r = s.probe()
-	} else if r = s.toHTTPS[x.Listener.Name]; r != nil { // before any route
+	} else if p.challenged(x) && s.challenge != nil {
+		r = s.challenge
+	} else if r = s.toHTTPS[x.Listener.Name]; r != nil && !p.uncertified(x) { // before any route
 	} else if i := s.table.Find(x.Listener.Name, &x.Request, from); i == route.None {
 		r = s.unmatched(x)
 	} else if r = s.routes[i]; r.split != nil {

@@ -49,6 +49,7 @@ type Plane struct {
 	listeners listenerSet
 	coders    filter.Coders
 	tls       *handshakes
+	managed   atomic.Pointer[Managed] // nil without ACME
 	access    *accesslog.Log
 	spans     *otlp.Exporter
 	room      dataplane.Room // for request bodies that are held in memory

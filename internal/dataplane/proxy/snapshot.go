@@ -30,11 +30,12 @@ type snapshot struct {
 	trace      tracing
 	hsts       []byte                    // nil: browsers are told nothing
 	toHTTPS    map[string]*compiledRoute // by listener: those that send every client to https
+	challenge  *compiledRoute            // of what a CA asks; nil without ACME
 	builtin    int                       // routes that are in no file
 }
 
 // A compiledRoute is a route with all that is needed to follow it. Exactly one of
-// pool, answer, redirect, files and silent is set.
+// pool, answer, redirect, files and silent is set, and none for what a CA asks.
 type compiledRoute struct {
 	dataplane.Route
 	counters *routeCounters

@@ -22,7 +22,6 @@ import (
 	"proxyd/internal/ha"
 	"proxyd/internal/ha/detect"
 	"proxyd/internal/ha/election"
-	"proxyd/internal/ha/wire"
 )
 
 // A Carrier takes datagrams to other nodes on a way of its own. What arrives on it is
@@ -47,7 +46,6 @@ type Config struct {
 	Now     func() clock.Instant
 	Log     *slog.Logger
 	Open    Openers
-	Wire    wire.Range // that are spoken; zero: what this program speaks
 }
 
 // A Mesh connects the voters: what is given to Send goes out on every path, what comes
@@ -95,7 +93,6 @@ type peer struct {
 	turn    uint          // counts what Send was given
 	stood   uint8         // for how many beats its election loop has stood still
 	foreign foreign
-	newest  uint8    // version of the wire that it speaks; 0: not heard yet
 	line    net.Conn // our lifeline to it, if there is one
 }
 
@@ -123,7 +120,6 @@ func (m *Mesh) gap() time.Duration { return 2*m.Heartbeat + m.Heartbeat/2 }
 // Listen opens the heartbeat sockets and that of the lifelines, one port above the address
 // that Self is known by, and adds further carriers. Close ends it.
 func Listen(c Config, carriers ...Carrier) (*Mesh, error) {
-	c.Wire = c.Wire.Or()
 	m := &Mesh{Config: c, carrier: carriers, events: make(chan ha.MeshEvent, eventRoom)}
 	m.bufs.New = func() any { b := make([]byte, 0, maxDatagram+1); return &b }
 	m.Voters = slices.Sorted(slices.Values(c.Voters))
@@ -329,7 +325,7 @@ func (m *Mesh) say(p *peer, now clock.Instant, buf []byte, stood uint8, payload 
 	}
 	p.seq++
 	p.sent = now
-	buf = seal(buf, p.out, head{m.Wire.To(p.newest), m.Wire.Newest, m.self, p.mark, m.epoch, p.seq}, proof, payload)
+	buf = seal(buf, p.out, head{m.self, p.mark, m.epoch, p.seq}, proof, payload)
 	for i, s := range m.sockets {
 		if to := p.ways[i].raw; to != nil {
 			s.send(buf, to)
@@ -367,14 +363,11 @@ func (m *Mesh) take(b []byte, on int, from netip.AddrPort, room []byte) {
 }
 
 func (m *Mesh) receive(b []byte, on int, from netip.AddrPort, room []byte) error {
-	now := m.Now()
-	h, err := parseHead(b, m.Wire)
-	if errors.Is(err, errVersion) {
-		m.unreadable(now, h, on, from)
-	}
+	h, err := parseHead(b)
 	if err != nil {
 		return err
 	}
+	now := m.Now()
 	candidates := m.marked(h.sender)
 	switch {
 	case h.receiver != m.self && (len(candidates) > 0 || h.sender == m.self):
@@ -420,11 +413,6 @@ func (m *Mesh) receiveFrom(now clock.Instant, h head, p *peer, b []byte, on int,
 		return err
 	}
 	begun, err := p.session.accept(h, c, proof)
-	if !errors.Is(err, errReplay) {
-		// Of a life that is not believed yet, too: it may be one that went back a release, and
-		// can only answer what it can read.
-		p.newest = h.newest
-	}
 	if err == nil || errors.Is(err, errReplay) {
 		m.credit(p, now, on, from, h)
 	}
@@ -438,7 +426,7 @@ func (m *Mesh) receiveFrom(now clock.Instant, h head, p *peer, b []byte, on int,
 		return errFull
 	}
 	if len(payload) > 0 {
-		m.tell(ha.MeshEvent{Kind: ha.Message, From: p.id, Msg: slices.Clone(payload), At: now, Newest: h.newest})
+		m.tell(ha.MeshEvent{Kind: ha.Message, From: p.id, Msg: slices.Clone(payload), At: now})
 	}
 	return nil
 }

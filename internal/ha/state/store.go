@@ -175,6 +175,12 @@ func (s *Store) Get(kind, key string, now time.Time) (Entry, bool) {
 	return e, true
 }
 
+// Latest returns what was written last, be it a tombstone or over.
+func (s *Store) Latest(kind, key string) (Entry, bool) {
+	e, ok := s.entries[name{kind, key}]
+	return e, ok
+}
+
 // Kind returns the live entries of a kind by key.
 func (s *Store) Kind(kind string, now time.Time) []Entry {
 	return slices.DeleteFunc(s.All(), func(e Entry) bool {

@@ -89,8 +89,10 @@ func (n *rules) move(at Place) error {
 
 func (n *rules) set(targets map[netip.Addr]Target) error {
 	for vip := range n.now {
-		// Where somebody else took the tables away the count is lost with them.
-		k, _ := n.counted(vip)
+		k, err := n.counted(vip)
+		if err != nil {
+			return err
+		}
 		n.past[vip] += k
 	}
 	n.now = nil

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"proxyd/internal/control"
+	"proxyd/internal/lab/pebble"
+)
+
+// served returns the certificate that a node serves for a name at an address, by the roots of
+// the CA; nil if it serves none.
+func served(at, name string, roots *x509.CertPool) *x509.Certificate {
+	d := &net.Dialer{Timeout: 5 * time.Second}
+	c, err := tls.DialWithDialer(d, "tcp", at, &tls.Config{ServerName: name, RootCAs: roots})
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	return c.ConnectionState().PeerCertificates[0]
+}
+
+// inClear asks by http for a host at an address, and follows nothing.
+func inClear(t *testing.T, at, host, path string) (status int, location, body string) {
+	t.Helper()
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	q, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+at+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.Host = host
+	r, err := client.Do(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, r.Header.Get("Location"), string(text)
+}
+
+// acmeText is a configuration with a route for each host, and listeners at two ports.
+func acmeText(ca *pebble.CA, more string, clear, secure int, hosts ...string) string {
+	text := fmt.Sprintf("[acme]\nemail = \"ops@example.com\"\ndirectory = %q\nca = %q\n%s\n", ca.Directory, ca.RootsFile, more)
+	text += fmt.Sprintf("[listener.web]\naddress = \"127.0.0.1:%d\"\nredirect = \"https\"\n[listener.secure]\naddress = \"127.0.0.1:%d\"\ntls = true\n", clear, secure)
+	for _, h := range hosts {
+		text += fmt.Sprintf("[[route]]\nhost = %q\nrespond = { body = \"hello of %s\" }\n", h, h)
+	}
+	return text
+}
+
+// A node alone gets a certificate by http-01 although the CA's nonces often fail; before it
+// has one it serves by http, and afterwards it renews on demand and keeps all over a kill.
+func TestACMEOfANodeAlone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("end to end")
+	}
+	t.Parallel()
+	clear, secure := freePort(t), freePort(t)
+	ca := pebble.Start(t, "../..", pebble.Options{HTTPPort: clear, TLSPort: secure, Env: []string{"PEBBLE_WFE_NONCEREJECT=25"}})
+	ca.Before(func(string) bool { return false }) // it is down
+	p := launch(t, acmeText(ca, "challenge = \"http-01\"", clear, secure, "example.com"))
+	plain, tlsAt := fmt.Sprintf("127.0.0.1:%d", clear), fmt.Sprintf("127.0.0.1:%d", secure)
+	if status, _, body := inClear(t, plain, "example.com", "/"); status != 200 || body != "hello of example.com" {
+		t.Errorf("without a certificate http gives %d %q", status, body)
+	}
+	p.eventually("it says that the CA is down", func() bool { return strings.Contains(p.log.String(), "acme: no certificate yet") })
+	all, err := p.Certificates(t.Context())
+	if err != nil || len(all) != 1 || all[0].ACME == nil || !all[0].ACME.Pending || all[0].ACME.Failures == 0 {
+		t.Errorf("certificates without a CA: %+v, %v", all, err)
+	}
+	ca.Before(nil)
+	roots := ca.Issuers()
+	p.eventually("the certificate is served", func() bool { return served(tlsAt, "example.com", roots) != nil })
+	if n := len(ca.Orders()); n != 1 {
+		t.Errorf("%d orders were made, want 1", n)
+	}
+	if status, to, _ := inClear(t, plain, "example.com", "/a"); status != 308 || to != fmt.Sprintf("https://example.com:%d/a", secure) {
+		t.Errorf("with a certificate http gives %d to %q", status, to)
+	}
+	if status, _, _ := inClear(t, plain, "example.com", "/.well-known/acme-challenge/none"); status != 308 {
+		t.Errorf("a challenge that nobody knows gets %d", status)
+	}
+	first := served(tlsAt, "example.com", roots).SerialNumber
+
+	_ = p.cmd.Process.Kill()
+	<-p.done
+	p.start()
+	p.eventually("it is served after a kill", func() bool { return served(tlsAt, "example.com", roots) != nil })
+	if got := served(tlsAt, "example.com", roots).SerialNumber; got.Cmp(first) != 0 || len(ca.Orders()) != 1 {
+		t.Errorf("after a kill the certificate is %x of %d orders, want %x of 1", got, len(ca.Orders()), first)
+	}
+	if r, err := p.RenewCertificate(t.Context(), control.CertificateWish{Name: "example.com", By: "ann"}); err != nil || r.Node != "edge-1" {
+		t.Fatalf("renew = %+v, %v", r, err)
+	}
+	p.eventually("another certificate is served", func() bool {
+		c := served(tlsAt, "example.com", roots)
+		return c != nil && c.SerialNumber.Cmp(first) != 0
+	})
+	if n := len(ca.Orders()); n != 2 {
+		t.Errorf("%d orders after one renewal, want 2", n)
+	}
+	p.eventually("it is counted", func() bool {
+		return p.metric(`proxyd_acme_orders_total{challenge="http-01",issuer="127.0.0.1",result="ok"}`) == 1
+	})
+	if _, err := p.RenewCertificate(t.Context(), control.CertificateWish{Name: "example.org"}); err == nil || !strings.Contains(err.Error(), "example.com") {
+		t.Errorf("renewal of another name = %v", err)
+	}
+	secretOnDisk(t, p)
+}
+
+// secretOnDisk looks at what a node keeps of ACME: for nobody else, and no key in clear.
+func secretOnDisk(t *testing.T, p *program) {
+	t.Helper()
+	dir := filepath.Join(p.dir, "state", "acme")
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("directory: %v, %v", info, err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "state.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "state.json")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("file: %v, %v", info, err)
+	}
+	if len(text) < 1000 || strings.Contains(string(text), "PRIVATE KEY") || strings.Contains(string(text), "example.com") {
+		t.Errorf("what is kept is not sealed:\n%.2000s", text)
+	}
+}
