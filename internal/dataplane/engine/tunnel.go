@@ -85,11 +85,22 @@ func tunnelFault(down, up error) error {
 	return fmt.Errorf("%w: %w", dataplane.ErrRead, first)
 }
 
+// limit returns one for a wait of the tunnel that begins now.
+func (t *tunnel) limit() limit {
+	return limit{each: t.silence, late: errSilence, since: now(), also: func(moment) moment { return moment(t.last.Load()) }}
+}
+
+// note says that something was said, at the moment that it returns.
+func (t *tunnel) note() moment {
+	m := now()
+	t.last.Store(int64(m))
+	return m
+}
+
 // carry moves bytes from src to dst up to the end of src, and passes the end on. While
 // there is nothing to carry it has no buffer. What comes in full buffers is spliced.
 func (t *tunnel) carry(dst, src *wire) (moved int64, err error) {
-	wait := limit{each: t.silence, late: errSilence, also: func(moment) moment { return moment(t.last.Load()) }}
-	wait.since = now()
+	wait := t.limit()
 	send := wait
 	var b *[bufferBytes]byte
 	defer func() {
@@ -109,7 +120,6 @@ func (t *tunnel) carry(dst, src *wire) (moved int64, err error) {
 		}
 		return true
 	}
-	note := func(n int64) { t.last.Store(int64(now())) }
 	for {
 		n, err := src.got(src.await(&src.in, read, &wait))
 		if err == io.EOF {
@@ -118,8 +128,7 @@ func (t *tunnel) carry(dst, src *wire) (moved int64, err error) {
 		if err != nil {
 			return moved, &spliceError{err: err}
 		}
-		note(0)
-		wait.since = moment(t.last.Load())
+		wait.since = t.note()
 		send.since = wait.since
 		if err := dst.write(b[:n], &send); err != nil {
 			return moved, &spliceError{writing: true, err: err}

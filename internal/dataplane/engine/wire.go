@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -28,7 +27,7 @@ type wire struct {
 
 	in, out half
 	both    func(fd uintptr) bool // turnStep
-	stop    atomic.Pointer[error] // what interrupt was told
+	stop                          // what interrupt was told
 }
 
 // A half is one direction of a wire.
@@ -95,31 +94,14 @@ func (w *wire) recv(fd uintptr, b []byte) (int, syscall.Errno) {
 // interrupt makes every wait on w return err, now and until it is resumed. Anyone may
 // call it. The first err stays, unless it is one that its owner resumes from.
 func (w *wire) interrupt(err error) {
-	was := w.stop.Load()
-	if was == nil || *was == errDrainNow || *was == errHalt {
-		w.stop.CompareAndSwap(was, &err)
-	}
+	w.set(err)
 	w.nudge()
-}
-
-// resume takes an interrupt with err back, and reports whether there was one.
-func (w *wire) resume(err error) bool {
-	was := w.stop.Load()
-	return was != nil && *was == err && w.stop.CompareAndSwap(was, nil)
 }
 
 // nudge makes a wait look again at what it waits for and how long.
 func (w *wire) nudge() { w.tcp.SetDeadline(longAgo) }
 
 var longAgo = time.Unix(1, 0)
-
-// interrupted returns what interrupt was told, or nil.
-func (w *wire) interrupted() error {
-	if e := w.stop.Load(); e != nil {
-		return *e
-	}
-	return nil
-}
 
 // arm sees to it that a wait ends when it is due.
 func (w *wire) arm(h *half, due moment, again bool) error {

@@ -9,6 +9,12 @@ import "bytes"
 // threat list).
 func AppendLastChunk(dst, section []byte, names [][]byte) []byte {
 	dst = append(dst, '0', '\r', '\n')
+	dst = AppendTrailers(dst, section, names)
+	return append(dst, '\r', '\n')
+}
+
+// AppendTrailers appends the field lines of section that AppendLastChunk lets through.
+func AppendTrailers(dst, section []byte, names [][]byte) []byte {
 	for len(section) > 0 {
 		var line []byte
 		line, section, _ = bytes.Cut(section, crlf)
@@ -19,7 +25,7 @@ func AppendLastChunk(dst, section []byte, names [][]byte) []byte {
 		dst = append(append(dst, name...), ':', ' ')
 		dst = append(append(dst, value...), '\r', '\n')
 	}
-	return append(dst, '\r', '\n')
+	return dst
 }
 
 var crlf, colon = []byte("\r\n"), []byte(":")
