@@ -148,7 +148,8 @@ type Request struct {
 	Port       []byte // digits after the host; empty if none
 	Path       []byte // normalised: dots resolved, slashes collapsed, unreserved octets decoded; "*" for OPTIONS *
 	Query      []byte // raw, without "?"; nil if there was no "?"
-	Minor      uint8  // HTTP/1.Minor
+	Version    uint8  // of HTTP: 2 or 3; 0: HTTP/1.Minor
+	Minor      uint8  // 1 for what is not HTTP/1.0
 	Header     Header
 	Length     int64 // of the body; 0 for none, -1 if chunked
 	Chunked    bool

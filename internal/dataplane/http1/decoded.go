@@ -176,23 +176,26 @@ func (d *Decoder) crumb(v []byte) {
 	f.Value = d.text[from:len(d.text):len(d.text)]
 }
 
-// End makes the request, which is all of a message if ended. A Malformed with the status 400
-// and reset set is one of the version that has decoded it: its stream is to be reset, without
-// an answer. Any other error has an answer. text is what the slices of the request are of.
-func (d *Decoder) End(ended bool) (text []byte, reset bool, err error) {
+// Text returns what the slices of the request are of.
+func (d *Decoder) Text() []byte { return d.text }
+
+// End makes the request, which is all of a message if ended. If it is malformed as the version
+// that decoded it sees it, reset is set: its stream is to be reset, without an answer. Any other
+// error, a *dataplane.Malformed too, has an answer.
+func (d *Decoder) End(ended bool) (reset bool, err error) {
 	switch {
 	case d.err != nil:
-		return d.text, true, d.err
+		return true, d.err
 	case d.over != nil:
-		return d.text, false, d.over
+		return false, d.over
 	}
 	if reset, err = d.line(); err != nil {
-		return d.text, reset, err
+		return reset, err
 	}
 	r := d.r
 	switch {
 	case d.f.length > 0 && ended:
-		return d.text, true, malformed(400, "content_length", "of a message that has no body")
+		return true, malformed(400, "content_length", "of a message that has no body")
 	case d.f.length >= 0:
 		r.Length = d.f.length
 	case !ended:
@@ -200,14 +203,17 @@ func (d *Decoder) End(ended bool) (text []byte, reset bool, err error) {
 	}
 	if d.f.expects {
 		if err := expectation(r, &d.f); err != nil {
-			return d.text, false, err
+			return false, err
 		}
 	}
 	if len(d.protocol) > 0 {
-		return d.text, false, d.socket()
+		return false, d.socket()
 	}
-	return d.text, false, nil
+	return false, nil
 }
+
+// Length returns what Content-Length says, or -1.
+func (d *Decoder) Length() int64 { return d.f.length }
 
 // line makes the method, the host and the path.
 func (d *Decoder) line() (reset bool, err error) {

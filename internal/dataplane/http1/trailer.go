@@ -28,6 +28,13 @@ func AppendTrailers(dst, section []byte, names [][]byte) []byte {
 	return dst
 }
 
+// CutLine takes the first of some field lines apart, as AppendTrailers writes them.
+func CutLine(lines []byte) (name, value, rest []byte) {
+	line, rest, _ := bytes.Cut(lines, crlf)
+	name, value, _ = bytes.Cut(line, colon)
+	return name, trim(value), rest
+}
+
 var crlf, colon = []byte("\r\n"), []byte(":")
 
 // allowed reports whether name is one of names, which are in lower case.
