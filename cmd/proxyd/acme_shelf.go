@@ -16,6 +16,7 @@ import (
 
 	"proxyd/internal/ha/election"
 	"proxyd/internal/ha/state"
+	"proxyd/internal/ha/wire"
 )
 
 // acmeKind is the kind of the shared entries with the account, the orders and the
@@ -180,7 +181,7 @@ func (n *node) deliver(ctx context.Context, e state.Entry) {
 	if k == nil || k.gossip == nil {
 		return
 	}
-	body := state.Append(nil, []state.Entry{e})
+	body := state.Append(nil, wire.Oldest, []state.Entry{e}) // which every release knows
 	var all sync.WaitGroup
 	for _, id := range k.gossip.Alive() {
 		if id == k.node.Self {

@@ -93,6 +93,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		return nil, err
 	}
 	conf := ha.Config{
+		Wire: speaks(),
 		Self: self, Voters: voters, Timing: c.Cluster.Timing, VIPs: c.VIP, Holders: k.now().holders(),
 		Now: clock.Now, Log: n.log, Name: c.Node.Name, Version: version, Hash: c.Hash, Terms: terms, Term: term,
 		Witness: c.Cluster.Witness, Arbiters: c.Cluster.Arbiter, Reach: k.reach,
@@ -253,7 +254,7 @@ func (k *cluster) openMesh(n *node, c *config.Config, self election.ID, voters [
 	if k.keys, err = k.openKeys(c, voters); err != nil {
 		return err
 	}
-	g := gossip.Config{Cluster: c.Cluster.Name, Secrets: k.keys.Secrets(), Self: self, Voters: voters, Log: k.log, State: k.shared, Answer: n.answerPeer,
+	g := gossip.Config{Cluster: c.Cluster.Name, Secrets: k.keys.Secrets(), Self: self, Voters: voters, Log: k.log, State: k.shared, Answer: n.answerPeer, Wire: speaks(),
 		ListenTCP: n.from.memberTCP, ListenUDP: n.from.memberUDP}
 	// The mesh gives the carrier what it brings, and the carrier is opened first.
 	g.Receive = func(b []byte) { k.mesh.Receive(b) }
@@ -274,7 +275,7 @@ func (k *cluster) openMesh(n *node, c *config.Config, self election.ID, voters [
 	k.mesh, err = beat.Listen(beat.Config{
 		Cluster: c.Cluster.Name, Secrets: k.keys.Secrets(), Self: self, Voters: voters,
 		Interface: beat.InterfaceOf(own.Addr()), Paths: paths,
-		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log, Devices: devices, Unheard: k.askAnew, Open: n.from.openers(),
+		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log, Devices: devices, Unheard: k.askAnew, Open: n.from.openers(), Wire: speaks(),
 	}, carrier)
 	if err != nil {
 		return err
@@ -385,22 +386,12 @@ func (k *cluster) change(n *node, c *config.Config) (err error) {
 	for _, keeper := range was.keepers {
 		at[keeper.Addr()] = keeper
 	}
-	var made []*vip.Keeper
 	defer func() {
-		unused := made
-		if err == nil {
-			unused = nil
-			for _, keeper := range was.keepers {
-				if !slices.Contains(slices.Collect(maps.Values(next.keepers)), keeper) {
-					unused = append(unused, keeper)
-				}
-			}
+		stays, goes := next, was
+		if err != nil {
+			stays, goes = was, next
 		}
-		for _, keeper := range unused {
-			if e := keeper.Close(); e != nil {
-				k.log.Warn("close addresses", "vip", keeper.Addr(), "error", e)
-			}
-		}
+		k.abandon(goes, stays)
 	}()
 	for _, v := range held(c) {
 		if keeper := at[v.Address.Addr()]; keeper != nil && was.interfaceOf(keeper) == v.Interface {
@@ -421,7 +412,6 @@ func (k *cluster) change(n *node, c *config.Config) (err error) {
 		if err != nil {
 			return err
 		}
-		made = append(made, keeper)
 		next.keepers[v.Name] = keeper
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
@@ -438,6 +428,23 @@ func (k *cluster) change(n *node, c *config.Config) (err error) {
 	}
 	k.setDrain(c.Cluster.Drain)
 	return nil
+}
+
+// abandon closes the keepers of a that b does not have. Their addresses may be anybody's from
+// then on, this host's own too.
+func (k *cluster) abandon(a, b *addresses) {
+	for name, keeper := range a.keepers {
+		if slices.Contains(slices.Collect(maps.Values(b.keepers)), keeper) {
+			continue
+		}
+		err := keeper.Close()
+		if err == nil { // one that is still there must stay silent
+			err = k.devices[a.config.VIP[name].Interface].Unfenced(keeper.Addr())
+		}
+		if err != nil {
+			k.log.Warn("close addresses", "vip", keeper.Addr(), "error", err)
+		}
+	}
 }
 
 // mayVote reports why the voters of c cannot come after those of now. A cluster that begins or

@@ -59,6 +59,7 @@ func (k *cluster) watchFitness(ctx context.Context, n *node) {
 	defer tick.Stop()
 	patience := time.Now().Add(firstLook)
 	for {
+		k.mendFences()
 		ill, why := fitness(k.unable(ctx, n), n.tracks.Burden())
 		if ctx.Err() != nil {
 			return
@@ -72,6 +73,22 @@ func (k *cluster) watchFitness(ctx context.Context, n *node) {
 		case <-tick.C:
 		case <-k.links:
 		case <-n.tracks.Changed():
+		}
+	}
+}
+
+// mendFences puts back what silences the addresses where somebody else took it away: whoever
+// loads a firewall anew mostly begins by flushing all there is. While it cannot be put back
+// the status says so.
+func (k *cluster) mendFences() {
+	for name, d := range k.devices {
+		had, err := d.MendFence()
+		switch {
+		case err != nil:
+			k.log.Debug("the fence cannot be put back", "interface", name, "error", err)
+		case had:
+			k.log.Warn("the fence was taken away by somebody else; put back", "interface", name)
+			k.record.note(history.Entry{Kind: history.Repair, Text: "the fence of " + name + " was taken away by somebody else"})
 		}
 	}
 }

@@ -10,16 +10,30 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"proxyd/internal/config"
 	"proxyd/internal/control"
-	"proxyd/internal/ha"
+	"proxyd/internal/ha/wire"
 )
 
 // version is set by the build.
 var version = "dev"
+
+// ahead is set by the build of drills alone: to how many versions of the wire a program pretends
+// to speak beyond those that there are. Each is like the newest one in all but its number.
+var ahead = "0"
+
+// speaks returns the versions of what nodes send each other that this program speaks.
+func speaks() wire.Range {
+	r := wire.Range{}.Or()
+	if n, err := strconv.ParseUint(ahead, 10, 4); err == nil {
+		r.Newest += uint8(n)
+	}
+	return r
+}
 
 // Exit codes, as in sysexits.
 const (
@@ -141,7 +155,7 @@ func load(t config.Texts) (*config.Config, error) {
 
 // build tells what this binary is.
 func build() control.Version {
-	v := control.Version{Version: version, Go: runtime.Version(), Wire: ha.Wire}
+	v := control.Version{Version: version, Go: runtime.Version(), Wire: int(speaks().Newest)}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {

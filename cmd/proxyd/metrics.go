@@ -31,6 +31,7 @@ var (
 	gap          = desc("cluster_heartbeat_gap_seconds_max", "Longest silence of a peer within one life of it.", "cluster", "peer")
 	silences     = desc("cluster_silences_total", "Times that a node was judged silent.", "cluster", "node")
 	foreignKey   = desc("cluster_foreign_key", "1 while a node speaks with another key than this one's.", "cluster", "node")
+	wireSpoken   = desc("cluster_wire_version", "The version of what nodes send each other that is spoken with a node; 0 while none is known that both understand.", "cluster", "node")
 	pathAge      = desc("cluster_path_age_seconds", "Since a node was last heard on a path; -1 never.", "cluster", "node", "path")
 	pathLoss     = desc("cluster_path_loss_ratio", "Part of a node's heartbeats on a path that did not arrive here.", "cluster", "node", "path")
 	beatRealTime = desc("cluster_beat_realtime", "1 if the heartbeat's thread runs in real time (SCHED_FIFO).", "cluster")
@@ -115,11 +116,19 @@ func goCollector() prometheus.Collector {
 	return collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsGC, collectors.MetricsScheduler))
 }
 
+// spoken is the version of the wire that is spoken with a node, 0 if none is.
+func spoken(n ha.NodeView) float64 {
+	if n.Newest == 0 || n.Signs.Unreadable {
+		return 0
+	}
+	return float64(speaks().To(n.Newest))
+}
+
 // Describe implements prometheus.Collector.
 func (clusterMetrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, nodeInfo, drift, members, expected, keysDesc, pausedDesc, standingDesc, dropped, gap, stalls,
 		nodeIll, trackUp, trackChecks,
-		silences, foreignKey, pathAge, pathLoss, beatRealTime, beatLate, beatStalls,
+		silences, foreignKey, wireSpoken, pathAge, pathLoss, beatRealTime, beatLate, beatStalls,
 		skew, probe, beatLoss, suspicions, refutations, nearMisses, messages, vipUnheld, historyFails, historyLost, notified,
 		vipRelayed, vipDraining, vipOlder, vipHolder, vipMoves, vipConflicts, vipAnnounced, vipRepairs, vipFence, vipDropped} {
 		out <- d
@@ -164,6 +173,7 @@ func (m clusterMetrics) Collect(out chan<- prometheus.Metric) {
 			gauge(gap, n.Longest.Seconds(), name, n.Name)
 			count(silences, n.Signs.Silences, name, n.Name)
 			gauge(foreignKey, boolFloat(n.Signs.Foreign), name, n.Name)
+			gauge(wireSpoken, spoken(n), name, n.Name)
 			for _, p := range n.Signs.Paths {
 				age := p.Age.Seconds()
 				if p.Age < 0 {

@@ -153,7 +153,7 @@ func nodeStatus(v ha.NodeView) control.NodeStatus {
 		paths = append(paths, control.Path{Name: p.Name, AgeMS: age, LongestGapMS: p.Longest.Milliseconds(), Loss: p.Loss, Silent: p.Silent})
 	}
 	s := control.NodeStatus{
-		Name: v.Name, Witness: v.Witness, State: v.State.String(), Address: string(v.ID), AgeMS: age, Config: v.Config, Version: v.Version,
+		Name: v.Name, Witness: v.Witness, State: v.State.String(), Address: string(v.ID), AgeMS: age, Config: v.Config, Version: v.Version, Wire: int(v.Newest),
 		UptimeS: int64(v.Uptime.Seconds()), Reason: v.Reason, LongestGapMS: v.Longest.Milliseconds(), LimitMS: v.Limit.Milliseconds(), Flaps: math.Round(v.Flaps*100) / 100, Damped: v.Damped,
 		Paths: paths, NearMisses: v.Signs.NearMisses,
 	}

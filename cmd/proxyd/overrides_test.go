@@ -93,7 +93,7 @@ func TestNodesAgreeOnOverrides(t *testing.T) {
 	a, b := opened(t, t.TempDir(), "edge-1"), opened(t, t.TempDir(), "edge-2")
 	meet := func() {
 		t.Helper()
-		for _, err := range []error{a.shared.Merge(b.shared.Encode()), b.shared.Merge(a.shared.Encode())} {
+		for _, err := range []error{a.shared.Merge(b.shared.Encode(1)), b.shared.Merge(a.shared.Encode(1))} {
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -29,7 +29,7 @@ type shared struct {
 
 	mu    sync.Mutex // guards the store and tell
 	store *state.Store
-	tell  func(name string, entry []byte) // to the other nodes, without waiting; nil: there are none
+	tell  func(name string, entry func(version uint8) []byte) // to the other nodes, without waiting; nil: there are none
 }
 
 func newShared(node string) *shared {
@@ -37,7 +37,7 @@ func newShared(node string) *shared {
 }
 
 // connect says how other nodes are told; nil: there are none any more.
-func (s *shared) connect(tell func(name string, entry []byte)) {
+func (s *shared) connect(tell func(name string, entry func(version uint8) []byte)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tell = tell
@@ -73,9 +73,9 @@ func (s *shared) erase(term uint64, kind, key string, until time.Time) (state.En
 	return e, spread(tell, e, err)
 }
 
-func spread(tell func(string, []byte), e state.Entry, err error) error {
+func spread(tell func(string, func(version uint8) []byte), e state.Entry, err error) error {
 	if err == nil && tell != nil {
-		tell(e.Kind+"/"+e.Key, state.Append(nil, []state.Entry{e}))
+		tell(e.Kind+"/"+e.Key, func(version uint8) []byte { return state.Append(nil, version, []state.Entry{e}) })
 	}
 	return err
 }
@@ -106,15 +106,15 @@ func (s *shared) kind(kind string) []state.Entry {
 const maxPassed = 8
 
 // Encode implements gossip.State.
-func (s *shared) Encode() []byte {
+func (s *shared) Encode(version uint8) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return state.Append(nil, s.store.All())
+	return state.Append(nil, version, s.store.All())
 }
 
 // Merge implements gossip.State.
 func (s *shared) Merge(b []byte) error {
-	entries, err := state.Decode(b)
+	entries, err := state.Decode(b, speaks())
 	if err != nil {
 		return err
 	}

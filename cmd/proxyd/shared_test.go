@@ -24,7 +24,7 @@ func TestNodeThatWasAwayLearnsTheLastChange(t *testing.T) {
 	if c := away.last(now); c != nil {
 		t.Fatalf("before they met: %+v", c)
 	}
-	if err := away.Merge(stayed.Encode()); err != nil {
+	if err := away.Merge(stayed.Encode(1)); err != nil {
 		t.Fatal(err)
 	}
 	c := away.last(now)

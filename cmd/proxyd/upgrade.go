@@ -182,7 +182,7 @@ func (n *node) pass(to *successor) error {
 func (n *node) give(to *successor) (err error) {
 	k, _, _ := n.part()
 	stopped := time.Now()
-	words := stateWords{Shared: n.shared.Encode(), Done: n.upgrades.done.Load(), Failed: n.upgrades.failed.Load()}
+	words := stateWords{Shared: n.shared.Encode(speaks().Oldest), Done: n.upgrades.done.Load(), Failed: n.upgrades.failed.Load()}
 	settle, patience := func(bool) {}, answerTime
 	if k != nil {
 		patience = k.patience()

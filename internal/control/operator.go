@@ -124,6 +124,7 @@ type NodeStatus struct {
 	AgeMS   int64  `json:"age_ms"` // since it was last heard; 0 for the one who answers, -1 never
 	Config  string `json:"config"`
 	Version string `json:"version"`
+	Wire    int    `json:"wire,omitempty"` // the newest version of what nodes send each other that it speaks
 	UptimeS int64  `json:"uptime_s"`
 	Reason  string `json:"reason,omitempty"` // why it is unfit
 	// LongestGapMS is the longest silence between two of its beats, of LimitMS allowed.

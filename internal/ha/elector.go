@@ -3,6 +3,7 @@ package ha
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"time"
 
 	"proxyd/internal/clock"
@@ -149,7 +150,7 @@ func (n *Node) post(e *elector, s election.Send) {
 	n.Terms.Used(s.Msg.Term, n.termsKept)
 	if p := n.peer(s.To); p != nil {
 		m := ballot{VIP: e.name, Msg: s.Msg}
-		p.out.add(electionRecord, m.append)
+		p.out.add(electionRecord, m.in(p.out.version))
 	}
 }
 
@@ -218,12 +219,12 @@ func (n *Node) hold(e *elector, a election.Hold) {
 
 // fail gives up what this host could not hold, for a while.
 func (n *Node) fail(e *elector, vip string, err error) {
-	now := n.Now()
-	if e.fault != err.Error() {
-		n.Log.Error("this node cannot hold the address", "vip", vip, "error", err)
+	now, why := n.Now(), strings.ReplaceAll(err.Error(), "\n", "; ") // several errors are a line each
+	if e.fault != why {
+		n.Log.Error("this node cannot hold the address", "vip", vip, "error", why)
 	}
-	n.note(Fact{At: now, Kind: FactFault, VIP: e.name, Term: e.term, Text: err.Error()})
-	e.broken, e.retry, e.fault = true, now.Add(brokenFor), err.Error()
+	n.note(Fact{At: now, Kind: FactFault, VIP: e.name, Term: e.term, Text: why})
+	e.broken, e.retry, e.fault = true, now.Add(brokenFor), why
 	n.flapped(now, n.Name, &n.flaps)
 	n.news = true
 	n.letGo(e)

@@ -155,7 +155,7 @@ func (n *Node) notePermit(now clock.Instant, a permit, ok bool) {
 	case !a.heard:
 		f.Text = "refused: nothing at all is heard on the network of the address"
 	case a.answered && a.peer.foreign != 0:
-		f.Text = "refused: the other node lives and speaks with another key"
+		f.Text = "refused: the other node lives and is not understood: " + a.peer.alien
 	case a.answered:
 		f.Text = "refused: the other node's process answers; only the heartbeat's path is broken"
 	case !a.reached:

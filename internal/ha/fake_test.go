@@ -273,7 +273,7 @@ func (w *world) deliver(from *host, to election.ID, msg []byte) {
 			h.mesh.tell(MeshEvent{Kind: Alive, From: from.id, At: w.now()})
 		}
 		h.mesh.heard[from.name] = w.now()
-		h.mesh.tell(MeshEvent{Kind: Message, From: from.id, Msg: msg, At: w.now()})
+		h.mesh.tell(MeshEvent{Kind: Message, From: from.id, Msg: msg, At: w.now(), Newest: from.Wire.Newest})
 	}
 }
 

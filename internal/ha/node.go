@@ -12,6 +12,7 @@ import (
 	"proxyd/internal/clock"
 	"proxyd/internal/config"
 	"proxyd/internal/ha/election"
+	"proxyd/internal/ha/wire"
 )
 
 // Config is what a Node must know.
@@ -30,6 +31,7 @@ type Config struct {
 	Version string
 	Hash    string // of the configuration
 	Uptime  func() time.Duration
+	Wire    wire.Range // versions of what nodes send each other; zero: what this program speaks
 
 	// Arbiters are hosts of which one must answer a node of two that wants to hold alone.
 	// Reach returns nil if the host gave any sign of life before ctx ended.
@@ -103,6 +105,7 @@ func New(c Config) (*Node, error) {
 	if len(c.Voters) > 1 && c.Mesh == nil {
 		return nil, errors.New("several voters and no mesh between them")
 	}
+	c.Wire = c.Wire.Or()
 	if c.Terms == nil {
 		c.Terms = new(Terms)
 	}

@@ -1,6 +1,7 @@
 package ha
 
 import (
+	"errors"
 	"time"
 
 	"proxyd/internal/clock"
@@ -22,7 +23,9 @@ type peer struct {
 	missAt  clock.Instant // when a near miss was last noted
 	miss    time.Duration // and how near it came
 	gaps    bool          // the next frame ends a gap of the same life
-	foreign clock.Instant // when it last spoke with another key; 0: it does not
+	foreign clock.Instant // when it last spoke and was not understood; 0: it was
+	alien   string        // why not
+	newest  uint8         // version of the wire that it speaks; 0: not heard yet
 
 	asked    clock.Instant // when it last asked for anything
 	beaten   clock.Instant // when it was last sent our hello
@@ -35,6 +38,7 @@ type peer struct {
 
 func (n *Node) newPeer(id election.ID) *peer {
 	p := &peer{id: id, why: "never heard", tenures: map[string]tenure{}, seats: map[string]seated{}}
+	p.out.version = n.Wire.To(0)
 	p.out.send = func(b []byte) { n.Mesh.Send(id, b) }
 	return p
 }
@@ -128,12 +132,15 @@ func (n *Node) hear(now clock.Instant, e MeshEvent) {
 			n.noteGap(p, e.At, gap)
 		}
 		n.live(p, e.At)
+		n.speaks(p, e.Newest)
 		p.gaps = true
 		if n.asleep != 0 {
 			n.asleep = 0
 			n.judge(now)
 		}
-		if err := n.read(now, p, e.Msg); err != nil {
+		// A node that went back a release is spoken to in the version of the one before until it
+		// was heard: a beat or two. Of what nobody here understands the mesh tells.
+		if err := n.read(now, p, e.Msg); err != nil && !errors.Is(err, errVersion) {
 			n.stats.BadFrames++
 			if n.stats.BadFrames == 1 {
 				n.Log.Warn("a frame cannot be read", "node", n.nameOf(p.id), "error", err)
@@ -142,14 +149,28 @@ func (n *Node) hear(now clock.Instant, e MeshEvent) {
 	}
 }
 
+// speaks notes the newest version of the wire that a peer speaks. What waits for it in a
+// frame is of the version before, which it reads too.
+func (n *Node) speaks(p *peer, newest uint8) {
+	if newest == p.newest || newest == 0 {
+		return
+	}
+	if version := n.Wire.To(newest); p.newest != 0 || newest != n.Wire.Newest {
+		n.Log.Info("version of what nodes send each other", "node", n.nameOf(p.id), "version", version, "its_newest", newest, "ours", n.Wire.String())
+	}
+	p.newest = newest
+	p.out.flush()
+	p.out.version = n.Wire.To(newest)
+}
+
 // strange notes that a peer lives and cannot be understood.
 func (n *Node) strange(p *peer, e MeshEvent) {
 	if p.foreign == 0 {
-		n.Log.Error("a node speaks with another key: cluster.secret differs, or the name of the cluster; it is not replaced while it does",
-			"node", n.nameOf(p.id), "address", p.id)
+		n.Log.Error("a node cannot be understood: cluster.secret differs, or the name of the cluster, or the releases are too far apart; it is not replaced while it speaks",
+			"node", n.nameOf(p.id), "address", p.id, "why", e.Info)
 		n.stats.Foreign++
 	}
-	p.foreign = e.At
+	p.foreign, p.alien = e.At, e.Info
 	if !p.alive {
 		p.why = e.Info
 	}
@@ -199,7 +220,7 @@ func (n *Node) lost(p *peer, why string) {
 
 // read takes in a frame of p.
 func (n *Node) read(now clock.Instant, p *peer, b []byte) error {
-	return records(b, func(kind recordKind, r *reader) error {
+	return records(b, n.Wire, func(kind recordKind, r *reader) error {
 		n.records[kind]++
 		switch kind {
 		case helloRecord:

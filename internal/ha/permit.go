@@ -92,7 +92,7 @@ func (n *Node) permit(now clock.Instant, a permit) {
 	case !a.heard:
 		log("no right to hold alone: nothing at all is heard on the network of the address", "vip", e.name)
 	case a.answered && a.peer.foreign != 0:
-		log("no right to hold alone: the other node lives and speaks with another key", "vip", e.name, "node", n.nameOf(a.peer.id))
+		log("no right to hold alone: the other node lives and is not understood: "+a.peer.alien, "vip", e.name, "node", n.nameOf(a.peer.id))
 	case a.answered:
 		log("no right to hold alone: the other node's process answers; only the heartbeat's path is broken",
 			"vip", e.name, "node", n.nameOf(a.peer.id))

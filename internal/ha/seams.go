@@ -31,6 +31,7 @@ type Signs struct {
 	NearMisses uint64        // silences of more than half the limit that ended before it
 	Silences   uint64        // times that it was judged silent
 	Foreign    bool          // it speaks with another key
+	Unreadable bool          // it speaks no version that this node knows
 	Paths      []Path        // the one of its address in join first
 }
 
@@ -49,7 +50,9 @@ type MeshEvent struct {
 	From election.ID
 	Msg  []byte        // of Message: owned by the receiver
 	At   clock.Instant // when it was read from the socket
-	Info string        // of Alive: the node's name; of Gone and Silent: what was seen
+	Info string        // of Alive: the node's name; of Gone, Silent and Foreign: what was seen
+	// Newest is the newest version of the wire that the sender of a Message speaks.
+	Newest uint8
 }
 
 // MeshKind is what a MeshEvent tells.
@@ -60,7 +63,7 @@ const (
 	Alive                   // From was heard for the first time, or again
 	Silent                  // no carrier heard From for six beats and a half, or its loop stands still
 	Gone                    // From's process is gone: lifeline closed and reconnect refused
-	Foreign                 // From's address speaks, and no key of ours opens what it says
+	Foreign                 // From's address speaks, and it cannot be understood: another key, or version
 )
 
 // A Holder holds one virtual address on this host. Each method returns when the thing

@@ -53,6 +53,7 @@ type NodeView struct {
 	Damped  bool          // so often that others are preferred
 	Path    PathView
 	Signs   Signs // of life, as the mesh has them; none of this node
+	Newest  uint8 // version of the wire that it speaks; 0: not heard yet
 }
 
 // VIPView is one virtual address.
@@ -104,7 +105,7 @@ func (n *Node) Changes(ctx context.Context) ([]Change, error) {
 func (n *Node) view(now clock.Instant) View {
 	v := View{Stats: n.counted(), Problems: n.problems(), Arbiters: n.arbiterViews(now)}
 	v.Nodes = append(v.Nodes, NodeView{ID: n.Self, Name: n.Name, Witness: n.Witness, State: n.state, Reason: n.reason, Ill: n.ill,
-		Config: n.Hash, Version: n.Version, Uptime: n.Uptime(), Flaps: n.flaps.value(now), Damped: n.flaps.damped})
+		Config: n.Hash, Version: n.Version, Uptime: n.Uptime(), Flaps: n.flaps.value(now), Damped: n.flaps.damped, Newest: n.Wire.Newest})
 	for _, p := range n.peers {
 		v.Nodes = append(v.Nodes, n.nodeView(now, p))
 	}
@@ -129,7 +130,7 @@ func (n *Node) nodeView(now clock.Instant, p *peer) NodeView {
 	v := NodeView{ID: p.id, Name: n.nameOf(p.id), Witness: p.hello.Witness, State: p.hello.State, Reason: p.hello.Reason, Age: -1,
 		Config: p.hello.Config, Version: p.hello.Version, Uptime: p.hello.Uptime,
 		Longest: p.longest.longest(now), Limit: detect.Limit(n.Timing.Heartbeat), Signs: n.Mesh.Signs(p.id),
-		Flaps: p.flaps.value(now), Damped: p.flaps.damped, Path: p.pathView(now)}
+		Flaps: p.flaps.value(now), Damped: p.flaps.damped, Path: p.pathView(now), Newest: p.newest}
 	if p.heard != 0 {
 		v.Age = max(now.Sub(p.heard), 0)
 	}

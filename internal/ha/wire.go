@@ -7,19 +7,16 @@ import (
 	"time"
 
 	"proxyd/internal/ha/election"
+	"proxyd/internal/ha/wire"
 )
 
-// A frame is what a node gives to Mesh.Send:
+// A frame, of one version of the wire, is what a node gives to Mesh.Send:
 //
 //	version 1 | records: kind 1 | length 2 | body
 //
 // Records of an unknown kind, and bytes behind what is known of a body, are skipped: a
 // later release may add either without a new version. Numbers are varints of
 // encoding/binary, texts are a length byte and up to 255 bytes.
-const frameVersion = 1
-
-// Wire is the highest version of what nodes send each other that this program speaks.
-const Wire = frameVersion
 
 // maxFrame keeps a frame, sealed and in an envelope of memberlist, within one packet of
 // an Ethernet. What does not fit goes into a further frame.
@@ -86,15 +83,16 @@ type note struct {
 
 // frame collects records on their way to one voter.
 type frame struct {
-	buf  []byte
-	send func([]byte)
+	buf     []byte
+	version uint8
+	send    func([]byte)
 }
 
 // add appends a record. A full frame is sent first.
 func (f *frame) add(kind recordKind, body func(b []byte) []byte) {
 	start := len(f.buf)
 	if start == 0 {
-		f.buf = append(f.buf, frameVersion)
+		f.buf = append(f.buf, f.version)
 		start = 1
 	}
 	f.buf = append(f.buf, byte(kind), 0, 0)
@@ -143,8 +141,9 @@ func (t *tenure) append(b []byte) []byte {
 	return append(b, flag(t.Chosen))
 }
 
-func (m *ballot) append(b []byte) []byte {
-	return election.AppendMsg(appendText(b, m.VIP), m.Msg)
+// in returns how it is appended in a version of the wire.
+func (m *ballot) in(version uint8) func(b []byte) []byte {
+	return func(b []byte) []byte { return election.AppendMsg(appendText(b, m.VIP), version, m.Msg) }
 }
 
 func (r *request) append(b []byte) []byte {
@@ -166,12 +165,15 @@ func flag(b bool) byte {
 // ErrFrame is what decoding a frame fails with.
 var ErrFrame = errors.New("frame")
 
+// errVersion is that of a frame of a version that is not spoken here.
+var errVersion = fmt.Errorf("%w: of another version", ErrFrame)
+
 // records calls take for each record of a frame, in order. One that take does not understand
 // may be of a later release: it does not spoil the others, and the first error is returned
 // after them.
-func records(b []byte, take func(kind recordKind, body *reader) error) error {
-	if len(b) == 0 || b[0] != frameVersion {
-		return fmt.Errorf("%w: not of version %d", ErrFrame, frameVersion)
+func records(b []byte, versions wire.Range, take func(kind recordKind, body *reader) error) error {
+	if len(b) == 0 || !versions.Knows(b[0]) {
+		return errVersion
 	}
 	var first error
 	for b = b[1:]; len(b) > 0; {
@@ -182,7 +184,7 @@ func records(b []byte, take func(kind recordKind, body *reader) error) error {
 		if len(b) < 3+n {
 			return fmt.Errorf("%w: cut short", ErrFrame)
 		}
-		r := reader{b: b[3 : 3+n]}
+		r := reader{b: b[3 : 3+n], wire: versions}
 		if err := take(recordKind(b[0]), &r); err != nil && first == nil {
 			first = err
 		}
@@ -194,8 +196,9 @@ func records(b []byte, take func(kind recordKind, body *reader) error) error {
 // reader takes a body apart. After the first thing that is not there all are zero and
 // err says so.
 type reader struct {
-	b   []byte
-	err error
+	b    []byte
+	wire wire.Range // versions that are read
+	err  error
 }
 
 func (r *reader) fail() {
@@ -269,7 +272,7 @@ func (m *ballot) read(r *reader) error {
 		return r.err
 	}
 	var err error
-	m.Msg, err = election.ParseMsg(r.b)
+	m.Msg, err = election.ParseMsg(r.b, r.wire)
 	return err
 }
 

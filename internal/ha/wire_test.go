@@ -10,11 +10,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"proxyd/internal/ha/election"
+	"proxyd/internal/ha/wire"
 )
 
 // everything takes a frame apart into the values of its records.
 func everything(b []byte) (out []any, err error) {
-	err = records(b, func(kind recordKind, r *reader) error {
+	err = records(b, wire.Range{}.Or(), func(kind recordKind, r *reader) error {
 		switch kind {
 		case helloRecord:
 			var v hello
@@ -74,7 +75,7 @@ var addrs = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
 // framed sends samples through a frame and returns what was sent.
 func framed(values []any) (sent [][]byte) {
-	f := frame{send: func(b []byte) { sent = append(sent, bytes.Clone(b)) }}
+	f := frame{version: wire.Newest, send: func(b []byte) { sent = append(sent, bytes.Clone(b)) }}
 	for _, v := range values {
 		switch v := v.(type) {
 		case hello:
@@ -82,7 +83,7 @@ func framed(values []any) (sent [][]byte) {
 		case tenure:
 			f.add(tenureRecord, v.append)
 		case ballot:
-			f.add(electionRecord, v.append)
+			f.add(electionRecord, v.in(wire.Newest))
 		case request:
 			f.add(requestRecord, v.append)
 		case seat:
@@ -172,7 +173,7 @@ func TestBeatIsWrittenWithoutAllocating(t *testing.T) {
 	f := frame{send: func([]byte) {}}
 	write := func() {
 		f.add(helloRecord, h.append)
-		f.add(electionRecord, m.append)
+		f.add(electionRecord, m.in(wire.Newest))
 		f.flush()
 	}
 	write()

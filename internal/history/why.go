@@ -281,6 +281,9 @@ func (e *Entry) Sentence() string {
 	case Conflict:
 		fmt.Fprintf(&b, "%s: another host claims it", e.VIP)
 	case Repair:
+		if e.VIP == "" {
+			return e.Text + "; put back"
+		}
 		fmt.Fprintf(&b, "%s: somebody else removed it; put back", e.VIP)
 	case Config:
 		b.WriteString("configuration")

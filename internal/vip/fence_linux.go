@@ -35,6 +35,24 @@ func (d *Device) Fenced(a netip.Addr) error {
 	return nil
 }
 
+// Unfenced makes the fence not be about an address any more, which is on no interface.
+func (d *Device) Unfenced(a netip.Addr) error {
+	if f := d.fence.Load(); f != nil {
+		return f.Forget(a)
+	}
+	return nil
+}
+
+// MendFence puts the fence back if somebody else took it away, and reports whether it had to.
+func (d *Device) MendFence() (had bool, err error) {
+	d.locating.Lock() // while the interface is made anew it is not where it was
+	defer d.locating.Unlock()
+	if f := d.fence.Load(); f != nil && d.place.Load() != nil {
+		return f.Mend()
+	}
+	return false, nil
+}
+
 // Gate tells the fence until when what concerns a may pass.
 func (d *Device) Gate(a netip.Addr, g fence.Gate) error {
 	if f := d.fence.Load(); f != nil {

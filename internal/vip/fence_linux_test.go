@@ -10,9 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 
 	"proxyd/internal/clock"
+	"proxyd/internal/vip/bpf"
 	"proxyd/internal/vip/fence"
 )
 
@@ -44,7 +46,10 @@ func fencedFamilies() (all []fencedFamily) {
 // namespace, skips the test.
 func putUp(t *testing.T, d *Device, c fence.Config) *fence.Fence {
 	t.Helper()
-	c.State, c.Addresses = t.TempDir(), []netip.Addr{vip4, vip6}
+	c.Addresses = []netip.Addr{vip4, vip6}
+	if c.State == "" {
+		c.State = t.TempDir()
+	}
 	err := d.PutUpFence(c)
 	if err != nil && c.Kind == fence.EBPF {
 		t.Skip(err)
@@ -268,6 +273,96 @@ func TestInterfaceMadeAnewHasItsFence(t *testing.T) {
 			lease(t, d, vip4, clock.Now().Add(time.Minute))
 			s.until(vip4, true)
 			ok(t, netlink.LinkDel(must(netlink.LinkByName("eth0"))(t)))
+		})
+	}
+}
+
+// takeAway does what a careless operator does to the fence of eth0.
+func takeAway(t *testing.T, c fence.Config) {
+	t.Helper()
+	switch {
+	case c.Kind == fence.NFTables: // as `flush ruleset` at the begin of a script
+		conn := must(nftables.New())(t)
+		conn.FlushRuleset()
+		ok(t, conn.Flush())
+	case c.Means == "clsact":
+		ok(t, netlink.QdiscDel(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+			LinkIndex: must(netlink.LinkByName("eth0"))(t).Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+		}}))
+	default:
+		ok(t, os.RemoveAll(must(bpf.PinsOf(c.State, "eth0"))(t).Dir()))
+	}
+}
+
+func TestFenceThatWasTakenAwayIsPutBack(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	s := newStage(t)
+	d, _ := s.open(&Sysctls{})
+	for _, f := range fencedFamilies() {
+		if f.fence.Kind == fence.Lifetime {
+			continue
+		}
+		t.Run(f.name, func(t *testing.T) {
+			c := f.fence
+			c.State = t.TempDir()
+			putUp(t, d, c)
+			ok(t, d.Add(Host(f.vip), time.Minute))
+			t.Cleanup(func() { ok(t, d.Remove(Host(f.vip))) })
+			if had, err := d.MendFence(); had || err != nil {
+				t.Errorf("MendFence of a whole fence = %v, %v", had, err)
+			}
+			lease(t, d, f.vip, clock.Now().Add(time.Minute))
+			takeAway(t, c)
+			if d.Fence().Status().Fault == nil {
+				t.Error("it does not know that it was taken away")
+			}
+			if had, err := d.MendFence(); !had || err != nil {
+				t.Errorf("MendFence = %v, %v, want true", had, err)
+			}
+			if err := d.Fence().Status().Fault; err != nil {
+				t.Error(err)
+			}
+			s.until(f.vip, true) // as its lease has it
+			lease(t, d, f.vip, clock.Now().Add(time.Millisecond))
+			time.Sleep(20 * time.Millisecond)
+			if _, answered := s.ask(f.vip, 50*time.Millisecond); answered {
+				t.Error("the address answers after its lease")
+			}
+			// A lease that comes before anybody looked counts as well.
+			takeAway(t, c)
+			lease(t, d, f.vip, clock.Now().Add(time.Minute))
+			_, err := d.MendFence()
+			ok(t, err)
+			s.until(f.vip, true)
+		})
+	}
+}
+
+// An address that is no virtual one any more may be the host's own.
+func TestFenceForgetsAnAddress(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	s := newStage(t)
+	d, _ := s.open(&Sysctls{})
+	for _, f := range fencedFamilies() {
+		t.Run(f.name, func(t *testing.T) {
+			putUp(t, d, f.fence)
+			ok(t, d.Unfenced(f.vip))
+			ok(t, d.Add(Host(f.vip), time.Minute))
+			s.until(f.vip, true)
+			ok(t, d.Remove(Host(f.vip)))
+			if err := d.Gate(f.vip, fence.Gate{}); f.fence.Kind != fence.Lifetime && err == nil {
+				t.Error("it is fenced still")
+			}
+			ok(t, d.Fenced(f.vip))
+			ok(t, d.Add(Host(f.vip), time.Minute))
+			if _, answered := s.ask(f.vip, 50*time.Millisecond); answered && f.fence.Kind != fence.Lifetime {
+				t.Error("fenced again, it answers without a lease")
+			}
+			ok(t, d.Remove(Host(f.vip)))
 		})
 	}
 }

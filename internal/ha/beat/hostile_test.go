@@ -10,6 +10,7 @@ import (
 
 	"proxyd/internal/clock"
 	"proxyd/internal/ha"
+	"proxyd/internal/ha/wire"
 )
 
 func TestCallersWhoSayNothingDoNotKeepVotersOut(t *testing.T) {
@@ -48,9 +49,9 @@ func FuzzForgedDatagram(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(seal(nil, other, head{p.mark, m.self, 7, 1}, proof{challenge: 1, echo: p.session.challenge}, []byte("payload")))
-	f.Add([]byte{wireVersion, p.mark, m.self})
-	f.Add(bytes.Repeat([]byte{wireVersion}, maxDatagram+1))
+	f.Add(seal(nil, other, head{1, 1, p.mark, m.self, 7, 1}, proof{challenge: 1, echo: p.session.challenge}, []byte("payload")))
+	f.Add([]byte{wire.Newest, wire.Newest, p.mark, m.self})
+	f.Add(bytes.Repeat([]byte{wire.Newest}, maxDatagram+1))
 	before, room := p.session, make([]byte, 0, maxDatagram)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if err := m.receive(b, 0, netip.MustParseAddrPort("127.0.0.1:1"), room); err == nil {
@@ -68,8 +69,8 @@ func FuzzCall(f *testing.F) {
 	if err := m.SetSecrets([]string{secret}); err != nil {
 		f.Fatal(err)
 	}
-	f.Add([]byte{wireVersion, mark(two)})
-	f.Add(bytes.Repeat([]byte{wireVersion}, callSize))
+	f.Add([]byte{wire.Newest, mark(two)})
+	f.Add(bytes.Repeat([]byte{wire.Newest}, callSize))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		here, there := net.Pipe()
 		defer here.Close()

@@ -24,12 +24,13 @@ import (
 //
 //	version 1 | sender 1 | nonce 16 | MAC 32
 //
-// and the other side answers version 1 | MAC 32 over the nonce, which only a living
-// process with the cluster's secret can. From then on nothing is sent; the kernel closes
+// and the other side answers version 1 | MAC 32 over the nonce, in the version of the call,
+// which only a living process with the cluster's secret can. From then on nothing is sent; the kernel closes
 // the connection when the process is gone.
 const (
-	callSize   = 1 + 1 + 16 + sha256.Size
-	answerSize = 1 + sha256.Size
+	nonceOfCall = 16
+	callSize    = 1 + 1 + nonceOfCall + sha256.Size
+	answerSize  = 1 + sha256.Size
 )
 
 // handshakeTime bounds how long a lifeline's handshake may take.
@@ -47,30 +48,45 @@ func (k keys) mac(purpose string, parts ...[]byte) ([]byte, error) {
 	return h.Sum(nil), nil
 }
 
+// call is what a caller sends to a voter.
+func (k keys) call(version, self uint8, nonce [nonceOfCall]byte, to election.ID) ([]byte, error) {
+	msg := append([]byte{version, self}, nonce[:]...)
+	sum, err := k.mac("call", msg, []byte(to))
+	return append(msg, sum...), err
+}
+
+// answer is what the voter answers.
+func (k keys) answer(version uint8, nonce [nonceOfCall]byte, self election.ID) ([]byte, error) {
+	sum, err := k.mac("answer", nonce[:], []byte(self))
+	return append([]byte{version}, sum...), err
+}
+
 // call makes the handshake as the one who dialled p.
 func (m *Mesh) call(c net.Conn, p *peer) error {
-	msg := make([]byte, 18, callSize)
-	msg[0], msg[1] = wireVersion, m.self
-	if _, err := rand.Read(msg[2:]); err != nil {
+	p.mu.Lock()
+	version := m.Wire.To(p.newest)
+	p.mu.Unlock()
+	var nonce [nonceOfCall]byte
+	if _, err := rand.Read(nonce[:]); err != nil {
 		return err
 	}
 	k := (*m.ring.Load())[0]
-	sum, err := k.mac("call", msg, []byte(p.id))
+	msg, err := k.call(version, m.self, nonce, p.id)
 	if err != nil {
 		return err
 	}
-	if _, err := c.Write(append(msg, sum...)); err != nil {
+	if _, err := c.Write(msg); err != nil {
 		return err
 	}
 	var got [answerSize]byte
 	if _, err := io.ReadFull(c, got[:]); err != nil {
 		return err
 	}
-	want, err := k.mac("answer", msg[2:18], []byte(p.id))
+	want, err := k.answer(version, nonce, p.id)
 	if err != nil {
 		return err
 	}
-	if got[0] != wireVersion || !hmac.Equal(got[1:], want) {
+	if !hmac.Equal(got[:], want) {
 		return errors.New("wrong answer: another secret or version")
 	}
 	return nil
@@ -82,29 +98,30 @@ func (m *Mesh) answer(c net.Conn) error {
 	if _, err := io.ReadFull(c, got[:]); err != nil {
 		return err
 	}
-	if got[0] != wireVersion {
+	if !m.Wire.Knows(got[0]) {
 		return errVersion
 	}
 	if len(m.marked(got[1])) == 0 {
 		return errStranger
 	}
+	nonce := [nonceOfCall]byte(got[2:])
 	for _, k := range *m.ring.Load() {
-		want, err := k.mac("call", got[:18], []byte(m.Self))
+		want, err := k.call(got[0], got[1], nonce, m.Self)
 		if err != nil {
 			return err
 		}
-		if !hmac.Equal(got[18:], want) {
+		if !hmac.Equal(got[:], want) {
 			continue
 		}
 		if !m.turns() {
 			// A process whose election loop stands still must be replaced.
 			return errStuck
 		}
-		sum, err := k.mac("answer", got[2:18], []byte(m.Self))
+		answer, err := k.answer(got[0], nonce, m.Self)
 		if err != nil {
 			return err
 		}
-		_, err = c.Write(slices.Concat([]byte{wireVersion}, sum))
+		_, err = c.Write(answer)
 		return err
 	}
 	return errStranger

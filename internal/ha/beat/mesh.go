@@ -22,6 +22,7 @@ import (
 	"proxyd/internal/ha"
 	"proxyd/internal/ha/detect"
 	"proxyd/internal/ha/election"
+	"proxyd/internal/ha/wire"
 )
 
 // A Carrier takes datagrams to other nodes on a way of its own. What arrives on it is
@@ -46,6 +47,7 @@ type Config struct {
 	Now     func() clock.Instant
 	Log     *slog.Logger
 	Open    Openers
+	Wire    wire.Range // that are spoken; zero: what this program speaks
 }
 
 // A Mesh connects the voters: what is given to Send goes out on every path, what comes
@@ -93,6 +95,7 @@ type peer struct {
 	turn    uint          // counts what Send was given
 	stood   uint8         // for how many beats its election loop has stood still
 	foreign foreign
+	newest  uint8    // version of the wire that it speaks; 0: not heard yet
 	line    net.Conn // our lifeline to it, if there is one
 }
 
@@ -120,6 +123,7 @@ func (m *Mesh) gap() time.Duration { return 2*m.Heartbeat + m.Heartbeat/2 }
 // Listen opens the heartbeat sockets and that of the lifelines, one port above the address
 // that Self is known by, and adds further carriers. Close ends it.
 func Listen(c Config, carriers ...Carrier) (*Mesh, error) {
+	c.Wire = c.Wire.Or()
 	m := &Mesh{Config: c, carrier: carriers, events: make(chan ha.MeshEvent, eventRoom)}
 	m.bufs.New = func() any { b := make([]byte, 0, maxDatagram+1); return &b }
 	m.Voters = slices.Sorted(slices.Values(c.Voters))
@@ -325,7 +329,7 @@ func (m *Mesh) say(p *peer, now clock.Instant, buf []byte, stood uint8, payload 
 	}
 	p.seq++
 	p.sent = now
-	buf = seal(buf, p.out, head{m.self, p.mark, m.epoch, p.seq}, proof, payload)
+	buf = seal(buf, p.out, head{m.Wire.To(p.newest), m.Wire.Newest, m.self, p.mark, m.epoch, p.seq}, proof, payload)
 	for i, s := range m.sockets {
 		if to := p.ways[i].raw; to != nil {
 			s.send(buf, to)
@@ -363,11 +367,14 @@ func (m *Mesh) take(b []byte, on int, from netip.AddrPort, room []byte) {
 }
 
 func (m *Mesh) receive(b []byte, on int, from netip.AddrPort, room []byte) error {
-	h, err := parseHead(b)
+	now := m.Now()
+	h, err := parseHead(b, m.Wire)
+	if errors.Is(err, errVersion) {
+		m.unreadable(now, h, on, from)
+	}
 	if err != nil {
 		return err
 	}
-	now := m.Now()
 	candidates := m.marked(h.sender)
 	switch {
 	case h.receiver != m.self && (len(candidates) > 0 || h.sender == m.self):
@@ -413,6 +420,11 @@ func (m *Mesh) receiveFrom(now clock.Instant, h head, p *peer, b []byte, on int,
 		return err
 	}
 	begun, err := p.session.accept(h, c, proof)
+	if !errors.Is(err, errReplay) {
+		// Of a life that is not believed yet, too: it may be one that went back a release, and
+		// can only answer what it can read.
+		p.newest = h.newest
+	}
 	if err == nil || errors.Is(err, errReplay) {
 		m.credit(p, now, on, from, h)
 	}
@@ -426,7 +438,7 @@ func (m *Mesh) receiveFrom(now clock.Instant, h head, p *peer, b []byte, on int,
 		return errFull
 	}
 	if len(payload) > 0 {
-		m.tell(ha.MeshEvent{Kind: ha.Message, From: p.id, Msg: slices.Clone(payload), At: now})
+		m.tell(ha.MeshEvent{Kind: ha.Message, From: p.id, Msg: slices.Clone(payload), At: now, Newest: h.newest})
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"proxyd/internal/clock"
 	"proxyd/internal/ha"
 	"proxyd/internal/ha/election"
+	"proxyd/internal/ha/wire"
 )
 
 // The tests here use real sockets on loopback and wait for events, never for time;
@@ -40,7 +41,13 @@ func voters(t *testing.T, n int) []election.ID {
 // join starts a mesh that says something every beat, as a node does. stop ends it.
 func join(t *testing.T, self election.ID, all []election.ID, secret string) (m *Mesh, stop func()) {
 	t.Helper()
-	m, err := Listen(Config{Cluster: "test", Secrets: []string{secret}, Self: self, Voters: all, Heartbeat: 20 * time.Millisecond,
+	return joinAs(t, self, all, secret, wire.Range{})
+}
+
+// joinAs starts a mesh as join does, of a release that speaks some versions.
+func joinAs(t *testing.T, self election.ID, all []election.ID, secret string, versions wire.Range) (m *Mesh, stop func()) {
+	t.Helper()
+	m, err := Listen(Config{Wire: versions, Cluster: "test", Secrets: []string{secret}, Self: self, Voters: all, Heartbeat: 20 * time.Millisecond,
 		Now: clock.Now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -193,7 +200,7 @@ func TestStrangersAreDroppedAndCounted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _ = c.Write([]byte{wireVersion, 1, 2, 3})
+		_, _ = c.Write([]byte{wire.Newest, 1, 2, 3})
 		c.Close()
 	}
 	select {

@@ -13,25 +13,25 @@ import (
 	"fmt"
 
 	"proxyd/internal/ha/election"
+	"proxyd/internal/ha/wire"
 )
-
-// wireVersion is the first byte of everything that a node sends to another.
-const wireVersion = 1
 
 // A datagram is
 //
-//	version 1 | sender 1 | receiver 1 | epoch 8 | sequence 8 |
+//	version 1 | newest 1 | sender 1 | receiver 1 | epoch 8 | sequence 8 |
 //	AES-256-GCM of (challenge 8 | echo 8 | stood 1 | flags 1 | payload)
 //
 // with the part before it authenticated too. sender and receiver are marks of the voters'
-// names. epoch is random for each life of a process, and every life has a key of
+// names. newest is the newest version of the wire that the sender speaks; it and version are
+// at their places in every version, so that one who cannot read the rest can say why. epoch
+// is random for each life of a process, and every life has a key of
 // its own for each receiver, so that the sequence alone makes a nonce unique and nothing
 // sent to one voter can be played to another. challenge is a random number that the
 // sender wants back, echo the one that it last had from the receiver: it proves that the
 // datagram of a life not known yet was made after the receiver asked. stood is for how
 // many beats the sender's election loop has stood still.
 const (
-	headSize    = 1 + 1 + 1 + 8 + 8
+	headSize    = 1 + 1 + 1 + 1 + 8 + 8
 	nonceSize   = 12 // the end of the head: the epoch's lower half and the sequence
 	tagSize     = 16
 	proofSize   = 8 + 8 + 1 + 1
@@ -46,7 +46,7 @@ const smooth = 1
 // What a received datagram was dropped for; the values are labels of a metric.
 var (
 	errJunk     = errors.New("junk")     // not of this format
-	errVersion  = errors.New("version")  // of a later format
+	errVersion  = errors.New("version")  // of one that is not spoken here
 	errStranger = errors.New("stranger") // sender or key unknown
 	errOthers   = errors.New("others")   // for another voter; a path is sought by telling everyone
 	errFull     = errors.New("full")     // nobody takes the events
@@ -80,22 +80,28 @@ func (k keys) life(from, to election.ID, epoch uint64) (cipher.AEAD, error) {
 
 // head is the clear part of a datagram.
 type head struct {
+	version, newest  uint8
 	sender, receiver uint8
 	epoch            uint64
 	seq              uint64
 }
 
-func parseHead(b []byte) (head, error) {
-	if len(b) == 0 {
+// parseHead reads a head. Of a version that is not among those given it reads no more than
+// which one it is.
+func parseHead(b []byte, versions wire.Range) (head, error) {
+	if len(b) < 2 {
 		return head{}, errJunk
 	}
-	if b[0] != wireVersion {
-		return head{}, errVersion
+	h := head{version: b[0], newest: b[1]}
+	if !versions.Knows(h.version) {
+		return h, errVersion
 	}
 	if len(b) < overhead || len(b) > maxDatagram {
 		return head{}, errJunk
 	}
-	return head{b[1], b[2], binary.BigEndian.Uint64(b[3:]), binary.BigEndian.Uint64(b[11:])}, nil
+	h.sender, h.receiver = b[2], b[3]
+	h.epoch, h.seq = binary.BigEndian.Uint64(b[4:]), binary.BigEndian.Uint64(b[12:])
+	return h, nil
 }
 
 // proof is what a datagram says of its sender: that it is of now, and how that one fares.
@@ -107,7 +113,7 @@ type proof struct {
 
 // seal appends a datagram to dst[:0].
 func seal(dst []byte, c cipher.AEAD, h head, p proof, payload []byte) []byte {
-	dst = append(dst[:0], wireVersion, h.sender, h.receiver)
+	dst = append(dst[:0], h.version, h.newest, h.sender, h.receiver)
 	dst = binary.BigEndian.AppendUint64(dst, h.epoch)
 	dst = binary.BigEndian.AppendUint64(dst, h.seq)
 	from := len(dst)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"proxyd/internal/ha/election"
+	"proxyd/internal/ha/wire"
 )
 
 const (
@@ -93,11 +94,11 @@ func TestSealedIsReadByItsReceiverOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := head{sender: 0, epoch: 5, seq: 9}
+	h := head{version: 1, newest: 1, sender: 0, epoch: 5, seq: 9}
 	sealed := seal(nil, out, h, proof{challenge: 1, echo: 2}, []byte("payload"))
 	try := func(b []byte, secret string, to election.ID) ([]byte, error) {
 		b = bytes.Clone(b)
-		h, err := parseHead(b)
+		h, err := parseHead(b, wire.Range{}.Or())
 		if err != nil {
 			return nil, err
 		}
@@ -142,7 +143,7 @@ func TestSealAndOpenAllocateNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	buf, room, payload := make([]byte, 0, 2048), make([]byte, 0, 2048), make([]byte, 600)
-	h := head{0, 1, 5, 0}
+	h := head{1, 1, 0, 1, 5, 0}
 	if n := testing.AllocsPerRun(1000, func() {
 		h.seq++
 		buf = seal(buf, out, h, proof{challenge: 1, echo: 2}, payload)
@@ -160,7 +161,7 @@ func BenchmarkSealOpen(b *testing.B) {
 		b.Fatal(err)
 	}
 	buf, room, payload := make([]byte, 0, 2048), make([]byte, 0, 2048), make([]byte, 300)
-	h := head{0, 1, 5, 0}
+	h := head{1, 1, 0, 1, 5, 0}
 	b.ReportAllocs()
 	for b.Loop() {
 		h.seq++
@@ -177,11 +178,11 @@ func FuzzReceive(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(seal(nil, out, head{0, 1, 5, 1}, proof{challenge: 1, echo: 2}, []byte("payload")))
+	f.Add(seal(nil, out, head{1, 1, 0, 1, 5, 1}, proof{challenge: 1, echo: 2}, []byte("payload")))
 	f.Add([]byte{})
-	f.Add([]byte{wireVersion, 0})
+	f.Add([]byte{wire.Newest, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := parseHead(b)
+		h, err := parseHead(b, wire.Range{}.Or())
 		if err != nil {
 			return
 		}

@@ -24,7 +24,7 @@ func (m *Mesh) Signs(of election.ID) ha.Signs {
 	s := p.signs.Stats()
 	out := ha.Signs{
 		Limit: detect.Limit(m.Heartbeat), Longest: s.LongestGap, NearMisses: s.NearMisses, Silences: s.Silences,
-		Foreign: p.foreign.n >= foreignAfter,
+		Foreign: p.foreign.n >= foreignAfter && p.foreign.version == 0, Unreadable: p.foreign.n >= foreignAfter && p.foreign.version != 0,
 	}
 	for i, w := range p.ways {
 		name := CarrierPath

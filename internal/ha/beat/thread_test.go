@@ -11,6 +11,7 @@ import (
 	"proxyd/internal/clock"
 	"proxyd/internal/ha"
 	"proxyd/internal/ha/election"
+	"proxyd/internal/ha/wire"
 )
 
 // twoPaths starts a pair that hears each other on two paths, and says so as nodes do.
@@ -144,7 +145,7 @@ func TestAnybodyElseIsNotTakenForAPeerWithAnotherKey(t *testing.T) {
 	}
 	defer s.close()
 	forged := make([]byte, overhead)
-	forged[0], forged[1], forged[2] = wireVersion, a.peer(v[1]).mark, a.self
+	forged[0], forged[2], forged[3] = wire.Newest, a.peer(v[1]).mark, a.self
 	for a.Dropped()["stranger"] < 2*foreignAfter {
 		s.send(forged, sockaddr(to))
 	}

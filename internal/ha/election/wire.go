@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"proxyd/internal/clock"
+	"proxyd/internal/ha/wire"
 )
 
 // A message on the wire, in order; numbers are big-endian:
@@ -21,8 +22,9 @@ import (
 //	8 bytes  sent, ns
 //	8 bytes  Info.Held, ns
 //	1 byte   length of To, then To
+//
+// What a later release adds comes behind To, or as a further flag or reason: it is skipped.
 const (
-	wireVersion  = 1
 	wireHeadSize = 6 + 3*8 + 1
 )
 
@@ -35,18 +37,26 @@ const (
 	flagDeaf
 	flagHears
 	flagChosen
-	flagsKnown = flagHolds | flagQuiet | flagDeaf | flagHears | flagChosen
 )
 
 // wireReasons is in the order of their numbers on the wire: append only.
 var wireReasons = [...]Reason{"", NodeDead, CheckFailed, Planned, Preempt, Conflict, Start, Isolated}
 
+// readReason returns the reason with a number. One of a later release is a reason why a
+// holder let go all the same: it lives and said so, which is most like a plan.
+func readReason(n byte) Reason {
+	if int(n) >= len(wireReasons) {
+		return Planned
+	}
+	return wireReasons[n]
+}
+
 // ErrMsg is what ParseMsg wraps for bytes that are no message of this version.
 var ErrMsg = errors.New("election message")
 
-// AppendMsg appends msg to b. A To of more than 255 bytes is cut, and a reason that is
+// AppendMsg appends msg to b, in a version of the wire. A To of more than 255 bytes is cut, and a reason that is
 // none of ours is left out; no machine makes either.
-func AppendMsg(b []byte, msg Msg) []byte {
+func AppendMsg(b []byte, version uint8, msg Msg) []byte {
 	var flags byte
 	for i, set := range []bool{msg.Info.Holds, msg.Info.Quiet, msg.Info.Deaf, msg.Info.Hears, msg.Chosen} {
 		if set {
@@ -60,7 +70,7 @@ func AppendMsg(b []byte, msg Msg) []byte {
 		}
 	}
 	to := msg.To[:min(len(msg.To), 255)]
-	b = append(b, wireVersion, byte(msg.Kind), reason, flags, msg.Info.Prefer, byte(msg.Info.Ill))
+	b = append(b, version, byte(msg.Kind), reason, flags, msg.Info.Prefer, byte(msg.Info.Ill))
 	b = binary.BigEndian.AppendUint64(b, msg.Term)
 	b = binary.BigEndian.AppendUint64(b, uint64(msg.Sent))
 	b = binary.BigEndian.AppendUint64(b, uint64(msg.Info.Held))
@@ -68,32 +78,28 @@ func AppendMsg(b []byte, msg Msg) []byte {
 	return append(b, to...)
 }
 
-// ParseMsg reads the message that is all of b. It keeps no reference to b. What it
-// accepts, AppendMsg writes again byte by byte.
-func ParseMsg(b []byte) (Msg, error) {
+// ParseMsg reads the message that b begins with, of one of the versions. It keeps no
+// reference to b.
+func ParseMsg(b []byte, versions wire.Range) (Msg, error) {
 	switch {
 	case len(b) == 0:
 		return Msg{}, fmt.Errorf("%w: empty", ErrMsg)
-	case b[0] != wireVersion:
-		return Msg{}, fmt.Errorf("%w: version %d, want %d", ErrMsg, b[0], wireVersion)
+	case !versions.Knows(b[0]):
+		return Msg{}, fmt.Errorf("%w: version %d, want %v", ErrMsg, b[0], versions)
 	case len(b) < wireHeadSize:
 		return Msg{}, fmt.Errorf("%w: %d bytes, want at least %d", ErrMsg, len(b), wireHeadSize)
 	case b[1] > byte(Waive):
 		return Msg{}, fmt.Errorf("%w: unknown kind %d", ErrMsg, b[1])
-	case int(b[2]) >= len(wireReasons):
-		return Msg{}, fmt.Errorf("%w: unknown reason %d", ErrMsg, b[2])
-	case b[3]&^flagsKnown != 0:
-		return Msg{}, fmt.Errorf("%w: unknown flags %#x", ErrMsg, b[3])
-	case len(b) != wireHeadSize+int(b[wireHeadSize-1]):
+	case len(b) < wireHeadSize+int(b[wireHeadSize-1]):
 		return Msg{}, fmt.Errorf("%w: %d bytes, want %d", ErrMsg, len(b), wireHeadSize+int(b[wireHeadSize-1]))
 	}
 	flags := b[3]
 	msg := Msg{
 		Kind:   Kind(b[1]),
-		Reason: wireReasons[b[2]],
+		Reason: readReason(b[2]),
 		Term:   binary.BigEndian.Uint64(b[6:]),
 		Sent:   clock.Instant(binary.BigEndian.Uint64(b[14:])),
-		To:     ID(b[wireHeadSize:]),
+		To:     ID(b[wireHeadSize : wireHeadSize+int(b[wireHeadSize-1])]),
 		Chosen: flags&flagChosen != 0,
 		Info: Info{
 			Holds:  flags&flagHolds != 0,

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"proxyd/internal/ha/election"
+	"proxyd/internal/ha/wire"
 )
 
 // A node asks another something and waits for the answer, each by a stream of memberlist,
@@ -18,12 +19,11 @@ import (
 // again by anybody, so a question counts only with a pass that the other side gave out for
 // it: the asker first asks for one. A message is
 //
-//	version 1 | kind 1 | id 16 | pass 16 | 1+n bytes: the sender | body
+//	version 1, of the wire | kind 1 | id 16 | pass 16 | 1+n bytes: the sender | body
 //
 // where id is random and of the asker, who believes an answer by it.
 const (
-	askVersion = 1
-	askHead    = 1 + 1 + 16 + 16 + 1
+	askHead = 1 + 1 + 16 + 16 + 1
 
 	wantPass  = 0 // of a question: a pass
 	wantReply = 1 // of a question: what Answer says to the body
@@ -55,6 +55,7 @@ type asking struct {
 
 // A message is one question or answer.
 type message struct {
+	version  uint8
 	kind     byte
 	id, pass token
 	from     election.ID
@@ -62,7 +63,7 @@ type message struct {
 }
 
 func (m message) append(b []byte) []byte {
-	b = append(b, askVersion, m.kind)
+	b = append(b, m.version, m.kind)
 	b = append(b, m.id[:]...)
 	b = append(b, m.pass[:]...)
 	b = append(b, byte(len(m.from)))
@@ -71,14 +72,14 @@ func (m message) append(b []byte) []byte {
 }
 
 // parseMessage reads what append wrote. The body is a part of b.
-func parseMessage(b []byte) (message, error) {
-	if len(b) == 0 || b[0] != askVersion {
+func parseMessage(b []byte, versions wire.Range) (message, error) {
+	if len(b) == 0 || !versions.Knows(b[0]) {
 		return message{}, errors.New("a question of another version")
 	}
 	if len(b) < askHead || len(b) < askHead+int(b[askHead-1]) || len(b) > askHead+255+MaxAsk {
 		return message{}, errors.New("a question cut short or too long")
 	}
-	m := message{kind: b[1], id: token(b[2:18]), pass: token(b[18:34])}
+	m := message{version: b[0], kind: b[1], id: token(b[2:18]), pass: token(b[18:34])}
 	rest := b[askHead:]
 	n := int(b[askHead-1])
 	m.from, m.body = election.ID(rest[:n]), rest[n:]
@@ -107,7 +108,7 @@ func (g *Gossip) exchange(ctx context.Context, to election.ID, m message) (messa
 	if _, err := rand.Read(m.id[:]); err != nil {
 		return message{}, err
 	}
-	m.from = g.Self
+	m.from, m.version = g.Self, g.to(to)
 	came := make(chan message, 1)
 	g.asking.mu.Lock()
 	g.asking.waiting[m.id] = came
@@ -141,12 +142,12 @@ func (g *Gossip) sendStream(to election.ID, msg []byte) error {
 
 // asked takes in a question. The answer is made beside the loop of memberlist.
 func (g *Gossip) asked(b []byte) {
-	q, err := parseMessage(b)
+	q, err := parseMessage(b, g.Wire)
 	if err != nil || q.kind == refusal {
 		g.refused.Add(1)
 		return
 	}
-	answer := message{id: q.id, kind: q.kind, from: g.Self}
+	answer := message{version: q.version, id: q.id, kind: q.kind, from: g.Self}
 	now := time.Now()
 	g.asking.mu.Lock()
 	switch end, known := g.asking.passes[q.pass]; {
@@ -195,7 +196,7 @@ func (g *Gossip) send(to election.ID, m message) {
 
 // answered gives an answer to who waits for it.
 func (g *Gossip) answered(b []byte) {
-	m, err := parseMessage(b)
+	m, err := parseMessage(b, g.Wire)
 	if err != nil {
 		g.refused.Add(1)
 		return

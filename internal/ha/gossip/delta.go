@@ -38,10 +38,10 @@ func (n *news) Invalidates(b memberlist.Broadcast) bool {
 
 // Tell gives news of the shared state to every member: small ones at once by packet, and
 // again a few times with memberlist's own gossip, for packets are lost; larger ones by a
-// stream to each. name is what the news are about. It does not wait, and keeps no
-// reference to b.
-func (g *Gossip) Tell(name string, b []byte) {
-	msg := append([]byte{deltaMark}, b...)
+// stream to each. name is what the news are about, and encode writes them in a version of
+// the wire. It does not wait.
+func (g *Gossip) Tell(name string, encode func(version uint8) []byte) {
+	msg := append([]byte{deltaMark}, encode(g.common())...)
 	if len(msg) <= maxPacket {
 		g.queue.QueueBroadcast(&news{name, msg})
 		for _, v := range g.Alive() {

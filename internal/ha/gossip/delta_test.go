@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"proxyd/internal/ha/election"
+	"proxyd/internal/ha/wire"
+	"proxyd/internal/ha/wire/wiretest"
 )
 
 func TestNewsArriveAtOnce(t *testing.T) {
@@ -34,9 +36,9 @@ func TestNewsArriveAtOnce(t *testing.T) {
 				sees(t, a, 2, 5*time.Second)
 				sees(t, b, 2, 5*time.Second)
 				news := strings.Repeat("x", c.bytes)
-				a.Tell("drain", []byte(news))
+				a.Tell("drain", written(news))
 				time.Sleep(c.limit)
-				if got := string(sb.Encode()); got != news {
+				if got := string(sb.Encode(1)); got != news {
 					t.Errorf("after %v b knows %d bytes of %d", c.limit, len(got), len(news))
 				}
 			})
@@ -57,12 +59,12 @@ func TestNewsThatAreLostAreToldAgain(t *testing.T) {
 		l.mu.Lock()
 		l.loss = 1
 		l.mu.Unlock()
-		a.Tell("drain", []byte("drain web"))
+		a.Tell("drain", written("drain web"))
 		l.mu.Lock()
 		l.loss = 0
 		l.mu.Unlock()
 		time.Sleep(500 * time.Millisecond)
-		if got := string(sb.Encode()); got != "drain web" {
+		if got := string(sb.Encode(1)); got != "drain web" {
 			t.Errorf("b knows %q", got)
 		}
 	})
@@ -103,7 +105,7 @@ func TestRecordedQuestionIsAskedOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		q := message{kind: wantReply, pass: pass.pass, from: pair[0], body: []byte("activate")}.append(nil)
+		q := message{version: 1, kind: wantReply, pass: pass.pass, from: pair[0], body: []byte("activate")}.append(nil)
 		for range 3 {
 			b.asked(bytes.Clone(q))
 			time.Sleep(time.Second)
@@ -116,7 +118,7 @@ func TestRecordedQuestionIsAskedOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(passTime + time.Second)
-		b.asked(message{kind: wantReply, pass: pass.pass, from: pair[0]}.append(nil))
+		b.asked(message{version: 1, kind: wantReply, pass: pass.pass, from: pair[0]}.append(nil))
 		time.Sleep(time.Second)
 		if asked != 1 {
 			t.Error("a pass counts after its time")
@@ -125,15 +127,15 @@ func TestRecordedQuestionIsAskedOnce(t *testing.T) {
 }
 
 func FuzzUserMessage(f *testing.F) {
-	m := message{kind: wantReply, id: token{1}, from: pair[0], body: []byte("check")}
+	m := message{version: 1, kind: wantReply, id: token{1}, from: pair[0], body: []byte("check")}
 	f.Add(m.append([]byte{questionMark}))
 	f.Add(m.append([]byte{answerMark}))
 	f.Add([]byte{deltaMark, 1, 2, 3})
 	f.Add([]byte{questionMark})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		g := &Gossip{asking: asking{waiting: map[token]chan message{}, passes: map[token]time.Time{}}, list: &memberlist.Memberlist{}}
+		g := &Gossip{Config: Config{Wire: wire.Range{}.Or()}, asking: asking{waiting: map[token]chan message{}, passes: map[token]time.Time{}}, list: &memberlist.Memberlist{}}
 		if len(b) > 0 && b[0] == questionMark {
-			m, err := parseMessage(b[1:])
+			m, err := parseMessage(b[1:], wire.Range{}.Or())
 			if err != nil {
 				return
 			}
@@ -144,4 +146,17 @@ func FuzzUserMessage(f *testing.F) {
 		}
 		g.receive(b)
 	})
+}
+
+// written are news of which a version of the wire makes no difference.
+func written(news string) func(uint8) []byte { return func(uint8) []byte { return []byte(news) } }
+
+func TestQuestionKeepsItsFormat(t *testing.T) {
+	m := message{version: 1, kind: wantReply, id: token{1}, pass: token{2}, from: pair[0], body: []byte("check")}
+	for i, b := range wiretest.Golden(t, "v1/question.hex", m.append([]byte{questionMark})) {
+		got, err := parseMessage(b[1:], wire.Range{Oldest: 1, Newest: 1})
+		if err != nil || b[0] != questionMark || got.kind != m.kind || got.id != m.id || got.pass != m.pass || got.from != m.from || string(got.body) != "check" {
+			t.Errorf("number %d is %+v, %v", i+1, got, err)
+		}
+	}
 }

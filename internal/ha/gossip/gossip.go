@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"proxyd/internal/ha/election"
+	"proxyd/internal/ha/wire"
 )
 
 // Config is what a Gossip must know.
@@ -32,6 +33,7 @@ type Config struct {
 	ListenTCP func(address string) (net.Listener, error) // nil: net.Listen
 	ListenUDP func(address string) (*net.UDPConn, error) // nil: net.ListenUDP
 	Log       *slog.Logger
+	Wire      wire.Range // versions that are spoken; zero: what this program speaks
 
 	// Receive is given the datagrams that Carry sent on the other side. It must not block
 	// and must not keep b. It is set before Join.
@@ -46,7 +48,7 @@ type Config struct {
 // State is what nodes give each other whole when they meet, and from time to time; what
 // is new in it they are told at once, by Tell.
 type State interface {
-	Encode() []byte
+	Encode(version uint8) []byte // in a version of the wire
 	Merge(b []byte) error
 }
 
@@ -58,7 +60,7 @@ type Gossip struct {
 	address map[election.ID]memberlist.Address
 
 	mu    sync.Mutex
-	alive map[string]bool // by name, without ourselves
+	alive map[string]uint8 // by name, without ourselves: the newest version of the wire that it speaks
 
 	sockets *sockets      // nil with another Transport
 	handed  atomic.Bool   // another process is this member now
@@ -76,6 +78,7 @@ const rejoin = time.Second
 
 // Start binds the sockets. Nobody is contacted before Run.
 func Start(c Config) (*Gossip, error) {
+	c.Wire = c.Wire.Or()
 	keys, err := c.keys(c.Secrets)
 	if err != nil {
 		return nil, err
@@ -88,7 +91,7 @@ func Start(c Config) (*Gossip, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gossip{Config: c, ring: ring, address: map[election.ID]memberlist.Address{}, alive: map[string]bool{},
+	g := &Gossip{Config: c, ring: ring, address: map[election.ID]memberlist.Address{}, alive: map[string]uint8{},
 		streams: make(chan struct{}, maxStreams), asking: asking{waiting: map[token]chan message{}, passes: map[token]time.Time{}}}
 	g.queue = memberlist.TransmitLimitedQueue{NumNodes: func() int { return len(g.Alive()) }, RetransmitMult: 4}
 	for _, v := range c.Voters {
@@ -201,7 +204,7 @@ func (g *Gossip) missing() []string {
 	defer g.mu.Unlock()
 	var out []string
 	for _, v := range g.Voters {
-		if v != g.Self && !g.alive[string(v)] {
+		if _, alive := g.alive[string(v)]; v != g.Self && !alive {
 			out = append(out, string(v))
 		}
 	}
@@ -214,11 +217,32 @@ func (g *Gossip) Alive() []election.ID {
 	defer g.mu.Unlock()
 	out := []election.ID{g.Self}
 	for _, v := range g.Voters {
-		if g.alive[string(v)] {
+		if _, alive := g.alive[string(v)]; alive {
 			out = append(out, v)
 		}
 	}
 	return out
+}
+
+// to returns the version of the wire to speak to a member, or to one that is none yet.
+func (g *Gossip) to(v election.ID) uint8 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.Wire.To(g.alive[string(v)])
+}
+
+// common returns the version that every voter understands. One that is no member may come
+// back as any release.
+func (g *Gossip) common() uint8 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	version := g.Wire.Newest
+	for _, v := range g.Voters {
+		if v != g.Self {
+			version = min(version, g.Wire.To(g.alive[string(v)]))
+		}
+	}
+	return version
 }
 
 // Refused returns how many packets were dropped because of another key, or as junk.
@@ -234,7 +258,10 @@ func (g *Gossip) Carry(to election.ID, b []byte) {
 // delegate is what memberlist asks and tells. Its methods run on the packet loop.
 type delegate Gossip
 
-func (*delegate) NodeMeta(int) []byte  { return nil }
+// NodeMeta says the newest version of the wire that this node speaks. A later release may
+// say more behind it.
+func (d *delegate) NodeMeta(int) []byte { return []byte{d.Wire.Newest} }
+
 func (d *delegate) NotifyMsg(b []byte) { (*Gossip)(d).receive(b) }
 
 func (d *delegate) GetBroadcasts(overhead, limit int) [][]byte {
@@ -245,7 +272,7 @@ func (d *delegate) LocalState(bool) []byte {
 	if d.State == nil {
 		return nil
 	}
-	return d.State.Encode()
+	return d.State.Encode((*Gossip)(d).common())
 }
 
 func (d *delegate) MergeRemoteState(b []byte, _ bool) { (*Gossip)(d).merge(b) }
@@ -253,17 +280,23 @@ func (d *delegate) MergeRemoteState(b []byte, _ bool) { (*Gossip)(d).merge(b) }
 // events keeps Gossip.alive.
 type events Gossip
 
-func (e *events) NotifyJoin(n *memberlist.Node)   { e.set(n, true) }
-func (e *events) NotifyUpdate(n *memberlist.Node) { e.set(n, true) }
-func (e *events) NotifyLeave(n *memberlist.Node)  { e.set(n, false) }
-
-func (e *events) set(n *memberlist.Node, alive bool) {
+func (e *events) NotifyJoin(n *memberlist.Node) { e.NotifyUpdate(n) }
+func (e *events) NotifyUpdate(n *memberlist.Node) {
 	if n.Name == string(e.Self) {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.alive[n.Name] = alive
+	e.alive[n.Name] = 0
+	if len(n.Meta) > 0 {
+		e.alive[n.Name] = n.Meta[0]
+	}
+}
+
+func (e *events) NotifyLeave(n *memberlist.Node) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.alive, n.Name)
 }
 
 // parseID returns the address that a voter is known by.

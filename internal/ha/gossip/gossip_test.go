@@ -136,7 +136,7 @@ func TestAnotherSecretIsRefusedAndCounted(t *testing.T) {
 			t.Error("nothing counted")
 		}
 		before := a.Refused()
-		a.Transport.(*wire).packets <- &memberlist.Packet{Buf: []byte("junk of a stranger"), From: a.Transport.(*wire).addr, Timestamp: time.Now()}
+		a.Transport.(*ether).packets <- &memberlist.Packet{Buf: []byte("junk of a stranger"), From: a.Transport.(*ether).addr, Timestamp: time.Now()}
 		time.Sleep(time.Second)
 		if a.Refused() == before {
 			t.Error("junk not counted")
@@ -150,7 +150,7 @@ type shared struct {
 	text string
 }
 
-func (s *shared) Encode() []byte {
+func (s *shared) Encode(uint8) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return []byte(s.text)
@@ -174,7 +174,7 @@ func TestStateIsExchangedWhenNodesMeet(t *testing.T) {
 		defer stopB()
 		defer stopA()
 		sees(t, b, 2, 5*time.Second)
-		if got := string(sb.Encode()); got != "ban 192.0.2.1" {
+		if got := string(sb.Encode(1)); got != "ban 192.0.2.1" {
 			t.Errorf("b knows %q", got)
 		}
 	})

@@ -17,7 +17,7 @@ import (
 // socket does.
 type lan struct {
 	mu   sync.Mutex
-	ends map[string]*wire
+	ends map[string]*ether
 	loss float64
 	cut  bool // nobody reaches anybody
 	open map[net.Conn]bool
@@ -25,7 +25,7 @@ type lan struct {
 }
 
 func newLAN() *lan {
-	return &lan{ends: map[string]*wire{}, open: map[net.Conn]bool{}, rand: rand.New(rand.NewPCG(1, 1))}
+	return &lan{ends: map[string]*ether{}, open: map[net.Conn]bool{}, rand: rand.New(rand.NewPCG(1, 1))}
 }
 
 // setCut cuts or mends the network. Streams that are open when it is cut end.
@@ -39,40 +39,40 @@ func (l *lan) setCut(cut bool) {
 	clear(l.open)
 }
 
-// wire is one node's memberlist.Transport.
-type wire struct {
+// ether is one node's memberlist.Transport.
+type ether struct {
 	lan     *lan
 	addr    *net.UDPAddr
 	packets chan *memberlist.Packet
 	streams chan net.Conn
 }
 
-func (l *lan) transport(addr string) *wire {
+func (l *lan) transport(addr string) *ether {
 	a, err := net.ResolveUDPAddr("udp", addr)
 	if err != nil {
 		panic(err)
 	}
-	w := &wire{l, a, make(chan *memberlist.Packet, 64), make(chan net.Conn, 8)}
+	w := &ether{l, a, make(chan *memberlist.Packet, 64), make(chan net.Conn, 8)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ends[addr] = w
 	return w
 }
 
-func (w *wire) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
+func (w *ether) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 	return w.addr.IP, w.addr.Port, nil
 }
-func (w *wire) PacketCh() <-chan *memberlist.Packet { return w.packets }
-func (w *wire) StreamCh() <-chan net.Conn           { return w.streams }
+func (w *ether) PacketCh() <-chan *memberlist.Packet { return w.packets }
+func (w *ether) StreamCh() <-chan net.Conn           { return w.streams }
 
-func (w *wire) Shutdown() error {
+func (w *ether) Shutdown() error {
 	w.lan.mu.Lock()
 	defer w.lan.mu.Unlock()
 	delete(w.lan.ends, w.addr.String())
 	return nil
 }
 
-func (w *wire) WriteTo(b []byte, addr string) (time.Time, error) {
+func (w *ether) WriteTo(b []byte, addr string) (time.Time, error) {
 	w.lan.mu.Lock()
 	defer w.lan.mu.Unlock()
 	now := time.Now()
@@ -87,7 +87,7 @@ func (w *wire) WriteTo(b []byte, addr string) (time.Time, error) {
 	return now, nil
 }
 
-func (w *wire) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+func (w *ether) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	w.lan.mu.Lock()
 	to, cut := w.lan.ends[addr], w.lan.cut
 	w.lan.mu.Unlock()

@@ -118,7 +118,7 @@ func TestTooLargeIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := Decode(Append(nil, []Entry{e})); err != nil || len(got) != 1 || got[0].compare(e) != 0 {
+	if got, err := Decode(Append(nil, 1, []Entry{e}), v1); err != nil || len(got) != 1 || got[0].compare(e) != 0 {
 		t.Errorf("the largest entry does not survive the wire: %v", err)
 	}
 }
@@ -139,16 +139,16 @@ func TestThereIsRoomForSoMuch(t *testing.T) {
 	for i := range 3 * MaxSize / MaxValue {
 		s.Merge([]Entry{{Kind: "cert", Key: "theirs" + string('a'+rune(i)), Value: make([]byte, MaxValue), Stamp: Stamp{1, uint64(i + 100), "b"}}})
 	}
-	if n := len(Append(nil, s.All())); n > 2*MaxSize+1 {
+	if n := len(Append(nil, 1, s.All())); n > 2*MaxSize+1 {
 		t.Errorf("the store has %d bytes", n)
 	}
-	if s.Expire(noon); s.size != len(Append(nil, s.All()))-1 {
-		t.Errorf("size is %d, of %d bytes", s.size, len(Append(nil, s.All()))-1)
+	if s.Expire(noon); s.size != len(Append(nil, 1, s.All()))-1 {
+		t.Errorf("size is %d, of %d bytes", s.size, len(Append(nil, 1, s.All()))-1)
 	}
 }
 
 func TestDecodeRefuses(t *testing.T) {
-	good := Append(nil, []Entry{entry("k", "value", 1, 2, "a")})
+	good := Append(nil, 1, []Entry{entry("k", "value", 1, 2, "a")})
 	long := bytes.Clone(good)
 	copy(long[len(long)-len("value")-4:], []byte{0xff, 0xff, 0xff, 0xff})
 	for name, b := range map[string][]byte{
@@ -157,10 +157,10 @@ func TestDecodeRefuses(t *testing.T) {
 		"cut short":       good[:len(good)-1],
 		"unknown flags":   append([]byte{1, 0x80}, good[2:]...),
 		"a huge length":   long,
-		"an endless grave": Append(nil, []Entry{{Kind: "ban", Key: "k", Deleted: true,
+		"an endless grave": Append(nil, 1, []Entry{{Kind: "ban", Key: "k", Deleted: true,
 			Stamp: Stamp{1, 1, "a"}}}),
 	} {
-		if _, err := Decode(b); !errors.Is(err, ErrWire) {
+		if _, err := Decode(b, v1); !errors.Is(err, ErrWire) {
 			t.Errorf("%s: Decode = %v, want ErrWire", name, err)
 		}
 	}
@@ -193,7 +193,7 @@ func FuzzMergeConverges(f *testing.F) {
 				two.Merge([]Entry{e})
 			}
 		}
-		rest, err := Decode(Append(nil, half.All()))
+		rest, err := Decode(Append(nil, 1, half.All()), v1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,14 +208,14 @@ func FuzzMergeConverges(f *testing.F) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add(Append(nil, nil))
-	f.Add(Append(nil, []Entry{entry("k", "value", 1, 2, "a"), {Kind: "ban", Key: "x", Deleted: true, Stamp: Stamp{1, 1, "a"}, Expires: noon}}))
+	f.Add(Append(nil, 1, nil))
+	f.Add(Append(nil, 1, []Entry{entry("k", "value", 1, 2, "a"), {Kind: "ban", Key: "x", Deleted: true, Stamp: Stamp{1, 1, "a"}, Expires: noon}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		entries, err := Decode(b)
+		entries, err := Decode(b, v1)
 		if err != nil {
 			return
 		}
-		if again := Append(nil, entries); !bytes.Equal(again, b) {
+		if again := Append(nil, 1, entries); !bytes.Equal(again, b) {
 			t.Errorf("%x decoded and appended is %x", b, again)
 		}
 	})

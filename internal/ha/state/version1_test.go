@@ -5,7 +5,11 @@ import (
 	"encoding/hex"
 	"testing"
 	"time"
+
+	"proxyd/internal/ha/wire"
 )
+
+var v1 = wire.Range{Oldest: 1, Newest: 1}
 
 // version1 is what the first release sends: a live entry and one that was deleted. It is
 // never changed. A later release reads it, or it cannot be in one cluster with the first.
@@ -20,7 +24,7 @@ func TestVersion1IsReadForEver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := Decode(b)
+	got, err := Decode(b, v1)
 	if err != nil || len(got) != 2 {
 		t.Fatalf("Decode = %+v, %v", got, err)
 	}
@@ -31,7 +35,7 @@ func TestVersion1IsReadForEver(t *testing.T) {
 	if dead.Kind != "ban" || dead.Key != "x" || !dead.Deleted || dead.Stamp != (Stamp{8, 10, "edge-2"}) || !dead.Expires.Equal(time.Unix(0x6925c100, 0)) {
 		t.Errorf("the second is %+v", dead)
 	}
-	if again := Append(nil, got); !bytes.Equal(again, b) {
+	if again := Append(nil, 1, got); !bytes.Equal(again, b) {
 		t.Errorf("written again it is %x", again)
 	}
 }

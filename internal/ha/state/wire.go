@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"proxyd/internal/ha/wire"
 )
 
 // Entries on the wire: one byte of version, then entries until the end. An entry, with
@@ -17,7 +19,6 @@ import (
 //	1+n, 1+n, 1+n bytes   node, kind, key
 //	4+n bytes value
 const (
-	wireVersion = 1
 	flagDeleted = 1
 	minEntry    = 1 + 3*8 + 3 + 4
 )
@@ -28,9 +29,9 @@ const MaxEntries = 1 << 16
 // ErrWire is wrapped by what Decode returns for bytes that are no entries.
 var ErrWire = errors.New("state entries")
 
-// Append appends the encoding of entries to b. Decode takes at most MaxEntries back.
-func Append(b []byte, entries []Entry) []byte {
-	b = append(b, wireVersion)
+// Append appends the encoding of entries to b, in a version of the wire. Decode takes at most MaxEntries back.
+func Append(b []byte, version uint8, entries []Entry) []byte {
+	b = append(b, version)
 	for _, e := range entries {
 		b = appendEntry(b, e)
 	}
@@ -58,11 +59,11 @@ func appendEntry(b []byte, e Entry) []byte {
 	return append(b, e.Value...)
 }
 
-// Decode reads what Append wrote. It keeps no reference to b, and allocates no more
+// Decode reads what Append wrote in one of the versions. It keeps no reference to b, and allocates no more
 // than b is long, whatever b says. One bad entry spoils the whole.
-func Decode(b []byte) ([]Entry, error) {
-	if len(b) == 0 || b[0] != wireVersion {
-		return nil, fmt.Errorf("%w: not of version %d", ErrWire, wireVersion)
+func Decode(b []byte, versions wire.Range) ([]Entry, error) {
+	if len(b) == 0 || !versions.Knows(b[0]) {
+		return nil, fmt.Errorf("%w: not of version %v", ErrWire, versions)
 	}
 	r := reader{rest: b[1:]}
 	var entries []Entry

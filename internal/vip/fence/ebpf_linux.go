@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -133,7 +134,7 @@ func (p *programs) openMaps(keep bool) (err error) {
 			return err
 		}
 	}
-	return p.forget()
+	return p.forgetOld()
 }
 
 // add makes the programs be about the address too.
@@ -142,6 +143,25 @@ func (p *programs) add(a netip.Addr) error {
 		return err
 	}
 	p.addrs = append(p.addrs, a)
+	return nil
+}
+
+// forget makes the programs not be about the address any more.
+func (p *programs) forget(a netip.Addr) error {
+	if err := p.erase(key(a)); err != nil {
+		return err
+	}
+	p.addrs = slices.DeleteFunc(p.addrs, func(x netip.Addr) bool { return x == a })
+	return nil
+}
+
+// erase takes an address out of the maps.
+func (p *programs) erase(k [keySize]byte) error {
+	for _, m := range []*ebpf.Map{p.gates, p.drops} {
+		if err := m.Delete(k[:]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget %s: %w", netip.AddrFrom16(k).Unmap(), bpf.Explain(err))
+		}
+	}
 	return nil
 }
 
@@ -168,9 +188,9 @@ func (p *programs) openMap(name string, spec *ebpf.MapSpec) (*ebpf.Map, bool, er
 	return m, false, nil
 }
 
-// forget opens for good what is not fenced any more: addresses that an earlier life had,
+// forgetOld opens for good what is not fenced any more: addresses that an earlier life had,
 // and ours in what nodes with other state directories left.
-func (p *programs) forget() error {
+func (p *programs) forgetOld() error {
 	var k [keySize]byte
 	var old [][keySize]byte
 	v := make([]byte, valueSize)
@@ -180,10 +200,8 @@ func (p *programs) forget() error {
 		}
 	}
 	for _, k := range old {
-		for _, m := range []*ebpf.Map{p.gates, p.drops} {
-			if err := m.Delete(k[:]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-				return fmt.Errorf("forget %s: %w", netip.AddrFrom16(k).Unmap(), bpf.Explain(err))
-			}
+		if err := p.erase(k); err != nil {
+			return err
 		}
 	}
 	if p.pins == nil {
@@ -268,6 +286,9 @@ func (p *programs) attach(index int) error {
 		// First: what another program redirects or accepts would else pass us by.
 		l, _, err := p.pins.Attach(x.name, bpf.Attachment{Index: index, Program: x.prog, Hook: x.hook, Place: link.Head()})
 		if err != nil {
+			for _, l := range links {
+				_ = l.Close() // it stays pinned
+			}
 			return err
 		}
 		links = append(links, l)
@@ -287,8 +308,8 @@ func (p *programs) status(s *Status) {
 		s.Means = clsact
 	}
 	s.Token = p.token != nil
-	if s.Fault == nil && !p.attached() {
-		s.Fault = errors.New("the programs are not on the interface any more")
+	if s.Fault == nil {
+		s.Fault = p.gone()
 	}
 }
 
@@ -305,12 +326,23 @@ func (p *programs) dropped(a netip.Addr) (uint64, bool) {
 	return sum, true
 }
 
-// attached reports whether nobody has taken the programs away.
-func (p *programs) attached() bool {
+// gone returns an error if somebody took the programs away.
+func (p *programs) gone() error {
+	attached := p.pins.Attached
 	if p.filters {
-		return p.filter(pinIn, true).Attached() && p.filter(pinOut, false).Attached()
+		attached = func(name string, _ int) bool { return p.filter(name, name == pinIn).Attached() }
 	}
-	return p.pins.Attached(pinIn, p.index) && p.pins.Attached(pinOut, p.index)
+	if attached(pinIn, p.index) && attached(pinOut, p.index) {
+		return nil
+	}
+	return errors.New("the programs are not on the interface any more")
+}
+
+// mend attaches the programs again. The maps, which say what they let pass, are this
+// process's as well. A link whose pin is gone holds its place while it is open.
+func (p *programs) mend() error {
+	p.closeLinks()
+	return p.attach(p.index)
 }
 
 // leave takes the token out of every gate, so that they stay open when it is closed.

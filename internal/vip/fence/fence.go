@@ -75,8 +75,11 @@ type Status struct {
 // A barrier is what a kind of fence has to be able to do.
 type barrier interface {
 	add(a netip.Addr) error
+	forget(a netip.Addr) error
 	set(a netip.Addr, g Gate) error
 	attach(index int) error
+	gone() error // nil unless somebody else took it away
+	mend() error // put it back, with every gate as it is
 	leave() error
 	close() error
 	status(*Status)
@@ -183,6 +186,34 @@ func (f *Fence) Add(a netip.Addr) error {
 	defer f.mu.Unlock()
 	f.addrs = append(f.addrs, a)
 	return nil
+}
+
+// Forget lets what concerns an address pass for good: it is no virtual one any more, and may
+// be anybody's. It must not be on the interface as one.
+func (f *Fence) Forget(a netip.Addr) error {
+	a = a.Unmap()
+	if !f.has(a) {
+		return nil
+	}
+	if err := f.do(func(b barrier) error { return b.forget(a) }); err != nil {
+		return fmt.Errorf("fence no longer %s: %w", a, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.addrs = slices.DeleteFunc(f.addrs, func(x netip.Addr) bool { return x == a })
+	return nil
+}
+
+// Mend puts the fence back where somebody else took it away, such as a script that loads a
+// firewall, and reports whether it had to.
+func (f *Fence) Mend() (had bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.b == nil || f.b.gone() == nil {
+		return false, nil
+	}
+	f.status.Fault = f.b.mend()
+	return true, f.status.Fault
 }
 
 func (f *Fence) has(a netip.Addr) bool {

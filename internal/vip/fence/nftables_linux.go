@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -90,25 +91,44 @@ func openTables(c Config) (barrier, error) {
 	name := tableName(c.State, c.Interface)
 	t.arp = &nftables.Table{Name: name, Family: nftables.TableFamilyARP}
 	t.inet = &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
-	if err := t.open(c.Keep); err != nil {
+	err := t.start(c.Keep)
+	if err != nil {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
 	return t, nil
 }
 
-// open puts both tables up in one step, in the place of those that an earlier life left.
-// keep takes over the time that their entries have left.
-func (t *tables) open(keep bool) error {
+// start puts both tables up, in the place of those that an earlier life left. keep takes over
+// the time that their entries have left.
+func (t *tables) start(keep bool) error {
 	conn, err := dial()
 	if err != nil {
 		return err
 	}
-	left := map[entry]clock.Instant{}
 	if keep {
-		if left, err = t.remains(conn); err != nil {
+		left, err := t.remains(conn)
+		if err != nil {
 			return err
 		}
+		for e, end := range left {
+			t.until[e], t.old = end, true
+		}
 	}
+	return t.open(conn)
+}
+
+// mend puts both tables up again. What may pass still may: that is known here.
+func (t *tables) mend() error {
+	conn, err := dial()
+	if err != nil {
+		return err
+	}
+	return t.open(conn)
+}
+
+// open puts both tables up in one step, in the place of those that are there.
+func (t *tables) open(conn *nftables.Conn) error {
+	now := clock.Now()
 	for _, table := range []*nftables.Table{t.arp, t.inet} {
 		conn.AddTable(table) // so that there is one to delete
 		conn.DelTable(table)
@@ -129,13 +149,12 @@ func (t *tables) open(keep bool) error {
 		var members []nftables.SetElement
 		for _, a := range t.addrs {
 			six := s.kind == nftables.TypeIP6Addr
-			switch end, stays := left[entry{s.name, a}]; {
+			switch left := t.until[entry{s.name, a}].Sub(now); {
 			case a.Is6() != six:
 			case !s.timed:
 				members = append(members, nftables.SetElement{Key: a.AsSlice()})
-			case stays:
-				members = append(members, nftables.SetElement{Key: a.AsSlice(), Timeout: end.Sub(clock.Now())})
-				t.until[entry{s.name, a}], t.old = end, true
+			case left > 0:
+				members = append(members, nftables.SetElement{Key: a.AsSlice(), Timeout: left})
 			}
 		}
 		if err := conn.AddSet(set, members); err != nil {
@@ -145,7 +164,7 @@ func (t *tables) open(keep bool) error {
 	}
 	t.rules(conn)
 	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("make tables: %w", explain(err))
+		return fmt.Errorf("make tables: %w", explain(brief(err)))
 	}
 	return nil
 }
@@ -181,25 +200,66 @@ func (t *tables) remains(conn *nftables.Conn) (map[entry]clock.Instant, error) {
 
 // add makes the rules be about the address too.
 func (t *tables) add(a netip.Addr) error {
-	conn, err := dial()
-	if err != nil {
-		return err
+	if err := t.enrol(a, (*nftables.Conn).SetAddElements); err != nil {
+		return fmt.Errorf("add %s: %w", a, err)
 	}
+	t.addrs = append(t.addrs, a)
+	return nil
+}
+
+// forget makes the rules not be about the address any more. What it may do goes by itself.
+func (t *tables) forget(a netip.Addr) error {
+	if err := t.enrol(a, (*nftables.Conn).SetDeleteElements); err != nil {
+		return fmt.Errorf("forget %s: %w", a, err)
+	}
+	t.addrs = slices.DeleteFunc(t.addrs, func(x netip.Addr) bool { return x == a })
+	maps.DeleteFunc(t.until, func(e entry, _ clock.Instant) bool { return e.addr == a })
+	return nil
+}
+
+// enrol changes which addresses the rules are about.
+func (t *tables) enrol(a netip.Addr, how func(*nftables.Conn, *nftables.Set, []nftables.SetElement) error) error {
 	names := []string{arpVIPs, vips4}
 	if a.Is6() {
 		names = []string{vips6}
 	}
-	for _, name := range names {
-		err = errors.Join(err, conn.SetAddElements(t.sets[name], []nftables.SetElement{{Key: a.AsSlice()}}))
+	return t.surely(func() error {
+		conn, err := dial()
+		for _, name := range names {
+			if err == nil {
+				err = how(conn, t.sets[name], []nftables.SetElement{{Key: a.AsSlice()}})
+			}
+		}
+		if err == nil {
+			err = conn.Flush()
+		}
+		return brief(err)
+	})
+}
+
+// surely does something to the tables, and puts them up before that if somebody took them
+// away.
+func (t *tables) surely(do func() error) error {
+	err := do()
+	if errors.Is(err, unix.ENOENT) && t.gone() != nil {
+		if err = t.mend(); err == nil {
+			err = do()
+		}
 	}
-	if err == nil {
-		err = conn.Flush()
+	return err
+}
+
+// brief is the first of several errors: the kernel says of each part of what failed as a whole
+// that there is no table for it.
+func brief(err error) error {
+	var several interface {
+		error
+		Unwrap() []error
 	}
-	if err != nil {
-		return fmt.Errorf("add %s: %w", a, explain(err))
+	for errors.As(err, &several) {
+		err = several.Unwrap()[0]
 	}
-	t.addrs = append(t.addrs, a)
-	return nil
+	return err
 }
 
 // set puts the address into the sets for as long as it may, or takes it out, in one step.
@@ -209,13 +269,16 @@ func (t *tables) set(a netip.Addr, g Gate) error {
 		speak, traffic = speak6, traffic6
 	}
 	want := map[entry]clock.Instant{{speak, a}: g.Speak, {traffic, a}: max(g.Speak, g.Drain)}
-	err := t.put(want, false)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) {
-		// The kernel took an entry out just now, or not yet.
-		err = t.put(want, true)
-	}
+	err := t.surely(func() error {
+		err := t.put(want, false)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) {
+			// The kernel took an entry out just now, or not yet.
+			err = t.put(want, true)
+		}
+		return brief(err)
+	})
 	if err != nil {
-		return fmt.Errorf("set the gate of %s: %w", a, explain(err))
+		return fmt.Errorf("set the gate of %s: %w", a, err)
 	}
 	return nil
 }

@@ -89,10 +89,8 @@ func (n *rules) move(at Place) error {
 
 func (n *rules) set(targets map[netip.Addr]Target) error {
 	for vip := range n.now {
-		k, err := n.counted(vip)
-		if err != nil {
-			return err
-		}
+		// Where somebody else took the tables away the count is lost with them.
+		k, _ := n.counted(vip)
 		n.past[vip] += k
 	}
 	n.now = nil

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+
 	"proxyd/internal/clock"
 )
 
@@ -136,4 +138,29 @@ func TestCookiesAreTheirGiversOwn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A script that loads a firewall flushes what there is, our rules too.
+func TestHandOverAfterAFlushOfAllRules(t *testing.T) {
+	forEach(t, func(t *testing.T, way Way, family int) {
+		vip := families[family].vip
+		a, b, client := plug(t, "a", 1), plug(t, "b", 2), plug(t, "client", 9)
+		settled(t, a, b, client)
+		a.serve()
+		b.serve()
+		r := b.relay(way)
+		b.do(func() {
+			ok(t, r.Set(vip, b.target(a, family, time.Minute)))
+			conn, err := nftables.New()
+			ok(t, err)
+			conn.FlushRuleset()
+			ok(t, conn.Flush())
+			ok(t, r.Set(vip, Target{}))
+		})
+		client.sends(a)
+		old := client.wantDial(vip, a, "before")
+		b.do(func() { ok(t, r.Set(vip, b.target(a, family, time.Minute))) })
+		client.sends(b)
+		old.wantEcho(t, "moved")
+	})
 }
