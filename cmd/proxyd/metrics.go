@@ -111,6 +111,14 @@ func newSlowBatches(e *engine.Loop) prometheus.CounterFunc {
 	}, func() float64 { return float64(e.Counts().SlowBatches) })
 }
 
+// newRests makes the counter of how often an event loop rested to keep to a quota.
+func newRests(e *engine.Loop) prometheus.CounterFunc {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "proxyd_loop_rests_total",
+		Help: "Times that an event loop rested, to use a quota on processor time evenly.",
+	}, func() float64 { return float64(e.Counts().Rests) })
+}
+
 // goCollector shows the runtime, with the latencies of its scheduler.
 func goCollector() prometheus.Collector {
 	return collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsGC, collectors.MetricsScheduler))

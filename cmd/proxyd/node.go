@@ -117,7 +117,8 @@ func run(ctx context.Context, file string) (err error) {
 	signal.Ignore(syscall.SIGPIPE) // of whoever read the access log from standard output
 
 	n.engine = engine.NewLoop(engine.Config{Logger: n.log, Panic: func(what any) { n.plane.NotePanic(what) }})
-	n.plane = proxy.New(proxy.Options{Engine: n.engine, Logger: n.log, Curbed: newQuota().Curbed, Listen: from.listen, Shut: from != nil})
+	quota := newQuota(func() uint64 { return n.engine.Counts().Rests })
+	n.plane = proxy.New(proxy.Options{Engine: n.engine, Logger: n.log, Curbed: quota.Curbed, Listen: from.listen, Shut: from != nil})
 	n.shared = newShared(c.Node.Name)
 	n.record = newRecorder(c.Node.State, c.Node.Name, n.started, n.log)
 	n.shared.record = n.record
@@ -148,6 +149,7 @@ func run(ctx context.Context, file string) (err error) {
 	}
 	n.metrics = n.registry()
 	life, end := context.WithCancel(ctx)
+	go quota.watch(life, n.log, n.engine.Pace)
 	defer end()
 	n.life, n.end = life, end
 	var parts sync.WaitGroup
@@ -269,6 +271,7 @@ func (n *node) registry() *prometheus.Registry {
 		goCollector(),
 		n.plane,
 		newSlowBatches(n.engine),
+		newRests(n.engine),
 		clusterMetrics{n},
 		n.taken,
 		&n.upgrades,

@@ -73,6 +73,7 @@ type Counts struct {
 	Reuses uint64 // exchanges on a kept one
 
 	SlowBatches uint64 // times that an event loop was busy for longer than a millisecond at a stretch
+	Rests       uint64 // times that an event loop rested, to use a quota evenly
 }
 
 // New returns an engine that serves nothing yet. Shutdown ends it for good.

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"proxyd/internal/dataplane"
 )
@@ -22,6 +23,7 @@ type Loop struct {
 	loops   []*loop
 	fault   error         // of making the loops; Serve returns it
 	patient bool          // the loops may wait by themselves
+	pacer   pacer         // of their processor time
 	turn    atomic.Uint32 // whose connection the next one is, if another accepts
 
 	count atomic.Int64  // client connections of the loops
@@ -43,9 +45,13 @@ func NewLoop(c Config) *Loop {
 // Counts returns the totals, of connections that were handed over too.
 func (e *Loop) Counts() Counts {
 	c := e.side.Counts()
-	c.SlowBatches = e.slow.Load()
+	c.SlowBatches, c.Rests = e.slow.Load(), e.pacer.rests.Load()
 	return c
 }
+
+// Pace tells of a quota on the processor time of this process: so much in each period. 0 is
+// none. The loops use it evenly, rather than all of it at once and then be stopped.
+func (e *Loop) Pace(quota, period time.Duration) { e.pacer.set(quota, period) }
 
 // Serve implements Engine. A *Socket is accepted on by the loops; any other listener by
 // a goroutine, for them.

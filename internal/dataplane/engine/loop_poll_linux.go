@@ -196,3 +196,19 @@ func spliceFD(from, to, n int) (int, syscall.Errno) {
 		}
 	}
 }
+
+// cpuTime returns how much processor time the process has used.
+func cpuTime() time.Duration {
+	var t unix.Timespec
+	syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, unix.CLOCK_PROCESS_CPUTIME_ID, uintptr(unsafe.Pointer(&t)), 0)
+	return time.Duration(t.Nano())
+}
+
+// restFor waits about so long, or until a signal. The scheduler is not told of it.
+func restFor(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := unix.NsecToTimespec(int64(d))
+	syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
+}

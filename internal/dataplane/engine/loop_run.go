@@ -132,7 +132,11 @@ func (l *loop) run() {
 // step works off what there is. It returns false to be called again.
 func (l *loop) step(uintptr) bool {
 	for wait := time.Duration(0); ; {
-		n := ready(l.ep, l.events[:], wait)
+		events, paced := l.events[:], l.engine.patient && l.engine.pacer.on()
+		if paced {
+			events = events[:pacedBatch]
+		}
+		n := ready(l.ep, events, wait)
 		began := now()
 		l.weed(n)
 		l.fetch(n)
@@ -144,9 +148,12 @@ func (l *loop) step(uintptr) bool {
 		if l.over {
 			return true
 		}
+		if paced && n > 0 {
+			restFor(l.engine.pacer.rest(now(), cpuTime()))
+		}
 		wait = l.patience(n, began)
 		switch {
-		case len(l.again) > 0 || n == len(l.events):
+		case len(l.again) > 0 || n == len(events):
 			wait = 0
 		case wait > 0, l.shut && n > 0, n >= busyBatch:
 			l.setGate(true)
