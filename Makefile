@@ -49,8 +49,9 @@ install: build
 	@if [ -z "$(DESTDIR)" ] && command -v systemd-sysusers >/dev/null; then systemd-sysusers; systemctl daemon-reload 2>/dev/null || true; fi
 
 .PHONY: lab
-lab: build ## bin/lab, which plays demo, drill and bench
+lab: build ## bin/lab, which plays demo, drill and bench, and bin/proxyd-next, which pretends to be the next release
 	CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/lab
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=next -X main.ahead=1' -o bin/proxyd-next ./cmd/proxyd
 
 .PHONY: demo
 demo: lab ## a pair on this machine, live

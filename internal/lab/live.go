@@ -37,6 +37,7 @@ func changes() []Fault {
 		{Key: "upgrade", Name: "rolling upgrade of both nodes", Promise: none, Strike: func(ctx context.Context, s *Stage, h *Node) error {
 			return upgradeAll(ctx, s, h, "")
 		}},
+		{Key: "downgrade", Name: "up a release and back again", Promise: none, Strike: downgrade},
 		{Key: "deploy", Name: "rolling deploy of three servers", Promise: none, Strike: deploy},
 		{Key: "reload", Name: fmt.Sprintf("%d reloads", reloads), Promise: none, Strike: func(ctx context.Context, s *Stage, h *Node) error {
 			return reloadAgain(ctx, s, h, heldSockets, reloads)

@@ -25,7 +25,7 @@ func SoakFaults() []Fault {
 	var out []Fault
 	for _, f := range Faults() {
 		switch f.Key {
-		case "reload", "deploy": // they are drills of a minute each
+		case "reload", "deploy", "downgrade": // they are drills of a minute each
 		case "freeze":
 			f.Name, f.Lasts = "SIGSTOP 3 s", 3*time.Second
 			out = append(out, f)
