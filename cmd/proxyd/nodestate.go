@@ -26,6 +26,7 @@ const (
 type stand struct {
 	part   *cluster
 	reason string
+	last   bool // it holds where nobody else can
 	paused bool
 }
 
@@ -237,7 +238,7 @@ func (n *node) standNow() {
 	if s, ok := n.ownStanding(nodes); ok {
 		now.reason = standingText(s)
 		if s.State == "drain" {
-			drained = &now.reason
+			drained, now.last = &now.reason, true
 		}
 	}
 	n.drained.Store(drained)
@@ -246,7 +247,7 @@ func (n *node) standNow() {
 	}
 	n.stood = *now
 	if n.cluster != nil {
-		n.cluster.node.Withhold(now.reason)
+		n.cluster.node.Withhold(now.reason, now.last)
 		n.cluster.node.Pause(now.paused)
 	}
 }

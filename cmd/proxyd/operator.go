@@ -91,6 +91,11 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 		case !vv.Standby:
 			worsen(s, "degraded", fmt.Sprintf("vip %s has no fit standby", vv.Name))
 		}
+		for _, nv := range v.Nodes {
+			if nv.State == ha.Draining && slices.Contains(vv.IDs, nv.ID) {
+				worsen(s, "degraded", fmt.Sprintf("vip %s is held by %s, which an operator took out: nobody else can hold it", vv.Name, nv.Name))
+			}
+		}
 		if f := s.VIPs[len(s.VIPs)-1].Fence; f != nil && f.Fault != "" {
 			worsen(s, "degraded", fmt.Sprintf("vip %s has no fence: %s", vv.Name, f.Fault))
 		}

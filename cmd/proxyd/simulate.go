@@ -71,10 +71,11 @@ func (k *cluster) scene(v ha.View) rehearsal.Scene {
 	t := k.now().config.Cluster.Timing
 	s := rehearsal.Scene{Lease: t.Lease, Guard: t.Guard, Beat: t.Heartbeat}
 	for _, nv := range v.Nodes {
-		// Who drains or stands by votes, and holds what it has until another takes it.
+		// Who stands by votes, and holds what it has until another takes it. Who drains holds
+		// where nobody else can.
 		holds := slices.ContainsFunc(v.VIPs, func(vv ha.VIPView) bool { return slices.Contains(vv.IDs, nv.ID) })
 		s.Nodes = append(s.Nodes, rehearsal.Node{ID: nv.ID, Name: nv.Name, Heard: nv.State != ha.Unheard, Fit: nv.State == ha.Up,
-			Witness: nv.Witness || nv.State == ha.Draining && !holds})
+			Witness: nv.Witness || nv.State == ha.Draining && !holds && !nv.Last})
 	}
 	for _, vv := range v.VIPs {
 		c := k.now().config.VIP[vv.Name]

@@ -85,8 +85,10 @@ func (n *Node) start(now clock.Instant) {
 const (
 	leaving election.Ill = 1   // it would rather not, and still serves better than one that is ill
 	stray   election.Ill = 50  // it reaches no arbiter
+	drained election.Ill = 99  // an operator took it out: before those that could not serve, after all others
 	Unwell  election.Ill = 100 // it could not serve; what else is amiss adds up to 99 to it
 	unable  election.Ill = 200 // it could not hold the address when it last tried
+	going   election.Ill = 254 // its process ends: nobody gives it anything back
 )
 
 // illness returns how far this node is from being fit for e.
@@ -201,6 +203,10 @@ func (n *Node) hold(e *elector, a election.Hold) {
 		e.text = e.note
 	}
 	e.noteAt = 0
+	if n.wish.withheld != "" {
+		e.text = "nobody else can hold it; this node is in " + n.wish.withheld
+		n.Log.Warn("this node takes what an operator wants it not to have: nobody else can hold it", "vip", e.name, "standing", n.wish.withheld)
+	}
 	e.changes[e.reason]++
 	c := Change{VIP: e.name, From: e.from, To: n.Name, Term: a.Term, Reason: e.reason, Text: e.text, Time: time.Now(), At: now}
 	since := now

@@ -40,6 +40,7 @@ type step struct {
 	elector  *elector
 	from, to election.ID
 	chosen   bool // an operator wants it there, where it would not go by itself
+	last     bool // the old holder lets go in any case
 }
 
 func (m *move) end(err error) {
@@ -111,7 +112,7 @@ func (n *Node) plan(vip, to string) (*move, Moved, error) {
 			continue
 		}
 		moved.From, moved.To = n.one(len(m.steps), moved.From, from), n.one(len(m.steps), moved.To, target)
-		m.steps = append(m.steps, step{e, from, target, !n.natural(e, from, target)})
+		m.steps = append(m.steps, step{elector: e, from: from, to: target, chosen: !n.natural(e, from, target)})
 		moved.VIPs = append(moved.VIPs, e.vips...)
 	}
 	if len(m.steps) == 0 && len(moved.VIPs) == 0 && vip == "" && !slices.ContainsFunc(n.electors, func(e *elector) bool { return n.holderOf(e) != "" }) {
@@ -209,7 +210,7 @@ func (n *Node) begin(now clock.Instant, m *move) {
 	}
 	for _, s := range m.steps {
 		if s.from == n.Self {
-			n.step(now, s.elector, election.HandOver{To: s.to, Chosen: s.chosen})
+			n.step(now, s.elector, election.HandOver{To: s.to, Chosen: s.chosen, Last: s.last})
 		}
 	}
 }
@@ -314,6 +315,8 @@ func (n *Node) Leave(ctx context.Context) error {
 			}
 			if to, ok := e.machine.Successor(""); ok {
 				m.steps = append(m.steps, step{elector: e, from: n.Self, to: to})
+			} else if to, ok := e.machine.LastSuccessor(); ok {
+				m.steps = append(m.steps, step{elector: e, from: n.Self, to: to, last: true})
 			} else {
 				alone = fmt.Errorf("%w: no other node is fit for %s", ErrRefused, e.name)
 			}

@@ -69,7 +69,7 @@ func (n *Node) nameOf(id election.ID) string {
 // greet puts our hello into the frame for p.
 func (n *Node) greet(now clock.Instant, p *peer) {
 	h := hello{Seq: n.seq, State: n.state, Uptime: n.Uptime(), Name: n.Name, Version: n.Version,
-		Config: n.Hash, Voters: fingerprint(n.Voters), Reason: n.reason, Witness: n.Witness}
+		Config: n.Hash, Voters: fingerprint(n.Voters), Reason: n.reason, Witness: n.Witness, Last: n.wish.last && !n.wish.leaving}
 	p.out.add(helloRecord, h.append)
 	for _, e := range n.electors {
 		if e.vip == nil {

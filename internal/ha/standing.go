@@ -11,6 +11,7 @@ import (
 // A standing is what operators want of this node's part, beside what it could do.
 type standing struct {
 	withheld string       // why it must not hold; "": it may
+	last     bool         // of withheld: it holds all the same where nobody else can
 	paused   bool         // nothing moves by preference or fitness
 	leaving  bool         // it hands over for the end of the process
 	ill      election.Ill // what SetIll said
@@ -19,14 +20,16 @@ type standing struct {
 
 // Withhold keeps this node from holding anything, for the reason given, until it is called
 // with "". What it holds it hands over to the best fit other node; where there is none it
-// goes on until there is one, for an outage is nobody's wish. It votes as before.
-func (n *Node) Withhold(reason string) {
+// goes on until there is one, for an outage is nobody's wish. It votes as before. With last
+// it takes an address all the same when nobody else can hold it, and gives it to the first
+// that can again.
+func (n *Node) Withhold(reason string, last bool) {
 	_ = n.ask(context.Background(), func(now clock.Instant) {
-		if n.wish.withheld == reason {
+		if n.wish.withheld == reason && n.wish.last == last {
 			return
 		}
 		begins := n.wish.withheld == ""
-		n.wish.withheld = reason
+		n.wish.withheld, n.wish.last = reason, last
 		n.restate(now)
 		if !begins || reason == "" {
 			return
@@ -72,9 +75,12 @@ func (n *Node) restate(now clock.Instant) {
 		state, reason, ill = Unfit, "no arbiter answers", stray
 	}
 	if w.leaving {
-		state, reason, ill = Draining, leaves, max(ill, leaving)
+		state, reason, ill = Draining, leaves, going
 	} else if w.withheld != "" {
 		state, reason, ill = Draining, w.withheld, max(ill, leaving)
+		if w.last {
+			ill = max(ill, drained)
+		}
 	}
 	other := n.state != state || n.ill != ill
 	n.ill = ill
@@ -94,7 +100,7 @@ func (n *Node) restate(now clock.Instant) {
 // withheld reports whether e must not be held here by an operator's wish. A hand-over
 // that it began is let end first.
 func (n *Node) withheld(e *elector) bool {
-	if n.wish.withheld == "" {
+	if n.wish.withheld == "" || n.wish.last {
 		e.ceding = false
 		return false
 	}

@@ -2,6 +2,7 @@ package ha
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,10 +11,10 @@ import (
 	"proxyd/internal/ha/election"
 )
 
-func TestWithheldNodeHandsOverAndNeverHolds(t *testing.T) {
+func TestNodeOnStandbyHandsOverAndNeverHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, a, b := pair(t, public("a", "b"))
-		a.Withhold("drain")
+		a.Withhold("maintenance", false)
 		if took := w.held("public", "b", time.Second); took > 3*beat {
 			t.Errorf("handed over after %v", took)
 		}
@@ -21,7 +22,7 @@ func TestWithheldNodeHandsOverAndNeverHolds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if last := changes[len(changes)-1]; last.Reason != election.Planned || last.Text != "drain" {
+		if last := changes[len(changes)-1]; last.Reason != election.Planned || last.Text != "maintenance" {
 			t.Errorf("last change %+v, want it planned", last)
 		}
 		if v, _ := b.Status(t.Context()); v.VIPs[0].Standby {
@@ -33,8 +34,61 @@ func TestWithheldNodeHandsOverAndNeverHolds(t *testing.T) {
 		if got := w.holders("public"); len(got) != 0 {
 			t.Errorf("held by %v, want nobody", got)
 		}
-		a.Withhold("")
+		a.Withhold("", false)
 		w.held("public", "a", 2*time.Second)
+		w.never2(t)
+	})
+}
+
+func TestDrainedNodeHoldsOnlyWhereNobodyElseCan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, _ := pair(t, public("a", "b"))
+		a.Withhold("drain", true)
+		w.held("public", "b", time.Second)
+		time.Sleep(time.Second)
+		w.kill("b")
+		if took := w.held("public", "a", time.Second); took > 4*beat {
+			t.Errorf("taken by the drained node after %v", took)
+		}
+		changes, err := a.Changes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last := changes[len(changes)-1]; last.Reason != election.NodeDead || !strings.Contains(last.Text, "nobody else can hold it; this node is in drain") {
+			t.Errorf("last change %+v", last)
+		}
+		if v, _ := a.Status(t.Context()); v.Nodes[0].State != Draining {
+			t.Errorf("it says of itself %v", v.Nodes[0].State)
+		}
+		b := w.start("b", public("a", "b")) // the first that can has it again
+		w.held("public", "b", 3*time.Second)
+		time.Sleep(time.Second)
+		b.SetIll(20, "a track fails") // it can still serve
+		time.Sleep(5 * time.Second)
+		w.held("public", "b", 0)
+		b.SetIll(Unwell, "no listener answers")
+		w.held("public", "a", time.Second)
+		w.never2(t)
+	})
+}
+
+func TestNodeThatEndsHandsOverToADrainedOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, a, b := pair(t, public("a", "b"))
+		a.Withhold("drain", true)
+		w.held("public", "b", time.Second)
+		time.Sleep(time.Second)
+		if err := b.Leave(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.held("public", "a", 0)
+		changes, err := a.Changes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last := changes[len(changes)-1]; last.Reason != election.Planned {
+			t.Errorf("last change %+v, want it planned", last)
+		}
 		w.never2(t)
 	})
 }
@@ -48,7 +102,7 @@ func TestWithheldNodeVotes(t *testing.T) {
 		}
 		w.held("public", "a", 3*time.Second)
 		time.Sleep(time.Second)
-		c.Withhold("standby")
+		c.Withhold("standby", false)
 		w.kill("a")
 		w.held("public", "b", time.Second)
 	})
@@ -59,7 +113,7 @@ func TestWithheldNodeKeepsWhatNobodyElseCanHold(t *testing.T) {
 		w, a, b := pair(t, public("a", "b"))
 		b.SetIll(Unwell, "its listeners do not answer")
 		time.Sleep(time.Second)
-		a.Withhold("drain")
+		a.Withhold("drain", true)
 		time.Sleep(5 * time.Second)
 		w.held("public", "a", 0)
 		b.SetIll(election.Well, "")
@@ -76,7 +130,7 @@ func TestWithheldFromTheStartNeverHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "a", "b")
 		a := w.start("a", public("a", "b"))
-		a.Withhold("standby")
+		a.Withhold("standby", false)
 		w.start("b", public("a", "b"))
 		w.held("public", "b", 3*time.Second)
 		time.Sleep(5 * time.Second)
@@ -119,7 +173,7 @@ func TestWhatAnOperatorAsksForIsDoneInAPause(t *testing.T) {
 		}
 		w.held("public", "b", time.Second)
 		time.Sleep(time.Second)
-		b.Withhold("drain")
+		b.Withhold("drain", true)
 		w.held("public", "a", time.Second)
 		w.never2(t)
 	})

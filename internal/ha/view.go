@@ -40,6 +40,7 @@ type NodeView struct {
 	Witness bool // it votes and never holds
 	State   State
 	Reason  string        // why it is not up
+	Last    bool          // it drains, and holds all the same where nobody else can
 	Ill     election.Ill  // how far from being fit, of this node alone
 	Age     time.Duration // since it was last heard; 0 for this node, -1 never
 	Config  string        // hash
@@ -104,7 +105,7 @@ func (n *Node) Changes(ctx context.Context) ([]Change, error) {
 
 func (n *Node) view(now clock.Instant) View {
 	v := View{Stats: n.counted(), Problems: n.problems(), Arbiters: n.arbiterViews(now)}
-	v.Nodes = append(v.Nodes, NodeView{ID: n.Self, Name: n.Name, Witness: n.Witness, State: n.state, Reason: n.reason, Ill: n.ill,
+	v.Nodes = append(v.Nodes, NodeView{ID: n.Self, Name: n.Name, Witness: n.Witness, Last: n.wish.last, State: n.state, Reason: n.reason, Ill: n.ill,
 		Config: n.Hash, Version: n.Version, Uptime: n.Uptime(), Flaps: n.flaps.value(now), Damped: n.flaps.damped, Newest: n.Wire.Newest})
 	for _, p := range n.peers {
 		v.Nodes = append(v.Nodes, n.nodeView(now, p))
@@ -127,7 +128,7 @@ func (n *Node) counted() Stats {
 }
 
 func (n *Node) nodeView(now clock.Instant, p *peer) NodeView {
-	v := NodeView{ID: p.id, Name: n.nameOf(p.id), Witness: p.hello.Witness, State: p.hello.State, Reason: p.hello.Reason, Age: -1,
+	v := NodeView{ID: p.id, Name: n.nameOf(p.id), Witness: p.hello.Witness, Last: p.hello.Last, State: p.hello.State, Reason: p.hello.Reason, Age: -1,
 		Config: p.hello.Config, Version: p.hello.Version, Uptime: p.hello.Uptime,
 		Longest: p.longest.longest(now), Limit: detect.Limit(n.Timing.Heartbeat), Signs: n.Mesh.Signs(p.id),
 		Flaps: p.flaps.value(now), Damped: p.flaps.damped, Path: p.pathView(now), Newest: p.newest}

@@ -46,6 +46,7 @@ type hello struct {
 	Voters  uint64 // hash of the list of voters
 	Reason  string // why it is unfit
 	Witness bool   // it votes and never holds
+	Last    bool   // of one that drains: it holds where nobody else can
 }
 
 // tenure is what a node says of one VIP with every beat.
@@ -126,7 +127,7 @@ func (h *hello) append(b []byte) []byte {
 	b = appendText(b, h.Config)
 	b = binary.BigEndian.AppendUint64(b, h.Voters)
 	b = appendText(b, h.Reason)
-	return append(b, flag(h.Witness))
+	return append(b, flag(h.Witness)|flag(h.Last)<<1)
 }
 
 func (t *tenure) append(b []byte) []byte {
@@ -253,7 +254,9 @@ func (r *reader) duration() time.Duration {
 
 func (h *hello) read(r *reader) error {
 	*h = hello{Seq: r.uvarint(), State: State(r.byte()), Uptime: r.duration(),
-		Name: r.text(), Version: r.text(), Config: r.text(), Voters: r.uint64(), Reason: r.text(), Witness: r.byte()&1 != 0}
+		Name: r.text(), Version: r.text(), Config: r.text(), Voters: r.uint64(), Reason: r.text()}
+	flags := r.byte()
+	h.Witness, h.Last = flags&1 != 0, flags&2 != 0
 	if r.err == nil && h.State > Unfit {
 		return fmt.Errorf("%w: state %d", ErrFrame, h.State)
 	}

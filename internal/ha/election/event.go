@@ -60,10 +60,12 @@ type (
 	}
 	// HandOver asks the holder to move the address to a named voter, or to the best fit
 	// one if To is "". It does nothing where Machine.Successor names none. Chosen says that
-	// somebody wants it there: until the new holder fails, Preempt does not move it away.
+	// somebody wants it there: until the new holder fails, Preempt does not move it away. Last
+	// says that the holder lets go in any case: then LastSuccessor is good enough.
 	HandOver struct {
 		To     ID
 		Chosen bool
+		Last   bool
 	}
 	// Order tells in which order the voters are candidates, the best first, once it is
 	// known: prefer names nodes, and their names come with the beat. It holds the same

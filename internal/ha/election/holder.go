@@ -171,11 +171,18 @@ func (m *Machine) takeBack() {
 // Successor returns who would get the address from a HandOver{To: to} at the latest
 // Step, or false if this node does not hold it or that voter (any, if to is "") is not
 // heard or not fit. One that is ill, but less than this node is, is fit enough.
-func (m *Machine) Successor(to ID) (ID, bool) {
+func (m *Machine) Successor(to ID) (ID, bool) { return m.successor(to, max(m.ill, Well+1)) }
+
+// LastSuccessor returns who is the least ill of those who could hold at all: for a holder
+// that lets go in any case, where there is no Successor.
+func (m *Machine) LastSuccessor() (ID, bool) { return m.successor("", Barred) }
+
+// successor returns to, or the best voter, if it is less ill than that.
+func (m *Machine) successor(to ID, ill Ill) (ID, bool) {
 	if m.role != Holder {
 		return "", false
 	}
-	best, ill := ID(""), max(m.ill, Well+1)
+	best := ID("")
 	for _, v := range m.Voters {
 		p := m.peer(v)
 		if p == nil || !m.able(p) || p.info.Ill >= ill {

@@ -156,7 +156,11 @@ func (m *Machine) Step(now clock.Instant, ev Event) []Action {
 	case Permit:
 		m.permit(ev)
 	case HandOver:
-		if to, ok := m.Successor(ev.To); ok {
+		to, ok := m.Successor(ev.To)
+		if !ok && ev.Last {
+			to, ok = m.LastSuccessor()
+		}
+		if ok {
 			m.give(to, Planned, ev.Chosen)
 		}
 	case Deaf:

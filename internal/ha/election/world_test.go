@@ -163,7 +163,10 @@ func (n *node) start() {
 	if !n.down || !n.votes() {
 		return
 	}
-	n.down, n.busy, n.inbox, n.deaf, n.ill = false, false, nil, false, Well
+	n.down, n.busy, n.inbox, n.deaf = false, false, nil, false
+	if n.ill != drained { // it stays so over its processes
+		n.ill = Well
+	}
 	n.life++
 	n.due = -1
 	c := n.conf
@@ -172,6 +175,7 @@ func (n *node) start() {
 	}
 	n.m = New(n.local(n.w.now), c)
 	n.w.trace("%s starts", n.conf.Self)
+	n.event(Fitness{n.ill})
 	n.clock()
 }
 
@@ -436,12 +440,12 @@ func (w *world) trouble(until time.Duration) {
 		clear(w.mesh)
 		clear(w.lan)
 	case 10:
-		n.ill = []Ill{Well, Well, 20, 200}[w.r.IntN(4)]
+		n.ill = []Ill{Well, Well, 20, drained, 200}[w.r.IntN(5)]
 		w.trace("%s ill %d", n.conf.Self, n.ill)
 		n.event(Fitness{n.ill})
 	case 11, 12:
 		w.trace("%s is told to hand over", n.conf.Self)
-		n.event(HandOver{To: []ID{"", o.conf.Self}[w.r.IntN(2)], Chosen: w.r.IntN(2) == 0})
+		n.event(HandOver{To: []ID{"", o.conf.Self}[w.r.IntN(2)], Chosen: w.r.IntN(2) == 0, Last: w.r.IntN(4) == 0})
 	case 13:
 		n.deaf, n.deafAt = !n.deaf && !n.down, w.now
 		w.trace("%s deaf %v", n.conf.Self, n.deaf)
@@ -491,8 +495,10 @@ func (w *world) heal() {
 	w.loss = min(w.loss, 0.05)
 	for _, n := range w.nodes {
 		n.thaw = min(n.thaw, w.now)
-		n.ill, n.deaf, n.away = Well, false, false
-		n.event(Fitness{Well})
+		if n.deaf, n.away = false, false; n.ill != drained { // that ends by an operator alone
+			n.ill = Well
+		}
+		n.event(Fitness{n.ill})
 		n.event(Deaf{false})
 		n.event(Pause{})
 	}
@@ -565,7 +571,29 @@ func play(seed uint64, mu mutant, trace func(string, ...any)) *world {
 	if w.fail == "" && (w.held < least || w.holder() == nil && w.moved == 0) {
 		w.fail = fmt.Sprintf("held for %v of the last second, in spite of two seconds and more without trouble", w.held)
 	}
+	if h := w.holder(); h != nil && h.ill == drained && w.fail == "" {
+		if o := h.better(); o != nil {
+			w.fail = fmt.Sprintf("%s holds though it is drained, and %s is well", h.conf.Self, o.conf.Self)
+		}
+	}
 	return w
+}
+
+// drained is how ill a node is that an operator took out: it holds only where nobody else can.
+const drained Ill = 99
+
+// better returns a node that a drained holder should have given the address to by now, nil if
+// there is none. One that it gave it to in vain it leaves alone for a while.
+func (n *node) better() *node {
+	for _, o := range n.w.nodes {
+		if o == n || o.down || !o.votes() || o.conf.Witness || o.ill != Well {
+			continue
+		}
+		if p := n.m.peer(o.conf.Self); p != nil && n.m.able(p) && n.m.now >= p.avoid {
+			return o
+		}
+	}
+	return nil
 }
 
 // TestOneHolder: whatever happens, never two holders with a majority; of a pair only
