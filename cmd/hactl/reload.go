@@ -18,13 +18,16 @@ import (
 const reloadTime = 30 * time.Second
 
 func reloadCommand(o *options) *cobra.Command {
-	var dry bool
+	var dry, upgrade bool
 	cmd := &cobra.Command{
 		Use:   "reload",
 		Short: "Read the configuration file again, and say what that changed",
 		Long: `reload reads the configuration file again. A file with an error changes nothing: what is
 wrong with it is printed, the old configuration keeps serving, and the exit code is 78.
-With --dry-run it only says what would change.`,
+With --dry-run it only says what would change.
+
+With --upgrade a program that was installed in the place of the running one is taken into
+use too, as "hactl upgrade" does it: that is what "systemctl reload" asks for.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := within(cmd, reloadTime)
@@ -47,10 +50,18 @@ With --dry-run it only says what would change.`,
 			default:
 				fmt.Fprintf(cmd.OutOrStdout(), "configuration %s is in force\n", r.Config)
 			}
+			switch {
+			case r.Binary && upgrade:
+				return upgradeNode(cmd, o, control.Upgrade{})
+			case r.Binary:
+				fmt.Fprintln(cmd.OutOrStdout(), "another proxyd is installed than runs: hactl upgrade takes it into use")
+			}
 			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "change nothing, say what would change")
+	cmd.Flags().BoolVar(&upgrade, "upgrade", false, "take another proxyd that was installed meanwhile into use, too")
+	cmd.MarkFlagsMutuallyExclusive("dry-run", "upgrade")
 	return cmd
 }
 

@@ -17,16 +17,22 @@ import (
 // fake is an operator that answers what a test gave it.
 type fake struct {
 	control.Operator
-	reload control.Reload
-	err    error
-	file   control.File
-	asked  string
-	secret string // file of the secret that the configuration names
+	reload   control.Reload
+	err      error
+	file     control.File
+	asked    string
+	upgraded int    // times that it was asked to
+	secret   string // file of the secret that the configuration names
 }
 
 func (f *fake) Diff(_ context.Context, file control.File) (*control.Reload, error) {
 	f.file = file
 	return &f.reload, f.err
+}
+
+func (f *fake) Upgrade(context.Context, control.Upgrade) (*control.Upgraded, error) {
+	f.upgraded++
+	return &control.Upgraded{From: control.Version{Version: "1.0"}, To: control.Version{Version: "1.1"}}, f.err
 }
 
 func (f *fake) Reload(context.Context) (*control.Reload, error) { return &f.reload, f.err }
@@ -92,5 +98,25 @@ func TestDiffTellsByItsExitCode(t *testing.T) {
 				t.Errorf("hactl sent %+v", c.op.file)
 			}
 		})
+	}
+}
+
+func TestReloadTakesAnInstalledProgramIntoUseWhereItIsAskedTo(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		binary bool
+		args   []string
+		want   int
+		says   string
+	}{
+		{"nothing was installed", false, []string{"reload", "--upgrade"}, 0, "nothing changed"},
+		{"it is not asked to", true, []string{"reload"}, 0, "hactl upgrade takes it into use"},
+		{"it is asked to", true, []string{"reload", "--upgrade"}, 1, "upgraded 1.0 -> 1.1"},
+	} {
+		f := &fake{reload: control.Reload{Config: "abc", Binary: c.binary}}
+		out, code := hactl(t, f, c.args...)
+		if code != 0 || f.upgraded != c.want || !strings.Contains(out, c.says) {
+			t.Errorf("%s: %q, exit code %d, upgraded %d times, want %d", c.name, out, code, f.upgraded, c.want)
+		}
 	}
 }

@@ -30,23 +30,28 @@ the exit code is 78 if the binary or the file is at fault, else 1.`,
 		Example: "  hactl upgrade\n  hactl upgrade --binary /usr/local/sbin/proxyd-1.4.0",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := within(cmd, upgradeTime)
-			defer cancel()
 			if u.Binary != "" {
 				var err error
 				if u.Binary, err = filepath.Abs(u.Binary); err != nil {
 					return err
 				}
 			}
-			r, err := o.client().Upgrade(ctx, u)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "upgraded %s -> %s in %d ms (pause %.1f ms); pid %d serves, the process before lets %d connections end\n",
-				r.From.Version, r.To.Version, r.MS, r.PauseMS, r.PID, r.Left)
-			return nil
+			return upgradeNode(cmd, o, u)
 		},
 	}
 	cmd.Flags().StringVar(&u.Binary, "binary", "", "the new program; default: the file of the running one")
 	return cmd
+}
+
+// upgradeNode asks for an upgrade and says how it went.
+func upgradeNode(cmd *cobra.Command, o *options, u control.Upgrade) error {
+	ctx, cancel := within(cmd, upgradeTime)
+	defer cancel()
+	r, err := o.client().Upgrade(ctx, u)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "upgraded %s -> %s in %d ms (pause %.1f ms); pid %d serves, the process before lets %d connections end\n",
+		r.From.Version, r.To.Version, r.MS, r.PauseMS, r.PID, r.Left)
+	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"proxyd/internal/config"
 	"proxyd/internal/control"
@@ -56,10 +57,22 @@ func (n *node) compare(next *config.Config) (*config.Config, *control.Reload) {
 	if r.Changes == nil {
 		r.Changes = []string{}
 	}
+	r.Binary = replaced("/proc/self/exe", n.binary)
 	for _, w := range append(fixed, next.Warnings...) {
 		r.Warnings = append(r.Warnings, w.String())
 	}
 	return c, r
+}
+
+// replaced reports whether another program lies at the path from which the running one, to
+// which exe leads, was started.
+func replaced(exe, path string) bool {
+	runs, err := os.Stat(exe)
+	if err != nil {
+		return false
+	}
+	lies, err := os.Stat(path)
+	return err == nil && !os.SameFile(runs, lies)
 }
 
 // take puts c in force. On error all is as before. n.mu is held.

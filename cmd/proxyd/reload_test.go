@@ -117,3 +117,31 @@ func TestWatchSeesEachWayOfWriting(t *testing.T) {
 	p.write(strings.Replace(watched("six"), "node.watch = true", "", 1))
 	p.eventually("watching is ended by the file", says("six"))
 }
+
+func TestProgramThatWasReplacedIsSeen(t *testing.T) {
+	dir := t.TempDir()
+	path, before := filepath.Join(dir, "proxyd"), filepath.Join(dir, "before")
+	for _, f := range []string{path, path + ".new"} {
+		if err := os.WriteFile(f, []byte("program"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(path, before); err != nil { // as /proc/self/exe goes on leading to it
+		t.Fatal(err)
+	}
+	if replaced(before, path) {
+		t.Error("the program is the one that runs")
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	if !replaced(before, path) {
+		t.Error("another program lies there")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if replaced(before, path) {
+		t.Error("there is no program to take into use")
+	}
+}

@@ -267,12 +267,13 @@ func (n *node) retire(to *successor, signals <-chan os.Signal) error {
 	}
 	k := n.cluster
 	n.cluster = nil
+	drain := n.config.Cluster.Drain // as after a hand-over to another node
 	n.mu.Unlock()
 	if k != nil {
 		k.stop()
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	ctx, cancel := context.WithTimeout(context.Background(), drain)
 	defer cancel()
 	go func() { // ends with the process
 		again := false

@@ -337,6 +337,7 @@ type Reload struct {
 	Changed  bool     `json:"changed"`
 	Changes  []string `json:"changes"` // by key, one line each
 	Warnings []string `json:"warnings"`
+	Binary   bool     `json:"binary"` // another program lies where the running one was started from
 }
 
 // A File is a configuration that an operator has in hand. Without Text it is the node's
