@@ -149,8 +149,9 @@ func (n *Notifier) Counts() map[Outcome]uint64 {
 	return out
 }
 
-// Run tells what is in the queues until ctx ends. What still waits then is told once, if
-// it goes quickly: a node that ends has just handed its addresses over.
+// Run tells what is in the queues until ctx ends. What is being told then is told to its
+// end, and what still waits is told once, if it goes quickly: a node that ends has just
+// handed its addresses over.
 func (n *Notifier) Run(ctx context.Context) {
 	var both sync.WaitGroup
 	for _, l := range n.lines {
@@ -159,24 +160,27 @@ func (n *Notifier) Run(ctx context.Context) {
 	both.Wait()
 }
 
-// lastTime is how long the events that wait at the end may take together.
+// lastTime is how long the events that are not told at the end may take together.
 const lastTime = 2 * time.Second
 
 func (n *Notifier) follow(ctx context.Context, l *line) {
+	last, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastTime, cancel) })()
 	for {
 		e, to, ok := n.next(l)
 		if ok {
-			n.deliver(ctx, l, to, e)
+			n.deliver(ctx, last, l, to, e)
 			if ctx.Err() == nil {
 				continue
 			}
 		}
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTime)
-			defer cancel()
 			for e, to, ok := n.next(l); ok; e, to, ok = n.next(l) {
-				n.attempt(last, l, to, e)
+				if err := n.attempt(last, l, to, e); err != nil {
+					n.giveUp(l, e, 1, err)
+				}
 			}
 			return
 		case <-l.wake:
@@ -196,17 +200,17 @@ func (n *Notifier) next(l *line) (e Event, to string, ok bool) {
 	return e, l.to, true
 }
 
-// deliver tries until it is told, or has been tried often enough, or ctx ends.
-func (n *Notifier) deliver(ctx context.Context, l *line, to string, e Event) {
+// deliver tries until it is told, or has been tried often enough, or ctx ends: then it tries
+// no more, and the attempt under way may go on until last ends.
+func (n *Notifier) deliver(ctx, last context.Context, l *line, to string, e Event) {
 	pause := firstPause
 	for i := 1; ; i++ {
-		err := n.attempt(ctx, l, to, e)
+		err := n.attempt(last, l, to, e)
 		if err == nil {
 			return
 		}
 		if i == attempts || ctx.Err() != nil {
-			n.count(l, "gave_up")
-			n.log.Error("notify: given up", "kind", l.kind, "vip", e.VIP, "state", e.State, "attempts", i, "error", err)
+			n.giveUp(l, e, i, err)
 			return
 		}
 		n.log.Warn("notify: trying again", "kind", l.kind, "vip", e.VIP, "state", e.State, "in", pause, "error", err)
@@ -216,6 +220,11 @@ func (n *Notifier) deliver(ctx context.Context, l *line, to string, e Event) {
 		}
 		pause = min(2*pause, maxPause)
 	}
+}
+
+func (n *Notifier) giveUp(l *line, e Event, attempts int, err error) {
+	n.count(l, "gave_up")
+	n.log.Error("notify: given up", "kind", l.kind, "vip", e.VIP, "state", e.State, "attempts", attempts, "error", err)
 }
 
 func (n *Notifier) attempt(ctx context.Context, l *line, to string, e Event) error {

@@ -124,6 +124,47 @@ func TestWhatNobodyTakesIsGivenUp(t *testing.T) {
 	})
 }
 
+// A node that ends has just told that it hands its addresses over.
+func TestWhatIsBeingToldAtTheEndIsToldToItsEnd(t *testing.T) {
+	for _, c := range []struct {
+		takes      time.Duration // of each
+		ok, gaveUp uint64        // of three events
+	}{
+		{time.Second / 2, 3, 0},
+		{3 * time.Second / 2, 1, 2},
+		{time.Hour, 0, 3},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n := New(slog.New(slog.DiscardHandler))
+			n.lines[0].tell = func(ctx context.Context, _ string, _ Event, _ []byte) error {
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(c.takes):
+					return nil
+				}
+			}
+			n.Set(Where{Command: "/told"})
+			ctx, end := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() { defer close(done); n.Run(ctx) }()
+			for _, vip := range []string{"a", "b", "c"} {
+				n.Tell(event(vip, Standby))
+			}
+			synctest.Wait()
+			began := time.Now()
+			end()
+			<-done
+			if d := time.Since(began); d > lastTime {
+				t.Errorf("the end takes %v, want %v at the most", d, lastTime)
+			}
+			if got := n.Counts(); got[Outcome{"command", "ok"}] != c.ok || got[Outcome{"command", "gave_up"}] != c.gaveUp {
+				t.Errorf("each takes %v: %v, want %d told and %d given up", c.takes, got, c.ok, c.gaveUp)
+			}
+		})
+	}
+}
+
 // script writes an executable and returns its path.
 func script(t *testing.T, text string) string {
 	t.Helper()

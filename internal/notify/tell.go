@@ -31,7 +31,10 @@ func run(ctx context.Context, program string, e Event, body []byte) error {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second // for what left the group and keeps the output open
 	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
+		switch {
+		case errors.Is(ctx.Err(), context.Canceled):
+			err = errors.New("was killed because proxyd ends")
+		case ctx.Err() != nil:
 			err = fmt.Errorf("took longer than %v and was killed", patience)
 		}
 		if text := said.String(); text != "" {
