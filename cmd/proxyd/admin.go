@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -24,7 +27,8 @@ type admin struct {
 	from     *predecessor
 	path     string // of the socket
 	socket   net.Listener
-	life     context.Context // ends all of them
+	unsocket context.CancelFunc // ends the service of socket
+	life     context.Context    // ends all of them
 	parts    *sync.WaitGroup
 	handlers map[string]http.Handler // by key of the configuration
 	doors    map[string]*adminDoor   // likewise; those that are open
@@ -52,18 +56,70 @@ func (n *node) openAdmin(life context.Context, parts *sync.WaitGroup, c config.A
 		return err
 	}
 	n.admin = &admin{
-		log: n.log, from: n.from, path: c.Socket, socket: socket, life: life, parts: parts, doors: map[string]*adminDoor{},
+		log: n.log, from: n.from, path: c.Socket, life: life, parts: parts, doors: map[string]*adminDoor{},
 		handlers: map[string]http.Handler{
+			"admin.socket":  control.SocketHandler(n, pages, n.log),
 			"admin.listen":  control.PublicHandler(n, pages, n.log),
 			"admin.metrics": control.MetricsHandler(pages),
 		},
 	}
-	n.admin.serve(life, socket, control.SocketHandler(n, pages, n.log))
+	n.admin.openSocket(socket)
 	settle, err := n.admin.move(c)
 	if err == nil {
 		settle(true)
 	}
 	return err
+}
+
+// openSocket serves the admin socket.
+func (a *admin) openSocket(l net.Listener) {
+	ctx, stop := context.WithCancel(a.life)
+	a.socket, a.unsocket = l, stop
+	a.serve(ctx, l, a.handlers["admin.socket"])
+}
+
+// socketEvery is how often the admin socket is looked for.
+const socketEvery = time.Second
+
+// followSocket makes the admin socket anew when somebody has removed it, as one does who
+// cleans up below /run, until ctx ends: nobody else could reach this node any more.
+func (n *node) followSocket(ctx context.Context) {
+	tick := time.NewTicker(socketEvery)
+	defer tick.Stop()
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		n.mu.Lock()
+		err := n.renewSocket()
+		n.mu.Unlock()
+		if err != nil && err.Error() != said {
+			said = err.Error()
+			n.log.Error("the admin socket was removed and cannot be made again", "error", err)
+		}
+	}
+}
+
+// renewSocket makes the admin socket anew if it is not there. n.mu is held.
+func (n *node) renewSocket() error {
+	a := n.admin
+	if _, err := os.Lstat(a.path); n.succeeding || !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	l, err := control.ListenSocket(a.path)
+	if err != nil {
+		return err
+	}
+	if u, ok := bare(a.socket).(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false) // the path is that of the new one
+	}
+	a.unsocket()
+	a.openSocket(l)
+	a.log.Warn("the admin socket was removed by somebody else; made anew", "path", a.path)
+	return nil
 }
 
 // move opens the addresses that c has anew. Those that it has no more are closed when the

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -56,6 +57,17 @@ func TestAdminAddressesMoveWithTheFile(t *testing.T) {
 	}
 	if !answers(one) {
 		t.Error("a refused reload closed the admin address")
+	}
+}
+
+func TestAdminSocketThatWasRemovedIsMadeAnew(t *testing.T) {
+	p := launch(t, site(port(t), "one"))
+	for range 2 { // the second is that of the first
+		p.eventually("a socket to remove", func() bool { return os.Remove(p.dir+"/admin.sock") == nil })
+		p.eventually("an answer on the admin socket", func() bool {
+			_, err := control.Dial(p.dir + "/admin.sock").Status(t.Context()) // on a connection of its own
+			return err == nil
+		})
 	}
 }
 

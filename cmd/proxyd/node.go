@@ -182,6 +182,7 @@ func run(ctx context.Context, file string) (err error) {
 	parts.Go(func() { n.followOverrides(life) })
 	parts.Go(func() { n.followStandings(life) })
 	parts.Go(func() { n.followApply(life) })
+	parts.Go(func() { n.followSocket(life) })
 	parts.Go(func() { n.shared.expire(life) })
 	n.mu.Lock()
 	n.watch()

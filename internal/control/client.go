@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 )
@@ -152,12 +153,18 @@ func call[Out any](ctx context.Context, c *Client, method, path string, in any) 
 
 // unreached says why there was no answer.
 func (c *Client) unreached(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return &Error{fmt.Sprintf("broken off: what was asked of proxyd at %s may be done all the same", c.socket), context.Canceled}
+	case ctx.Err() != nil:
 		return TimedOut(fmt.Sprintf("proxyd at %s: no answer in time", c.socket))
 	}
 	var op *net.OpError
 	if errors.As(err, &op) {
 		err = op.Err
+	}
+	if errors.Is(err, fs.ErrPermission) { // it may well be there
+		return fmt.Errorf("proxyd at %s: %w", c.socket, err)
 	}
 	return &Error{fmt.Sprintf("proxyd at %s: %v", c.socket, err), ErrAbsent}
 }

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -132,6 +135,26 @@ func TestClientWithoutProxydSaysSo(t *testing.T) {
 	_, err := Dial(filepath.Join(t.TempDir(), "none.sock")).Status(t.Context())
 	if !errors.Is(err, ErrAbsent) {
 		t.Errorf("Status without a socket = %v, want ErrAbsent", err)
+	}
+}
+
+func TestClientWithoutPermissionSaysSo(t *testing.T) {
+	c := Dial("/run/proxyd/admin.sock")
+	for _, denied := range []error{syscall.EACCES, syscall.EPERM} {
+		err := c.unreached(t.Context(), &net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", denied)})
+		if !errors.Is(err, denied) || errors.Is(err, ErrAbsent) {
+			t.Errorf("%v, want %v, which does not say that nobody is there", err, denied)
+		}
+	}
+}
+
+// Who breaks a call off has waited for nothing in vain.
+func TestClientThatIsBrokenOffIsNotTimedOut(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := dial(t, &node{}).Status(ctx)
+	if !errors.Is(err, context.Canceled) || errors.Is(err, ErrTimeout) {
+		t.Errorf("Status = %v, want that it was broken off", err)
 	}
 }
 

@@ -33,7 +33,7 @@ type failure struct {
 // An Error is what a node said no with. It unwraps to its sentinel.
 type Error struct {
 	Text string
-	Kind error // ErrRefused, ErrInvalid, ErrTimeout or nil
+	Kind error // ErrRefused, ErrInvalid, ErrTimeout, ErrAbsent, context.Canceled or nil
 }
 
 func (e *Error) Error() string { return e.Text }
