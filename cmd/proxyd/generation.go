@@ -155,7 +155,7 @@ func (d generations) loadTrial() (*trial, error) {
 		err = json.Unmarshal(text, t)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("what to put back after a crash: %w", err)
+		return nil, fmt.Errorf("%s, which says what to put back after a crash in the middle of an apply: %w; look at the configuration, then remove it", d.trialFile(), err)
 	}
 	return t, nil
 }

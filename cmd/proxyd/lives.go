@@ -41,16 +41,20 @@ type lives struct {
 
 // openLives reads the record in dir and notes that a life begins. goesOn says that it takes
 // the place of a living process, whose end it is not. What cannot be read or written is an
-// error, and the lives returned are those of a node that never crashed.
+// error, and the lives returned are those of a node that never crashed; a record that says
+// nothing is begun anew.
 func openLives(dir string, now time.Time, goesOn bool) (*lives, error) {
 	l := &lives{file: filepath.Join(dir, "lives.json")}
 	var r livesRecord
+	var damaged error
 	text, err := os.ReadFile(l.file)
-	if err == nil {
-		err = json.Unmarshal(text, &r)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		err = os.MkdirAll(dir, 0o750)
+	case err == nil:
+		if damaged = json.Unmarshal(text, &r); damaged != nil {
+			r, damaged = livesRecord{}, fmt.Errorf("record of this node's lives: %s: %w; it is begun anew", l.file, damaged)
+		}
 	}
 	if err != nil {
 		return l, fmt.Errorf("record of this node's lives: %w", err)
@@ -69,7 +73,7 @@ func openLives(dir string, now time.Time, goesOn bool) (*lives, error) {
 	if l.count = len(recent); l.count > crashesBorne {
 		l.until = recent[l.count-1].Add(restAfter(l.count))
 	}
-	return l, l.write(r)
+	return l, errors.Join(damaged, l.write(r))
 }
 
 // restAfter is how long a node is unfit that crashed so often.

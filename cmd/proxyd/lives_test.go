@@ -60,4 +60,8 @@ func TestABrokenRecordOfLivesMakesNobodyUnfit(t *testing.T) {
 	if err == nil || l.rests(time.Now()) != "" {
 		t.Errorf("%v, %q", err, l.rests(time.Now()))
 	}
+	// It is good again from then on.
+	if _, err := openLives(dir, time.Now(), false); err != nil {
+		t.Error(err)
+	}
 }
