@@ -143,7 +143,7 @@ func (n *node) applyLock() (locked, error) {
 			l.Unrecorded = false
 		}
 	}
-	return l, writable(n.file)
+	return l, errors.Join(writable(n.file), d.writable())
 }
 
 // applyCheck tells what the configuration would change here.

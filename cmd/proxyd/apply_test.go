@@ -146,6 +146,19 @@ func TestBadConfigurationIsRefusedByEveryNodeByName(t *testing.T) {
 	}
 }
 
+// What a node could not put back it must not take on trial.
+func TestApplyIsRefusedWhereNoGenerationCanBeKept(t *testing.T) {
+	all := launchCluster(t, 2, answering(200))
+	if err := os.WriteFile(all[1].dir+"/state/generations", nil, 0o640); err != nil { // no directory, for root too
+		t.Fatal(err)
+	}
+	_, err := all[0].apply(all[0].shared(answering(201)))
+	if !errors.Is(err, control.ErrRefused) || !strings.Contains(err.Error(), "edge-2: what to put back cannot be kept") || strings.Contains(err.Error(), "rolled back") {
+		t.Errorf("apply = %v, want it refused before anything is changed", err)
+	}
+	wantAnswers(t, "after a refused apply", all, 200)
+}
+
 func TestIncludedFilesAreAppliedAndTakenAway(t *testing.T) {
 	all := launchCluster(t, 2, answering(200))
 	main := "include = [\"conf.d/*.toml\"]\n" + all[0].shared("[listener.web]\naddress = \"127.0.0.1:1\"\n")

@@ -255,9 +255,29 @@ func resolved(name string) string {
 
 // writable reports why no file could be replaced in the directory of main.
 func writable(main string) error {
-	f, err := os.CreateTemp(filepath.Dir(resolved(main)), ".proxyd-*")
-	if err != nil {
+	if err := takes(filepath.Dir(resolved(main))); err != nil {
 		return fmt.Errorf("the configuration cannot be written on this node: %w", err)
+	}
+	return nil
+}
+
+// writable reports why no generation could be kept.
+func (d generations) writable() error {
+	err := os.MkdirAll(string(d), 0o750)
+	if err == nil {
+		err = takes(string(d))
+	}
+	if err != nil {
+		return fmt.Errorf("what to put back cannot be kept on this node: %w", err)
+	}
+	return nil
+}
+
+// takes reports why a directory takes no file.
+func takes(dir string) error {
+	f, err := os.CreateTemp(dir, ".proxyd-*")
+	if err != nil {
+		return err
 	}
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }

@@ -163,6 +163,9 @@ func (c *Client) unreached(ctx context.Context, err error) error {
 	if errors.As(err, &op) {
 		err = op.Err
 	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("it ended before it answered")
+	}
 	if errors.Is(err, fs.ErrPermission) { // it may well be there
 		return fmt.Errorf("proxyd at %s: %w", c.socket, err)
 	}

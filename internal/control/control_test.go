@@ -148,6 +148,29 @@ func TestClientWithoutPermissionSaysSo(t *testing.T) {
 	}
 }
 
+func TestClientOfAProxydThatEndsSaysSo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // ends with the listener
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 1<<10))
+			c.Close()
+		}
+	}()
+	_, err = Dial(path).Apply(t.Context(), Apply{})
+	if want := "proxyd at " + path + ": it ended before it answered"; !errors.Is(err, ErrAbsent) || err.Error() != want {
+		t.Errorf("Apply = %v, want %s", err, want)
+	}
+}
+
 // Who breaks a call off has waited for nothing in vain.
 func TestClientThatIsBrokenOffIsNotTimedOut(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())

@@ -120,13 +120,12 @@ func (p *Pair) peer(q *Peer) []Finding {
 			"the election does not care; logs, the history, tokens and certificates do", "NTP or PTP on both"))
 	}
 	if q.MTU > 0 {
-		level := Warn
+		level, bad := Warn, fmt.Sprintf("the path carries %d bytes, the interface %d", q.MTU, q.Link)
 		if q.MTU < leastMTU {
-			level = Fail
+			level, bad = Fail, fmt.Sprintf("the path carries %d bytes; what the nodes say to each other needs %d", q.MTU, leastMTU)
 		}
-		out = append(out, find("mtu", q.Name, q.MTU >= q.Link && q.MTU >= leastMTU, level, fmt.Sprintf("the path carries %d bytes", q.MTU),
-			fmt.Sprintf("the path carries %d bytes, the interface %d", q.MTU, q.Link),
-			"large packets are lost or cut where something drops ICMP", "the same MTU on all hosts and switches of that network"))
+		out = append(out, find("mtu", q.Name, q.MTU >= q.Link && q.MTU >= leastMTU, level, fmt.Sprintf("the path carries %d bytes", q.MTU), bad,
+			"large packets are lost or cut where something drops ICMP", fmt.Sprintf("the same MTU, %d or more, on all hosts and switches of that network", leastMTU)))
 	}
 	return out
 }
