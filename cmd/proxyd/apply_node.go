@@ -204,17 +204,15 @@ func (n *node) bundleOf(q applyQuestion) (bundle, error) {
 
 // fitsHere reports why c cannot be in force on this host. n.mu is held.
 func (n *node) fitsHere(c *config.Config) error {
-	for _, v := range held(c) {
-		if err := inReach(v); err != nil {
-			return fmt.Errorf("%s: %w", c.Name, err)
-		}
+	return misfit(c, append(outOfReach(c), misplaced(c)...))
+}
+
+// misfit is what does not fit this host as one error, nil if all does.
+func misfit(c *config.Config, errs []error) error {
+	for i, err := range errs {
+		errs[i] = fmt.Errorf("%s: %w", c.Name, err)
 	}
-	if len(c.Cluster.Join) > 0 {
-		if _, _, err := (&cluster{}).identity(c); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // own returns what a bundle is on this node's disk, and what is there now. n.mu is held.

@@ -159,6 +159,24 @@ func TestApplyIsRefusedWhereNoGenerationCanBeKept(t *testing.T) {
 	wantAnswers(t, "after a refused apply", all, 200)
 }
 
+// What this host does not have is found before the cluster part leaves for it.
+func TestAPathThatThereIsNotMovesNothing(t *testing.T) {
+	all := launchCluster(t, 2, answering(200))
+	text := "cluster.paths = [\"nowhere7\"]\n" + answering(200)
+	if _, err := all[0].apply(all[0].shared(text)); !errors.Is(err, control.ErrInvalid) || !strings.Contains(err.Error(), `cluster.paths: heartbeat path "nowhere7"`) || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("apply = %v", err)
+	}
+	all[0].write(text)
+	if _, err := all[0].Reload(t.Context()); !errors.Is(err, control.ErrInvalid) || !strings.Contains(err.Error(), "nowhere7") {
+		t.Errorf("reload = %v", err)
+	}
+	for i, p := range all {
+		if strings.Contains(p.log.String(), "starts anew") {
+			t.Errorf("the cluster part of edge-%d left", i+1)
+		}
+	}
+}
+
 func TestIncludedFilesAreAppliedAndTakenAway(t *testing.T) {
 	all := launchCluster(t, 2, answering(200))
 	main := "include = [\"conf.d/*.toml\"]\n" + all[0].shared("[listener.web]\naddress = \"127.0.0.1:1\"\n")

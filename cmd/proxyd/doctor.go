@@ -279,6 +279,10 @@ func (k *cluster) examineVIPs(v ha.View) []doctor.Finding {
 		} else {
 			add("subnet", doctor.OK, fmt.Sprintf("%s is in a subnet of %s", c.Address.Addr(), c.Interface), "", "")
 		}
+		if names := strangers(c.Prefer, v.Nodes); len(names) > 0 {
+			add("prefer", doctor.Warn, fmt.Sprintf("it prefers %s, and no node has that name", strings.Join(names, ", ")),
+				"what stands behind it in the list is preferred instead", "the names of `hactl member list`")
+		}
 		if vv.Fault != "" {
 			add("fault", doctor.Fail, vv.Fault, "this node could not hold it", "")
 		}
@@ -302,6 +306,13 @@ func (k *cluster) examineVIPs(v ha.View) []doctor.Finding {
 		}
 	}
 	return out
+}
+
+// strangers are the names that no node has, nil while the name of any is not known.
+func strangers(names []string, nodes []ha.NodeView) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return slices.ContainsFunc(nodes, func(nv ha.NodeView) bool { return nv.Name == name || nv.Name == string(nv.ID) })
+	})
 }
 
 // examineSpeakers listens for other programs that hold addresses.

@@ -30,3 +30,14 @@ func TestMembersAreCountedByWhatIsThoughtOfThem(t *testing.T) {
 		}
 	}
 }
+
+func TestDoctorKnowsANameThatNoNodeHas(t *testing.T) {
+	both := []ha.NodeView{{ID: "10.0.0.11:7946", Name: "edge-1"}, {ID: "10.0.0.12:7946", Name: "edge-2"}}
+	if got := strangers([]string{"edge-1", "egde-2"}, both); len(got) != 1 || got[0] != "egde-2" {
+		t.Errorf("strangers = %v, want egde-2", got)
+	}
+	both[1].Name = "10.0.0.12:7946" // never heard
+	if got := strangers([]string{"edge-1", "edge-2"}, both); len(got) != 0 {
+		t.Errorf("strangers = %v, though the name of a node is not known", got)
+	}
+}

@@ -8,6 +8,7 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/ha"
+	"proxyd/internal/ha/beat"
 	"proxyd/internal/ha/election"
 )
 
@@ -44,16 +45,37 @@ func lostAddress(self election.ID) error {
 // on another host than the one that the file is for, so nothing here is an error.
 func hostWarnings(c *config.Config) []string {
 	var out []string
-	if len(c.Cluster.Join) > 0 {
-		if have, err := hostAddrs(); err == nil {
-			if _, err := ha.Identify(c.Cluster.Join, c.Cluster.Bind, have); err != nil {
-				out = append(out, fmt.Sprintf("%s: warning: %v", c.Name, err))
-			}
+	for _, err := range append(misplaced(c), outOfReach(c)...) {
+		out = append(out, fmt.Sprintf("%s: warning: %v", c.Name, err))
+	}
+	return out
+}
+
+// misplaced says why this host cannot take part in the cluster of c.
+func misplaced(c *config.Config) (out []error) {
+	if len(c.Cluster.Join) == 0 {
+		return nil
+	}
+	have, err := hostAddrs()
+	if err == nil {
+		_, err = ha.Identify(c.Cluster.Join, c.Cluster.Bind, have)
+	}
+	if err != nil {
+		out = append(out, err)
+	}
+	for _, path := range c.Cluster.Paths {
+		if _, err := beat.FindPath(path); err != nil {
+			out = append(out, fmt.Errorf("cluster.paths: %w", err))
 		}
 	}
+	return out
+}
+
+// outOfReach says which VIPs of c cannot be held here.
+func outOfReach(c *config.Config) (out []error) {
 	for _, v := range held(c) {
 		if err := inReach(v); err != nil {
-			out = append(out, fmt.Sprintf("%s: warning: %v", c.Name, err))
+			out = append(out, err)
 		}
 	}
 	return out

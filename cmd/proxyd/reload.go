@@ -140,14 +140,15 @@ func (n *node) recluster(c *config.Config) error {
 	if n.cluster == nil && len(c.VIP) == 0 && len(c.Cluster.Join) == 0 {
 		return nil
 	}
-	for _, v := range held(c) {
-		// Seen now, it costs nothing; seen after leaving, the addresses have moved for nothing.
-		if err := inReach(v); err != nil {
-			return fmt.Errorf("%s: %w", c.Name, err)
-		}
+	// Seen now, it costs nothing; seen after leaving, the addresses have moved for nothing.
+	if err := misfit(c, outOfReach(c)); err != nil {
+		return err
 	}
 	if n.cluster != nil && n.cluster.live(c) {
 		return n.cluster.change(n, c)
+	}
+	if err := misfit(c, misplaced(c)); err != nil {
+		return err
 	}
 	old := n.cluster
 	if old != nil {
