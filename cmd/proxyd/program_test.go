@@ -23,7 +23,14 @@ import (
 // asProgram makes this test binary the program itself.
 const asProgram = "PROXYD_TEST_AS_PROGRAM"
 
+// asTraitor makes it one that takes the place of a running one and ends in that moment.
+const asTraitor = "PROXYD_TEST_AS_TRAITOR"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(asTraitor) != "" && os.Args[1] == "run" {
+		betray()
+		return
+	}
 	if os.Getenv(asProgram) != "" {
 		main()
 		return

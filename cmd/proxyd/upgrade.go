@@ -225,7 +225,7 @@ func (n *node) revive() {
 		n.log.Error("the cluster part could not be started again", "error", err)
 	}
 	n.cluster = k
-	n.stand(false)
+	n.standNow()
 }
 
 // sockets returns copies of all sockets that the next process must have.

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -44,4 +48,47 @@ func TestAnUpgradeIsNoNewLifeToTheOthers(t *testing.T) {
 	if _, err := p.Upgrade(t.Context(), control.Upgrade{}); !errors.Is(err, control.ErrRefused) {
 		t.Errorf("an upgrade into another cluster: %v, want it refused", err)
 	}
+}
+
+// betray has the conversation of a process that comes up to the word by which it decides.
+func betray() {
+	p, err := findPredecessor()
+	if err == nil {
+		err = p.line.Send(answerTime, sayReady, nil)
+	}
+	if err == nil {
+		_, err = p.hear(sayState, answerTime, nil)
+	}
+	if err == nil {
+		err = p.line.Send(answerTime, saySet, nil)
+	}
+	if err == nil {
+		_, err = p.hear(sayYours, answerTime, nil)
+	}
+	fmt.Fprintln(os.Stderr, "the traitor ends:", err)
+	os.Exit(3)
+}
+
+// There is no way back from yours but to begin anew.
+func TestAnUpgradeThatDiesInTheMomentOfChangeIsARestart(t *testing.T) {
+	all := launchCluster(t, 2, answering(200))
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	traitor := filepath.Join(t.TempDir(), "traitor")
+	if err := os.WriteFile(traitor, []byte("#!/bin/sh\n"+asTraitor+"=1 exec "+self+" \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err = all[0].Upgrade(ctx, control.Upgrade{Binary: traitor})
+	if err == nil || !strings.Contains(err.Error(), "the traitor ends: <nil>") {
+		t.Fatalf("Upgrade = %v, want that the process ended after yours", err)
+	}
+	all[0].eventually("both hear each other again", func() bool { return heard(all) })
+	if _, err := all[0].Reload(ctx); err != nil {
+		t.Errorf("a reload after it: %v", err)
+	}
+	wantAnswers(t, "after it", all, 200)
 }
