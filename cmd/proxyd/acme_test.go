@@ -138,3 +138,148 @@ func secretOnDisk(t *testing.T, p *program) {
 		t.Errorf("what is kept is not sealed:\n%.2000s", text)
 	}
 }
+
+// launchACME runs a cluster whose nodes have the same ports each at an address of its own,
+// and a CA that finds them by DNS.
+func launchACME(t *testing.T, n int, more string, hosts ...string) (*pebble.CA, []*program, func(i int) string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("end to end")
+	}
+	t.Parallel()
+	clear, secure := freePort(t), freePort(t)
+	ca := pebble.Start(t, "../..", pebble.Options{HTTPPort: clear, TLSPort: secure, IP: "127.0.0.11"})
+	join, keys := clusterAddrs(t, n), t.TempDir()
+	var all []*program
+	for i := range n {
+		dir := t.TempDir()
+		p := &program{t: t, dir: dir, file: filepath.Join(dir, "proxyd.toml"), name: fmt.Sprintf("edge-%d", i+1), above: clusterHead(t, keys, join, i)}
+		p.write(strings.ReplaceAll(acmeText(ca, more, clear, secure, hosts...), `"127.0.0.1:`, fmt.Sprintf(`"127.0.0.%d:`, 11+i)))
+		p.start()
+		t.Cleanup(func() {
+			p.stop()
+			if t.Failed() {
+				t.Logf("edge-%d said:\n%s", i+1, p.log)
+			}
+		})
+		all = append(all, p)
+	}
+	return ca, all, func(i int) string { return fmt.Sprintf("127.0.0.%d:%d", 11+i, secure) }
+}
+
+// everywhere waits until every living node serves one and the same certificate for a name.
+func everywhere(t *testing.T, ca *pebble.CA, all []*program, at func(int) string, name string, dead ...int) *x509.Certificate {
+	t.Helper()
+	roots := ca.Issuers()
+	var one *x509.Certificate
+	all[0].eventually("every node serves the certificate for "+name, func() bool {
+		one = nil
+		for i := range all {
+			if len(dead) > 0 && dead[0] == i {
+				continue
+			}
+			c := served(at(i), name, roots)
+			if c == nil || one != nil && one.SerialNumber.Cmp(c.SerialNumber) != 0 {
+				return false
+			}
+			one = c
+		}
+		return true
+	})
+	return one
+}
+
+// issuer returns the node that orders.
+func issuer(all []*program) int {
+	for i, p := range all {
+		if strings.Contains(p.log.String(), "acme: a certificate is ordered") || strings.Contains(p.log.String(), "acme: an order goes on") {
+			return i
+		}
+	}
+	return -1
+}
+
+// Whichever node the CA asks answers, by http-01 and by tls-alpn-01; all serve what one
+// ordered, once for each name, and it outlives a rotation of the cluster's keys and a kill.
+func TestACMEOfACluster(t *testing.T) {
+	for _, challenge := range []string{"http-01", "tls-alpn-01"} {
+		t.Run(challenge, func(t *testing.T) {
+			ca, all, at := launchACME(t, 3, fmt.Sprintf("challenge = %q", challenge), "one.example.com", "two.example.com", "three.example.com")
+			for i, name := range []string{"one", "two", "three"} { // the issuer is one of the three that are asked
+				ca.Resolve(name+".example.com", fmt.Sprintf("127.0.0.%d", 11+i))
+			}
+			for _, name := range []string{"one", "two", "three"} {
+				everywhere(t, ca, all, at, name+".example.com")
+			}
+			if n := len(ca.Orders()); n != 3 {
+				t.Errorf("%d orders for three names", n)
+			}
+			if challenge != "http-01" {
+				return
+			}
+			first := everywhere(t, ca, all, at, "one.example.com")
+			if _, err := all[1].RotateKeys(t.Context(), control.KeysWish{By: "ann"}); err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range all {
+				_ = p.cmd.Process.Kill()
+				<-p.done
+			}
+			for _, p := range all {
+				p.start()
+			}
+			if c := everywhere(t, ca, all, at, "one.example.com"); c.SerialNumber.Cmp(first.SerialNumber) != 0 || len(ca.Orders()) != 3 {
+				t.Errorf("after new keys and a kill of all, certificate %x of %d orders; want %x of 3", c.SerialNumber, len(ca.Orders()), first.SerialNumber)
+			}
+			// Any node is asked to renew, and the one that orders does.
+			if _, err := all[2].RenewCertificate(t.Context(), control.CertificateWish{Name: "one.example.com", By: "ann"}); err != nil {
+				all[2].eventually("it can be renewed", func() bool {
+					_, err := all[2].RenewCertificate(t.Context(), control.CertificateWish{Name: "one.example.com", By: "ann"})
+					return err == nil
+				})
+			}
+			all[0].eventually("it is renewed", func() bool {
+				c := served(at(0), "one.example.com", ca.Issuers())
+				return c != nil && c.SerialNumber.Cmp(first.SerialNumber) != 0
+			})
+			everywhere(t, ca, all, at, "one.example.com")
+			if n := len(ca.Orders()); n != 4 {
+				t.Errorf("%d orders after one renewal", n)
+			}
+		})
+	}
+}
+
+// The node that orders is killed at each step of an order; another one goes on with the same
+// order, and there is never a second one.
+func TestAnOrderOutlivesItsNode(t *testing.T) {
+	for _, step := range []string{"/sign-me-up", "/order-plz", "/authZ/", "/chalZ/", "/finalize-order/", "/certZ/"} {
+		t.Run(strings.Trim(step, "/"), func(t *testing.T) {
+			ca, all, at := launchACME(t, 3, "challenge = \"http-01\"", "example.com")
+			killed := make(chan int, 1)
+			ca.After(func(path string) { // the CA has done it, and nobody will hear of it
+				if !strings.HasPrefix(path, step) || len(killed) > 0 {
+					return
+				}
+				i := issuer(all)
+				_ = all[i].cmd.Process.Kill()
+				<-all[i].done
+				killed <- i
+			})
+			ca.Resolve("example.com", "127.0.0.13") // the first of the three orders first
+			dead := <-killed
+			ca.After(nil)
+			alive := append(append([]*program{}, all[:dead]...), all[dead+1:]...)
+			alive[0].eventually("another node has it", func() bool { return issuer(alive) >= 0 })
+			everywhere(t, ca, all, at, "example.com", dead)
+			if n := len(ca.Orders()); n != 1 {
+				t.Errorf("%d orders for one name: %v", n, ca.Orders())
+			}
+			all[dead].start()
+			everywhere(t, ca, all, at, "example.com") // who was away learns it
+			if n := len(ca.Orders()); n != 1 {
+				t.Errorf("%d orders for one name", n)
+			}
+		})
+	}
+}

@@ -40,8 +40,15 @@ func (c *clientConn) handshake() bool {
 	}
 	state := c.tls.conn.ConnectionState()
 	c.state = &state
+	if state.NegotiatedProtocol == challengeProtocol {
+		c.why = dataplane.ClosedDone
+		return false
+	}
 	return true
 }
+
+// challengeProtocol is spoken by a CA for the handshake alone (RFC 8737, 3): no data follows.
+const challengeProtocol = "acme-tls/1"
 
 // unshaken ends a connection whose handshake has failed. Who speaks HTTP in clear is told
 // so in clear; anyone else gets the alert that crypto/tls has written.

@@ -103,7 +103,7 @@ func (h *handshakes) Greet(l *dataplane.Listener, client netip.AddrPort) *tls.Co
 	if keys, fresh := h.tickets.turn(p.opt.Now()); fresh {
 		conf.SetSessionTicketKeys(keys)
 	}
-	return conf
+	return p.challengeable(conf)
 }
 
 // Met implements dataplane.TLS.

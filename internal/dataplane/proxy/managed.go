@@ -3,6 +3,8 @@ package proxy
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
+	"strings"
 
 	"proxyd/internal/cert"
 	"proxyd/internal/dataplane"
@@ -53,6 +55,35 @@ func (p *Plane) answerChallenge(x *dataplane.Exchange) dataplane.Verdict {
 	x.Response.Body, x.Response.Length = value, int64(len(value))
 	return dataplane.Answer
 }
+
+// challengeProtocol is by what a CA says that it asks for a challenge (RFC 8737, 6.2).
+const challengeProtocol = "acme-tls/1"
+
+// challengeable is conf, and has a CA that asks for a challenge by a handshake get its answer
+// while there is one. Who offers that protocol and no other is no client.
+func (p *Plane) challengeable(conf *tls.Config) *tls.Config {
+	m := p.managed.Load()
+	if m == nil || len(m.Handshakes) == 0 {
+		return conf
+	}
+	next := conf.Clone()
+	next.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if len(hello.SupportedProtos) != 1 || hello.SupportedProtos[0] != challengeProtocol {
+			if conf.GetConfigForClient != nil {
+				return conf.GetConfigForClient(hello)
+			}
+			return conf, nil
+		}
+		answer := m.Handshakes[strings.ToLower(hello.ServerName)]
+		if answer == nil {
+			return nil, errNoChallenge
+		}
+		return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{challengeProtocol}, Certificates: []tls.Certificate{*answer}}, nil
+	}
+	return next
+}
+
+var errNoChallenge = errors.New("a CA asks for a challenge that is not known here")
 
 // uncertified reports whether x asks for a name whose certificate has not come yet.
 func (p *Plane) uncertified(x *dataplane.Exchange) bool {
