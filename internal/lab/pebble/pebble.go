@@ -4,6 +4,7 @@ package pebble
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -39,6 +40,7 @@ type CA struct {
 	Roots     *x509.CertPool
 
 	t      testing.TB
+	do     func(func() error) error
 	direct string // address of Pebble itself
 	manage string // of its management, and of that of its DNS
 	dns    string
@@ -56,12 +58,12 @@ type CA struct {
 // Options are how a CA behaves and where it asks.
 type Options struct {
 	HTTPPort, TLSPort int
-	IP                string            // what every name resolves to at first; "": 127.0.0.1
-	Listen            string            // IP on which it listens; "": 127.0.0.1
-	Env               []string          // such as PEBBLE_WFE_NONCEREJECT=50
-	Validity          int               // seconds of a certificate; 0: 90 days
-	EAB               map[string]string // key identifiers with their keys; required then
-	Wrap              func(*exec.Cmd)   // changes how its processes are started, such as in which namespace
+	IP                string                   // what every name resolves to at first; "": 127.0.0.1
+	Listen            string                   // IP on which it listens; "": 127.0.0.1
+	Env               []string                 // such as PEBBLE_WFE_NONCEREJECT=50
+	Validity          int                      // seconds of a certificate; 0: 90 days
+	EAB               map[string]string        // key identifiers with their keys; required then
+	Do                func(func() error) error // runs what opens sockets and starts processes, such as in a namespace; nil: here
 }
 
 type syncBuffer struct {
@@ -131,8 +133,11 @@ func Start(t testing.TB, root string, o Options) *CA {
 	if o.IP == "" {
 		o.IP = "127.0.0.1"
 	}
+	if o.Do == nil {
+		o.Do = func(f func() error) error { return f() }
+	}
 	dir := t.TempDir()
-	c := &CA{t: t, RootsFile: filepath.Join(dir, "ca.pem")}
+	c := &CA{t: t, RootsFile: filepath.Join(dir, "ca.pem"), do: o.Do}
 	pair := c.certificate(dir, o.Listen)
 	at := func() string { return fmt.Sprintf("%s:%d", o.Listen, freePort(t)) }
 	c.direct, c.manage, c.dns, c.DNS = at(), at(), at(), at()
@@ -205,10 +210,7 @@ func (c *CA) certificate(dir, host string) tls.Certificate {
 
 func (c *CA) run(o Options, cmd *exec.Cmd) {
 	cmd.Stdout, cmd.Stderr = &c.log, &c.log
-	if o.Wrap != nil {
-		o.Wrap(cmd)
-	}
-	if err := cmd.Start(); err != nil {
+	if err := c.do(cmd.Start); err != nil {
 		c.t.Fatal(err)
 	}
 	done := make(chan struct{})
@@ -228,17 +230,40 @@ func (c *CA) openFront(at string, pair tls.Certificate) {
 	to := &url.URL{Scheme: "https", Host: c.direct}
 	c.proxy = &httputil.ReverseProxy{
 		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Host = r.In.Host },
-		Transport:      &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.Roots}},
+		Transport:      c.transport(),
 		ModifyResponse: c.note,
 		ErrorHandler:   func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
-	l, err := tls.Listen("tcp", at, &tls.Config{Certificates: []tls.Certificate{pair}})
+	var l net.Listener
+	err := c.do(func() (err error) {
+		l, err = tls.Listen("tcp", at, &tls.Config{Certificates: []tls.Certificate{pair}})
+		return err
+	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	c.server = &http.Server{Handler: c}
 	go func() { _ = c.server.Serve(l) }() // ends with Close
 	c.t.Cleanup(func() { c.server.Close() })
+}
+
+// transport speaks with the CA and its DNS server.
+func (c *CA) transport() *http.Transport {
+	return &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: c.Roots}, DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+			err = c.do(func() (err error) {
+				conn, err = new(net.Dialer).DialContext(ctx, network, address)
+				return err
+			})
+			return conn, err
+		},
+	}
+}
+
+// client speaks with them.
+func (c *CA) client() *http.Client {
+	return &http.Client{Transport: c.transport(), Timeout: 10 * time.Second}
 }
 
 // ServeHTTP is the front.
@@ -299,7 +324,7 @@ func (c *CA) Log() string { return c.log.String() }
 func (c *CA) Resolve(name, ip string) {
 	c.t.Helper()
 	body := fmt.Sprintf(`{"host":%q,"addresses":[%q]}`, name, ip)
-	r, err := http.Post("http://"+c.dns+"/add-a", "application/json", strings.NewReader(body))
+	r, err := c.client().Post("http://"+c.dns+"/add-a", "application/json", strings.NewReader(body))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -312,8 +337,7 @@ func (c *CA) DNSManagement() string { return "http://" + c.dns }
 // Issuers are the roots of the certificates that it issues.
 func (c *CA) Issuers() *x509.CertPool {
 	c.t.Helper()
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.Roots}, DisableKeepAlives: true}, Timeout: 10 * time.Second}
-	r, err := client.Get("https://" + c.manage + "/roots/0")
+	r, err := c.client().Get("https://" + c.manage + "/roots/0")
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -329,7 +353,7 @@ func (c *CA) Issuers() *x509.CertPool {
 
 func (c *CA) waitFor() {
 	c.t.Helper()
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.Roots}, DisableKeepAlives: true}, Timeout: time.Second}
+	client := c.client()
 	for range 300 {
 		if r, err := client.Get(c.Directory); err == nil {
 			r.Body.Close()
