@@ -338,6 +338,15 @@ func (k *cluster) stop() {
 // close closes what was opened; what it cannot undo it says.
 func (k *cluster) close() {
 	var errs []error
+	if k.cancel == nil { // else both have ended with their loops
+		if k.mesh != nil {
+			k.mesh.Close()
+		}
+		if k.gossip != nil {
+			errs = append(errs, k.gossip.Close())
+		}
+		k.shared.connect(nil)
+	}
 	for _, p := range k.ports {
 		errs = append(errs, p.Close())
 	}

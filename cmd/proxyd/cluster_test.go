@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -180,6 +181,29 @@ func TestNodeStateReachesEveryNodeAndStaysOverARestart(t *testing.T) {
 	a.eventually("edge-1 goes on", func() bool { s, err := a.Status(t.Context()); return err == nil && s.Paused == nil })
 	if _, err := a.SteerNode(t.Context(), control.NodeWish{Node: "edge-9", State: "drain"}); err == nil || !strings.Contains(err.Error(), "there are edge-1, edge-2") {
 		t.Errorf("drain of a node that there is not = %v", err)
+	}
+}
+
+// What a start that failed left open would be in the way of the next one.
+func TestAClusterPartThatCannotBeOpenedLeavesNothingOpen(t *testing.T) {
+	text := site(port(t), "one")
+	p := launch(t, text)
+	own := port(t)
+	taken, err := net.Listen("tcp", own) // the port of the gossip, which is opened last
+	if err != nil {
+		t.Fatal(err)
+	}
+	// cluster.bind, which clusterHead gives, is no part of a reload.
+	p.above = strings.Replace(clusterHead(t, t.TempDir(), []string{own, "192.0.2.12:7946"}, 0), "cluster.bind", "#", 1)
+	p.write(text)
+	for range 2 {
+		if _, err := p.Reload(t.Context()); !errors.Is(err, control.ErrInvalid) || !strings.Contains(err.Error(), "gossip socket "+own) {
+			t.Errorf("Reload = %v, want that the port is taken", err)
+		}
+	}
+	taken.Close()
+	if _, err := p.Reload(t.Context()); err != nil {
+		t.Errorf("with the port free: %v", err)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"proxyd/internal/clock"
 	"proxyd/internal/vip/bpf"
 	"proxyd/internal/vip/fence"
+	"proxyd/internal/vip/relay"
 )
 
 // fences are the fences that a kernel may have, and none.
@@ -415,5 +416,22 @@ func TestFenceThatCannotBeHadSaysWhy(t *testing.T) {
 	}
 	if err := d.Gate(netip.MustParseAddr("10.9.0.7"), fence.Gate{}); err == nil {
 		t.Error("an address that is not fenced was taken")
+	}
+}
+
+func TestARelayInThePlaceOfAnotherLeavesNothingOfIt(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	s := newStage(t)
+	d, _ := s.open(&Sysctls{})
+	ok(t, d.OpenRelay(relay.Nftables))
+	tables := func() (n int) { return len(must(must(nftables.New())(t).ListTables())(t)) }
+	if tables() == 0 {
+		t.Fatal("the relay made no tables")
+	}
+	ok(t, d.OpenRelay(relay.Plain))
+	if n := tables(); n != 0 {
+		t.Errorf("%d tables are left", n)
 	}
 }

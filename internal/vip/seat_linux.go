@@ -8,17 +8,20 @@ import (
 )
 
 // OpenRelay makes SendOn work, by the way that cluster.handover asks for. Without it, or
-// with the plain way, SendOn does nothing. Close ends it.
+// with the plain way, SendOn does nothing. One that was opened before is closed. Close ends it.
 func (d *Device) OpenRelay(way relay.Way) error {
 	p, err := d.here()
 	if err != nil {
 		return err
 	}
 	r, err := relay.Open(way, p.relay(d.name), d.log)
-	if err == nil {
-		d.relay.Store(r)
+	if err != nil {
+		return err
 	}
-	return err
+	if old := d.relay.Swap(r); old != nil {
+		return old.Close()
+	}
+	return nil
 }
 
 // Relay returns what SendOn works by; nil if it was not opened.

@@ -121,7 +121,7 @@ const (
 func (m *Mesh) gap() time.Duration { return 2*m.Heartbeat + m.Heartbeat/2 }
 
 // Listen opens the heartbeat sockets and that of the lifelines, one port above the address
-// that Self is known by, and adds further carriers. Close ends it.
+// that Self is known by, and adds further carriers. Run ends it, or Close without a Run.
 func Listen(c Config, carriers ...Carrier) (*Mesh, error) {
 	c.Wire = c.Wire.Or()
 	m := &Mesh{Config: c, carrier: carriers, events: make(chan ha.MeshEvent, eventRoom)}
@@ -185,6 +185,9 @@ func (m *Mesh) open(at netip.AddrPort) (err error) {
 	}
 	return nil
 }
+
+// Close closes the sockets of a Mesh that does not come to run.
+func (m *Mesh) Close() { m.close() }
 
 func (m *Mesh) close() {
 	for _, s := range m.sockets {

@@ -52,7 +52,7 @@ type State interface {
 	Merge(b []byte) error
 }
 
-// A Gossip is this node's membership. Start makes one; Close ends it.
+// A Gossip is this node's membership. Start makes one; Run ends it, or Close without a Run.
 type Gossip struct {
 	Config
 	list    *memberlist.Memberlist
@@ -197,6 +197,9 @@ func (g *Gossip) Run(ctx context.Context) {
 		}
 	}
 }
+
+// Close closes the sockets of a Gossip that does not come to run.
+func (g *Gossip) Close() error { return g.list.Shutdown() }
 
 // missing returns the voters that are configured and not members.
 func (g *Gossip) missing() []string {
