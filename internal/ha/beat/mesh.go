@@ -60,6 +60,7 @@ type Mesh struct {
 	peers   []*peer // by place in Voters, nil for ourselves
 	events  chan ha.MeshEvent
 	sockets []socket // by path, the one of Self first
+	indices []int    // by path: of the interface that its socket is bound to; 0: none. followPaths has them
 	tcp     net.Listener
 	carrier []Carrier
 	dropped drops
@@ -179,6 +180,7 @@ func (m *Mesh) open(at netip.AddrPort) (err error) {
 			return fmt.Errorf("heartbeat socket %v on path %q: %w", local, p.Name, err)
 		}
 		m.sockets = append(m.sockets, s)
+		m.indices = append(m.indices, indexOf(p.Device))
 	}
 	if m.tcp, err = m.Open.tcp(at); err != nil {
 		return fmt.Errorf("lifeline socket %v: %w", at, err)
@@ -278,6 +280,7 @@ func (m *Mesh) Run(ctx context.Context) {
 	all.Go(func() { m.beat(ctx) })
 	all.Go(func() { m.serveLifelines(ctx) })
 	all.Go(func() { m.seek(ctx) })
+	all.Go(func() { m.followPaths(ctx) })
 	all.Go(func() { m.dropped.report(ctx, m.Log) })
 	for _, p := range m.peers {
 		if p != nil {

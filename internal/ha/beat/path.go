@@ -1,9 +1,11 @@
 package beat
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"proxyd/internal/ha/election"
 )
@@ -58,6 +60,52 @@ func FindPath(what string) (Path, error) {
 		return Path{}, fmt.Errorf("heartbeat path %q: this host has no address there", what)
 	}
 	return Path{}, fmt.Errorf("heartbeat path %q: there is no such interface with an address", what)
+}
+
+// followEvery is how often the interfaces of the paths are looked at.
+const followEvery = time.Second
+
+// followPaths moves the sockets of paths to interfaces that were made anew, until ctx ends.
+func (m *Mesh) followPaths(ctx context.Context) {
+	for wait(ctx, followEvery) {
+		m.rebind()
+	}
+}
+
+// rebind moves the sockets of paths whose interface is another than before: the kernel has
+// bound each to one that is gone, though it was asked for a name.
+func (m *Mesh) rebind() {
+	for i, p := range m.Paths {
+		now := indexOf(p.Device)
+		if now == 0 || now == m.indices[i] {
+			continue
+		}
+		if err := m.sockets[i].move(p.Device); err != nil {
+			m.Log.Warn("heartbeat path", "path", p.Name, "error", err)
+			continue
+		}
+		m.indices[i] = now
+		m.Log.Info("the interface of a heartbeat path was made anew", "path", p.Name)
+		for _, peer := range m.peers {
+			if peer != nil {
+				peer.mu.Lock()
+				peer.ways[i].aim(p, peer.addr.Port()) // an address of IPv6 may have the number of the interface in it
+				peer.mu.Unlock()
+			}
+		}
+	}
+}
+
+// indexOf returns the number of an interface, 0 if there is none of the name.
+func indexOf(device string) int {
+	if device == "" {
+		return 0
+	}
+	i, err := net.InterfaceByName(device)
+	if err != nil {
+		return 0
+	}
+	return i.Index
 }
 
 // InterfaceOf returns the name of the interface that has an address, or the address if

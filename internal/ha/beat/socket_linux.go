@@ -89,6 +89,11 @@ func (s socket) await(b []byte, take func(b []byte, from netip.AddrPort)) {
 	}
 }
 
+// move binds the socket to the interface that has the name now.
+func (s socket) move(device string) error {
+	return os.NewSyscallError("setsockopt", unix.BindToDevice(s.fd, device))
+}
+
 // sockaddr is the form in which the kernel has an address. One is for one caller at a time.
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {
