@@ -4,11 +4,8 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"time"
 
-	"proxyd/internal/clock"
 	"proxyd/internal/control"
-	"proxyd/internal/ha"
 	"proxyd/internal/history"
 )
 
@@ -57,16 +54,4 @@ func (n *node) Why(_ context.Context, q control.WhyQuery) (*history.Story, error
 // Watch implements control.Operator.
 func (n *node) Watch(ctx context.Context, tell func(history.Entry) error) error {
 	return n.record.ring.Follow(ctx, tell)
-}
-
-// answered finds out when this node answers after it took an address, and writes it down.
-func (k *cluster) answered(ctx context.Context, n *node, c ha.Change) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	e := history.Entry{Kind: history.Answered, VIP: c.VIP, Term: c.Term}
-	if err := n.plane.Probe(ctx); err != nil {
-		e.Text = "they do not: " + err.Error()
-	}
-	e.TookMS = milliseconds(clock.Now().Sub(c.At))
-	n.record.note(e)
 }

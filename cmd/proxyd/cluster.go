@@ -39,6 +39,7 @@ type cluster struct {
 	shared  *shared
 	links   chan struct{} // one of the interfaces went up or down
 	record  *recorder
+	changes *changes
 	lost    func() error // why this host has not the address any more by which the others know it
 	clients clients
 
@@ -67,7 +68,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 		return nil, n.from.takeOver(n, nil)
 	}
 	k := &cluster{
-		log: n.log, from: n.from, shared: n.shared, record: n.record, links: make(chan struct{}, 1), clients: n.engine,
+		log: n.log, from: n.from, shared: n.shared, record: n.record, changes: newChanges(), links: make(chan struct{}, 1), clients: n.engine,
 		devices: map[string]*vip.Device{}, ports: map[string]*vip.Port{},
 	}
 	k.set.Store(&addresses{config: c, keepers: map[string]*vip.Keeper{}})
@@ -115,12 +116,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 	conf.OnChange = func(c ha.Change) {
 		n.record.changed(c)
 		k.tellChange(n.notify, c)
-		if c.To == conf.Name {
-			k.loops.Go(func() { k.answered(ctx, n, c) })
-		}
-		if err := k.shared.changed(c); err != nil {
-			k.log.Warn("note a change of holder", "vip", c.VIP, "error", err)
-		}
+		k.changes.add(c)
 		if c.Took > 0 {
 			n.taken.WithLabelValues(name, c.VIP).Observe(c.Took.Seconds())
 		}
@@ -149,6 +145,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 			k.log.Error("the cluster part ended; traffic goes on", "error", err)
 		}
 	})
+	k.loops.Go(func() { k.followChanges(ctx, n) })
 	k.loops.Go(func() { k.watchFitness(ctx, n) })
 	k.loops.Go(func() { k.watchDrains(ctx) })
 	return k, nil

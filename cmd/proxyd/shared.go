@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -162,13 +164,35 @@ func (s *shared) expire(ctx context.Context) {
 	}
 }
 
-// changed writes down that a VIP changed hands, under the term of its new holder.
-func (s *shared) changed(c ha.Change) error {
-	text, err := json.Marshal(control.Change{Time: c.Time.UTC(), VIP: c.VIP, From: c.From, To: c.To, Reason: string(c.Reason), Text: c.Text, TookMS: milliseconds(c.Took)})
-	if err != nil {
-		return err
+// changed writes down that VIPs changed hands, each under the term of its new holder, and
+// tells the other nodes: of many in one message.
+func (s *shared) changed(all ...ha.Change) error {
+	var errs []error
+	var entries []state.Entry
+	s.mu.Lock()
+	for _, c := range all {
+		text, err := json.Marshal(control.Change{Time: c.Time.UTC(), VIP: c.VIP, From: c.From, To: c.To, Reason: string(c.Reason), Text: c.Text, TookMS: milliseconds(c.Took)})
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		e, _, err := s.store.Put(c.Term, changeKind, c.VIP, text, time.Time{})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("vip %s: %w", c.VIP, err))
+			continue
+		}
+		entries = append(entries, e)
 	}
-	return s.put(c.Term, changeKind, c.VIP, text, time.Time{})
+	tell := s.tell
+	s.mu.Unlock()
+	if len(entries) > maxPassed && tell != nil {
+		tell(changeKind, func(version uint8) []byte { return state.Append(nil, version, entries) })
+		return errors.Join(errs...)
+	}
+	for _, e := range entries {
+		_ = spread(tell, e, nil)
+	}
+	return errors.Join(errs...)
 }
 
 // last returns the latest change of any VIP, nil if none is known.

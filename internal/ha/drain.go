@@ -124,8 +124,14 @@ func (n *Node) drain(now clock.Instant, p *peer, vip string) clock.Instant {
 }
 
 // sendOn sends packets of e's addresses on to the node that had them before this one, or
-// ends that. holds says whether this node holds them, or is about to.
-func (n *Node) sendOn(now clock.Instant, e *elector, holds bool) {
+// ends that. holds says whether this node holds them.
+func (n *Node) sendOn(now clock.Instant, e *elector, holds bool) { n.redirect(now, e, holds)() }
+
+// redirect finds out where packets of e's addresses are to be sent on to, and returns what
+// does it where that has changed. It may be done beside the loop. holds says whether this
+// node holds them, or is about to.
+func (n *Node) redirect(now clock.Instant, e *elector, holds bool) (do func()) {
+	var changes []func()
 	for i, h := range e.holders {
 		to := onward{}
 		if draining, _ := h.Draining(); holds || draining > now {
@@ -139,8 +145,15 @@ func (n *Node) sendOn(now clock.Instant, e *elector, holds bool) {
 			e.onward = map[string]onward{}
 		}
 		e.onward[e.vips[i]] = to
-		if err := h.SendOn(to.mac, to.addr, to.until); err != nil {
-			n.Log.Warn("older connections are not kept", "vip", e.vips[i], "error", err)
+		changes = append(changes, func() {
+			if err := h.SendOn(to.mac, to.addr, to.until); err != nil {
+				n.Log.Warn("older connections are not kept", "vip", e.vips[i], "error", err)
+			}
+		})
+	}
+	return func() {
+		for _, change := range changes {
+			change()
 		}
 	}
 }

@@ -2,8 +2,6 @@ package ha
 
 import (
 	"errors"
-	"net/netip"
-	"strings"
 	"time"
 
 	"proxyd/internal/clock"
@@ -21,6 +19,7 @@ type elector struct {
 	onward  map[string]onward // by VIP: whom their packets are sent on to
 	machine *election.Machine
 	order   []election.ID
+	acts    []election.Action // what the machine said and perform has not done yet
 
 	held   bool
 	since  clock.Instant   // when we began to hold
@@ -125,28 +124,6 @@ func (n *Node) enter(now clock.Instant, e *elector) {
 	e.ill, e.barred = election.Well, false // as a new machine has it
 }
 
-// step gives one event to e's machine and does what it says, in order.
-func (n *Node) step(now clock.Instant, e *elector, ev election.Event) {
-	acts := e.machine.Step(now, ev)
-	n.noteRole(now, e)
-	for _, a := range acts {
-		switch a := a.(type) {
-		case election.Send:
-			n.post(e, a)
-		case election.Hold:
-			n.hold(e, a)
-		case election.Yield:
-			n.yield(e, a)
-		case election.Drop:
-			n.drop(e, a.Reason)
-		case election.Announce:
-			n.announce(e)
-		case election.WantPermit:
-			n.wantPermit(e, a)
-		}
-	}
-}
-
 // post puts a message into the frame of its receiver.
 func (n *Node) post(e *elector, s election.Send) {
 	n.Terms.Used(s.Msg.Term, n.termsKept)
@@ -163,136 +140,6 @@ func (n *Node) termsKept(err error) {
 	}
 }
 
-// flush sends what was said before a Holder is asked: actions are done in order.
-func (n *Node) flush() {
-	for _, p := range n.peers {
-		p.out.flush()
-	}
-}
-
-// hold takes e's addresses, or goes on holding them.
-func (n *Node) hold(e *elector, a election.Hold) {
-	if e.broken || n.left {
-		return // the machine is told, or will be at the end of this turn
-	}
-	n.flush()
-	n.Terms.Used(a.Term, n.termsKept)
-	if !e.held {
-		n.note(Fact{Kind: FactTake, VIP: e.name, Term: a.Term})
-		n.sendOn(n.Now(), e, true) // before a neighbour can know that they are here
-	}
-	for i, h := range e.holders {
-		if err := h.Hold(a.Until); err != nil {
-			if n.Now() >= a.Until {
-				return // too late, by a stall; the machine lets go by itself
-			}
-			n.fail(e, e.vips[i], err)
-			return
-		}
-	}
-	e.until = a.Until
-	e.term = a.Term
-	if e.held {
-		return
-	}
-	now := n.Now()
-	n.note(Fact{At: now, Kind: FactAnnounced, VIP: e.name, Term: a.Term})
-	e.held, e.since, e.reason, e.text, e.fault = true, now, a.Reason, "", ""
-	e.from = n.nameOf(e.holder)
-	if a.Reason == election.Planned && e.noteAt != 0 && now.Sub(e.noteAt) < noteLife {
-		e.text = e.note
-	}
-	e.noteAt = 0
-	if n.wish.withheld != "" {
-		e.text = "nobody else can hold it; this node is in " + n.wish.withheld
-		n.Log.Warn("this node takes what an operator wants it not to have: nobody else can hold it", "vip", e.name, "standing", n.wish.withheld)
-	}
-	e.changes[e.reason]++
-	c := Change{VIP: e.name, From: e.from, To: n.Name, Term: a.Term, Reason: e.reason, Text: e.text, Time: time.Now(), At: now}
-	since := now
-	if e.holder != "" && e.holder != n.Self {
-		c.Heard, since = e.heard, e.heard
-		e.tookFromTheDead(now, a.Reason)
-	}
-	c.Trail = n.evidence(e, since, now)
-	if e.holder != "" && e.holder != n.Self {
-		c.Took = now.Sub(e.heard)
-	}
-	e.holder = n.Self
-	n.changed(c)
-	n.news = true
-}
-
-// fail gives up what this host could not hold, for a while.
-func (n *Node) fail(e *elector, vip string, err error) {
-	now, why := n.Now(), strings.ReplaceAll(err.Error(), "\n", "; ") // several errors are a line each
-	if e.fault != why {
-		n.Log.Error("this node cannot hold the address", "vip", vip, "error", why)
-	}
-	n.note(Fact{At: now, Kind: FactFault, VIP: e.name, Term: e.term, Text: why})
-	e.broken, e.retry, e.fault = true, now.Add(brokenFor), why
-	n.flapped(now, n.Name, &n.flaps)
-	n.news = true
-	n.letGo(e)
-	// The machine is in the middle of a step; settle tells it at the end of this turn.
-}
-
-// yield moves e's addresses out of sight for the one who takes them over.
-func (n *Node) yield(e *elector, a election.Yield) {
-	n.flush()
-	if !e.held {
-		return // broken: there is nothing to move out of sight
-	}
-	n.park(e, address(a.To))
-	n.note(Fact{Kind: FactYield, VIP: e.name, Peer: n.nameOf(a.To), Term: e.term, Text: string(a.Reason)})
-	// The successor must know where the older connections are before it announces: this is
-	// in the frame of the waive, before that.
-	for _, p := range n.peers {
-		n.seats(n.Now(), p)
-	}
-}
-
-// park makes e's addresses silent, which go on accepting.
-func (n *Node) park(e *elector, to netip.Addr) {
-	for i, h := range e.holders {
-		if err := h.Yield(to); err != nil {
-			n.Log.Warn("the address does not go on accepting here", "vip", e.vips[i], "error", err)
-			if err := h.Drop(); err != nil {
-				n.Log.Error("the address cannot be taken away", "vip", e.vips[i], "error", err)
-			}
-		}
-	}
-	e.held = false
-	n.news = true
-}
-
-// announce says again whose e's addresses are.
-func (n *Node) announce(e *elector) {
-	if !e.held {
-		return
-	}
-	for i, h := range e.holders {
-		if err := h.Announce(); err != nil {
-			n.Log.Warn("the address cannot be announced", "vip", e.vips[i], "error", err)
-		}
-	}
-}
-
-// drop takes e's addresses out of sight. This node lives, so whoever has them next may find
-// that it does: its connections go on as after a hand-over.
-func (n *Node) drop(e *elector, why election.Reason) {
-	n.flush()
-	if !e.held {
-		return // broken, and let go already; or drained
-	}
-	n.Log.Warn("the address is let go", "vip", e.name, "reason", why)
-	if why == election.Isolated {
-		n.flapped(n.Now(), n.Name, &n.flaps)
-	}
-	n.note(Fact{Kind: FactRelease, VIP: e.name, Term: e.term, Text: string(why)})
-	n.park(e, netip.Addr{})
-}
-
 func (n *Node) letGo(e *elector) {
 	var errs []error
 	for _, h := range e.holders {
@@ -303,7 +150,7 @@ func (n *Node) letGo(e *elector) {
 		n.Log.Error("the address cannot be taken away", "vip", e.name, "error", err)
 	}
 	if e.held {
-		e.held, n.news = false, true
+		n.parted(e)
 	}
 }
 

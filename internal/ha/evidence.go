@@ -56,8 +56,10 @@ func (k FactKind) step() bool {
 }
 
 const (
-	// maxTrail is how many of the latest facts are kept as evidence.
-	maxTrail = 128
+	// maxTrail is how many of the latest facts are kept as evidence, and trailOfVIP how many
+	// more for each VIP: they may all change hands at once.
+	maxTrail   = 128
+	trailOfVIP = 8
 	// trailTime is how far back the evidence of a change goes at the most.
 	trailTime = time.Minute
 	// trailLead is how much before the change itself it begins at least.
@@ -69,8 +71,8 @@ func (n *Node) note(f Fact) {
 	if f.At == 0 {
 		f.At = n.Now()
 	}
-	if len(n.trail) == maxTrail {
-		n.trail = slices.Delete(n.trail, 0, maxTrail/4)
+	if room := maxTrail + trailOfVIP*len(n.electors); len(n.trail) >= room {
+		n.trail = slices.Delete(n.trail, 0, len(n.trail)-room*3/4)
 	}
 	n.trail = append(n.trail, f)
 	if n.OnFact != nil && !f.Kind.step() {

@@ -35,6 +35,7 @@ type world struct {
 	lan    map[string]map[string]clock.Instant // VIP, host: until when it answers
 	adapt  func(name string, c *Config)        // what a node's configuration has beyond the usual
 	away   map[string]bool                     // nodes that reach no arbiter
+	slow   time.Duration                       // that it takes a host to take an address or to let it go
 	twice  []string                            // instants at which two answered
 	moved  []string                            // who began to answer, in order
 }
@@ -336,6 +337,7 @@ const drainTime = 30 * time.Second
 
 func (f *fakeHolder) Hold(until clock.Instant) error {
 	w := f.host.w
+	time.Sleep(w.slow)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if f.host.broken != nil {
@@ -361,6 +363,7 @@ func (f *fakeHolder) Hold(until clock.Instant) error {
 // Yield parks the address for drainTime, if it is held.
 func (f *fakeHolder) Yield(netip.Addr) error {
 	w := f.host.w
+	time.Sleep(w.slow)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, held := w.lan[f.vip][f.host.name]; held {

@@ -210,9 +210,10 @@ func (n *Node) begin(now clock.Instant, m *move) {
 	}
 	for _, s := range m.steps {
 		if s.from == n.Self {
-			n.step(now, s.elector, election.HandOver{To: s.to, Chosen: s.chosen, Last: s.last})
+			n.stage(now, s.elector, election.HandOver{To: s.to, Chosen: s.chosen, Last: s.last})
 		}
 	}
+	n.perform()
 }
 
 // requested takes in a peer's request to hand over what is ours.
@@ -225,7 +226,7 @@ func (n *Node) requested(now clock.Instant, p *peer, q request) {
 	p.turn++
 	n.Log.Info("hand-over asked for", "vip", e.name, "by", n.nameOf(p.id), "to", n.nameOf(q.To))
 	n.note(Fact{At: now, Kind: FactAsked, VIP: e.name, Peer: n.nameOf(p.id), Term: e.term, Text: fmt.Sprintf("to %s: %s", n.nameOf(q.To), orNone(e.note))})
-	n.step(now, e, election.HandOver{To: q.To, Chosen: q.Chosen})
+	n.stage(now, e, election.HandOver{To: q.To, Chosen: q.Chosen})
 }
 
 // await waits until a move is done, or ctx ends.

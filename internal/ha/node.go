@@ -69,6 +69,7 @@ type Node struct {
 	born     clock.Instant // when this life began: New, then Run
 	knows    clock.Instant // since when it could hear who holds: it began, or woke
 	electors []*elector
+	staged   []*elector          // those with something for perform
 	byVIP    map[string]*elector // also those that follow
 	arbiters []*arbiter
 	peers    []*peer // sorted by id
@@ -174,6 +175,7 @@ func (n *Node) Run(ctx context.Context) error {
 		for _, e := range heard {
 			n.hear(now, e)
 		}
+		n.perform()
 		if may != nil {
 			n.permit(now, *may)
 		}
@@ -257,9 +259,10 @@ func (n *Node) tick(now clock.Instant) {
 		}
 		n.listen(now, e)
 		if now >= e.machine.Deadline() {
-			n.step(now, e, election.Tick{})
+			n.stage(now, e, election.Tick{})
 		}
 	}
+	n.perform()
 }
 
 // speak sends what the turn produced, with the hello where a beat is due.
@@ -315,13 +318,14 @@ func (n *Node) judge(now clock.Instant) {
 		n.pause(now, e)
 		if ill := n.illness(e); ill != e.ill {
 			e.ill = ill
-			n.step(now, e, election.Fitness{Ill: ill})
+			n.stage(now, e, election.Fitness{Ill: ill})
 		}
 		// A deaf node votes and must not hold; the same goes for one that has left, or that
 		// an operator withholds.
 		if deaf := n.left || n.asleep != 0 || e.deaf || n.withheld(e); deaf != e.barred {
 			e.barred = deaf
-			n.step(now, e, election.Deaf{Deaf: deaf})
+			n.stage(now, e, election.Deaf{Deaf: deaf})
 		}
 	}
+	n.perform()
 }

@@ -94,7 +94,7 @@ func (n *Node) greet(now clock.Instant, p *peer) {
 	}
 }
 
-// hear takes in one event of the mesh.
+// hear takes in one event of the mesh. What the machines say to it is left to perform.
 func (n *Node) hear(now clock.Instant, e MeshEvent) {
 	p := n.peer(e.From)
 	if p == nil {
@@ -121,7 +121,7 @@ func (n *Node) hear(now clock.Instant, e MeshEvent) {
 		clear(p.seats) // and its connections are gone too
 		n.lost(p, e.Info)
 		for _, el := range n.electors {
-			n.step(now, el, election.Gone{Peer: p.id, At: e.At})
+			n.stage(now, el, election.Gone{Peer: p.id, At: e.At})
 		}
 	case Foreign:
 		n.strange(p, e)
@@ -246,7 +246,7 @@ func (n *Node) read(now clock.Instant, p *peer, b []byte) error {
 					p.asked = now
 				}
 				n.noteAnswer(now, e, p, m.Msg)
-				n.step(now, e, election.Received{From: p.id, Msg: m.Msg})
+				n.stage(now, e, election.Received{From: p.id, Msg: m.Msg})
 			}
 		case requestRecord:
 			var q request

@@ -111,11 +111,12 @@ func (n *Node) withheld(e *elector) bool {
 	return !e.held && !e.ceding
 }
 
-// pause tells e's machine whether it may move the address by itself.
+// pause tells e's machine whether it may move the address by itself; what that says is
+// left to perform.
 func (n *Node) pause(now clock.Instant, e *elector) {
 	// One who is to give away what it holds does so as soon as somebody is fit.
 	if on := n.wish.paused && n.wish.withheld == ""; on != e.paused {
 		e.paused = on
-		n.step(now, e, election.Pause{On: on})
+		n.stage(now, e, election.Pause{On: on})
 	}
 }

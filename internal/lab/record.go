@@ -17,7 +17,7 @@ import (
 // RunWatch watches an address from an interface of this host until ctx ends, and writes a
 // line per ask to w: the letter a, the instant, and who answered.
 func RunWatch(ctx context.Context, device string, vip netip.Addr, w io.Writer) error {
-	watcher, err := watch(device, vip, nil)
+	watcher, err := watch(device, nil, vip)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func NewRig(p Plan, load LoadSpec) (*Rig, error) {
 		return nil, err
 	}
 	r := &Rig{Stage: s}
-	if r.Watch, err = s.Watch(); err != nil {
+	if r.Watch, err = s.Watch(s.More...); err != nil {
 		r.Close()
 		return nil, err
 	}

@@ -49,12 +49,14 @@ type Plan struct {
 	Cluster string // more lines of [cluster]
 	Six     bool   // hosts have IPv6 addresses too, and there is a VIP of IPv6 that follows the other
 	Fence   string // kind, as cluster.fence; "": the default
+	More    int    // further VIPs, each with an election of its own
 }
 
 // A Stage is a network with its hosts. It is not for concurrent use, except that a Node
 // may be asked for its status at any time.
 type Stage struct {
 	VIP   netip.Addr
+	More  []netip.Addr // further ones
 	Nodes []*Node
 
 	dir      *runDir
@@ -85,6 +87,9 @@ func NewStage(p Plan) (s *Stage, err error) {
 			s = nil
 		}
 	}()
+	for i := range p.More {
+		s.More = append(s.More, address(vipOctet+1+i).Addr())
+	}
 	if s.dir, err = newRunDir(); err != nil {
 		return s, err
 	}
@@ -193,6 +198,10 @@ func (s *Stage) configuration(p Plan, node string) string {
 	if p.Six {
 		six = fmt.Sprintf("[vip.%s6]\naddress = %q\ninterface = %q\nfollow = %q\n", VIPName, address6(vipOctet), hostInterface, VIPName)
 	}
+	more := ""
+	for i, a := range s.More {
+		more += fmt.Sprintf("[vip.more-%02d]\naddress = \"%v/%d\"\ninterface = %q\n", i+1, a, subnetBits, hostInterface)
+	}
 	return fmt.Sprintf(`[node]
 name  = %q
 state = %q
@@ -223,7 +232,7 @@ level  = "debug"
 access = false
 
 %s`, node, s.dir.file(node, "state"), strings.Join(join, ", "), s.dir.file("cluster.key"), timing, p.Cluster,
-		VIPName, s.VIP, subnetBits, hostInterface, six, strings.Join(servers, ", "),
+		VIPName, s.VIP, subnetBits, hostInterface, six+more, strings.Join(servers, ", "),
 		s.dir.file(node, "admin.sock"), p.Extra)
 }
 

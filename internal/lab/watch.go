@@ -19,23 +19,30 @@ const askEvery = 50 * time.Millisecond
 const keepAsks = int(10 * time.Minute / askEvery)
 
 // A Watcher is a neighbour on the LAN that asks by ARP, all the time, who has an address,
-// and keeps a record of who answered. What it sees is the truth about who holds the VIP.
+// or each of several, and keeps a record of who answered. What it sees is the truth about
+// who holds the VIP.
 type Watcher struct {
 	conn  *packet.Conn
 	mac   net.HardwareAddr
 	ip    netip.Addr
-	who   netip.Addr
 	names map[string]string // of the hosts, by MAC
 	stop  chan struct{}
 	ended sync.WaitGroup
+	first *seen
+	all   map[netip.Addr]*seen
 
-	mu        sync.Mutex
+	mu sync.Mutex // guards what is in each of all
+}
+
+// seen is what was seen of one address.
+type seen struct {
 	asks      []Ask
 	announced []Announcement
 }
 
-// Watch starts the stage's watcher. Close it before the stage.
-func (s *Stage) Watch() (*Watcher, error) {
+// Watch starts the stage's watcher, for its virtual address and others. Close it before the
+// stage.
+func (s *Stage) Watch(others ...netip.Addr) (*Watcher, error) {
 	names := map[string]string{}
 	for _, h := range s.hosts {
 		names[h.MAC.String()] = h.Name
@@ -43,7 +50,7 @@ func (s *Stage) Watch() (*Watcher, error) {
 	var w *Watcher
 	err := s.watcher.Do(func() error {
 		var err error
-		w, err = watch(hostInterface, s.VIP, names)
+		w, err = watch(hostInterface, names, s.VIP, others...)
 		return err
 	})
 	return w, err
@@ -51,7 +58,7 @@ func (s *Stage) Watch() (*Watcher, error) {
 
 // watch starts a watcher on an interface of the calling thread's namespace. A MAC without a
 // name stands for itself.
-func watch(device string, vip netip.Addr, names map[string]string) (*Watcher, error) {
+func watch(device string, names map[string]string, vip netip.Addr, others ...netip.Addr) (*Watcher, error) {
 	ifi, err := net.InterfaceByName(device)
 	if err != nil {
 		return nil, fmt.Errorf("watch %s: %w", device, err)
@@ -60,7 +67,11 @@ func watch(device string, vip netip.Addr, names map[string]string) (*Watcher, er
 	if err != nil {
 		return nil, fmt.Errorf("watch %s: %w", device, err)
 	}
-	w := &Watcher{mac: ifi.HardwareAddr, ip: ip, who: vip, names: names, stop: make(chan struct{})}
+	w := &Watcher{mac: ifi.HardwareAddr, ip: ip, first: new(seen), names: names, stop: make(chan struct{})}
+	w.all = map[netip.Addr]*seen{vip: w.first}
+	for _, a := range others {
+		w.all[a] = new(seen)
+	}
 	if w.conn, err = packet.Listen(ifi, packet.Raw, etherTypeARP, nil); err != nil {
 		return nil, fmt.Errorf("watch %s: %w", device, err)
 	}
@@ -88,14 +99,15 @@ func (w *Watcher) ask() {
 	defer w.ended.Done()
 	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
-	frame := arpRequest(w.mac, w.ip, w.who)
 	to := &packet.Addr{HardwareAddr: net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
 	for {
-		w.mu.Lock()
-		w.asks = trimmed(append(w.asks, Ask{At: Now()}), keepAsks)
-		w.mu.Unlock()
-		// An ask that could not be sent is one that nobody answered.
-		_, _ = w.conn.WriteTo(frame, to)
+		for vip, s := range w.all {
+			w.mu.Lock()
+			s.asks = trimmed(append(s.asks, Ask{At: Now()}), keepAsks)
+			w.mu.Unlock()
+			// An ask that could not be sent is one that nobody answered.
+			_, _ = w.conn.WriteTo(arpRequest(w.mac, w.ip, vip), to)
+		}
 		select {
 		case <-tick.C:
 		case <-w.stop:
@@ -120,13 +132,13 @@ func (w *Watcher) listen() {
 				continue
 			}
 		}
-		if f, ok := parseARP(buf[:n]); ok && f.senderIP == w.who {
-			w.heard(f)
+		if f, ok := parseARP(buf[:n]); ok && w.all[f.senderIP] != nil {
+			w.heard(w.all[f.senderIP], f)
 		}
 	}
 }
 
-func (w *Watcher) heard(f arpFrame) {
+func (w *Watcher) heard(s *seen, f arpFrame) {
 	name, known := w.names[f.senderMAC.String()]
 	if !known {
 		name = f.senderMAC.String()
@@ -135,19 +147,26 @@ func (w *Watcher) heard(f arpFrame) {
 	defer w.mu.Unlock()
 	switch {
 	case f.gratuitous():
-		w.announced = trimmed(append(w.announced, Announcement{Now(), name}), keepAsks)
-	case f.reply && len(w.asks) > 0:
-		last := &w.asks[len(w.asks)-1]
+		s.announced = trimmed(append(s.announced, Announcement{Now(), name}), keepAsks)
+	case f.reply && len(s.asks) > 0:
+		last := &s.asks[len(s.asks)-1]
 		last.By = with(last.By, name)
 	}
 }
 
 // Asks returns what was asked from one instant until before another.
-func (w *Watcher) Asks(from, to Instant) []Ask {
+func (w *Watcher) Asks(from, to Instant) []Ask { return w.asks(w.first, from, to) }
+
+// AsksFor is Asks for one of the other addresses.
+func (w *Watcher) AsksFor(vip netip.Addr, from, to Instant) []Ask {
+	return w.asks(w.all[vip], from, to)
+}
+
+func (w *Watcher) asks(s *seen, from, to Instant) []Ask {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []Ask
-	for _, a := range w.asks {
+	for _, a := range s.asks {
 		if a.At >= from && a.At < to {
 			out = append(out, Ask{a.At, append([]string(nil), a.By...)})
 		}
@@ -155,12 +174,13 @@ func (w *Watcher) Asks(from, to Instant) []Ask {
 	return out
 }
 
-// Announcements returns the gratuitous frames from one instant until before another.
-func (w *Watcher) Announcements(from, to Instant) []Announcement {
+// Announcements returns the gratuitous frames for an address from one instant until before
+// another.
+func (w *Watcher) Announcements(vip netip.Addr, from, to Instant) []Announcement {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []Announcement
-	for _, a := range w.announced {
+	for _, a := range w.all[vip].announced {
 		if a.At >= from && a.At < to {
 			out = append(out, a)
 		}
@@ -172,14 +192,15 @@ func (w *Watcher) Announcements(from, to Instant) []Announcement {
 func (w *Watcher) Now() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.asks) < 2 {
+	asks := w.first.asks
+	if len(asks) < 2 {
 		return nil
 	}
 	// The one under way counts as soon as somebody answered it.
-	if last := w.asks[len(w.asks)-1]; len(last.By) > 0 {
+	if last := asks[len(asks)-1]; len(last.By) > 0 {
 		return append([]string(nil), last.By...)
 	}
-	return append([]string(nil), w.asks[len(w.asks)-2].By...)
+	return append([]string(nil), asks[len(asks)-2].By...)
 }
 
 // Close ends the watch; its records stay readable.

@@ -28,10 +28,11 @@ type Device struct {
 	sysctls *Sysctls
 	log     *slog.Logger
 
-	change *netlink.Handle // for addresses, so that no long answer keeps a takeover waiting
-	query  *netlink.Handle // for all else
-	arp    *wire
-	nd     *wire
+	change  *netlink.Handle // for addresses, so that no long answer keeps a takeover waiting
+	query   *netlink.Handle // for all else
+	listing listing
+	arp     *wire
+	nd      *wire
 
 	fence    atomic.Pointer[fence.Fence] // nil: none was put up
 	place    atomic.Pointer[place]       // nil: there is no interface of the name

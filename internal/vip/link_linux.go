@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -144,21 +145,63 @@ func (d *Device) Addrs() ([]netip.Prefix, error) {
 }
 
 func (d *Device) addrsOf(index int) ([]netip.Prefix, error) {
-	return listAddrs(d.query, index)
+	all, err := d.listing.get(func() ([]netlink.Addr, error) { return listAddrs(d.query) })
+	return on(index, all), err
 }
 
-func listAddrs(h *netlink.Handle, index int) ([]netip.Prefix, error) {
+// A listing asks the kernel for all addresses, once for all who want to know at the same
+// time: the keepers of many addresses that come here at once.
+type listing struct {
+	mu   sync.Mutex
+	next *listed // that will be asked for next; nil: nobody waits
+
+	asking sync.Mutex
+}
+
+// listed is an answer of the kernel. The mutex asking of its listing guards it.
+type listed struct {
+	done  bool
+	addrs []netlink.Addr
+	err   error
+}
+
+// get returns what ask returned when it was called after get was.
+func (l *listing) get(ask func() ([]netlink.Addr, error)) ([]netlink.Addr, error) {
+	l.mu.Lock()
+	if l.next == nil {
+		l.next = new(listed)
+	}
+	mine := l.next
+	l.mu.Unlock()
+
+	l.asking.Lock()
+	defer l.asking.Unlock()
+	if !mine.done {
+		l.mu.Lock()
+		l.next = nil
+		l.mu.Unlock()
+		mine.addrs, mine.err = ask()
+		mine.done = true
+	}
+	return mine.addrs, mine.err
+}
+
+func listAddrs(h *netlink.Handle) ([]netlink.Addr, error) {
 	all, err := h.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	var ps []netip.Prefix
+	return all, nil
+}
+
+// on returns the addresses of the interface with an index.
+func on(index int, all []netlink.Addr) (ps []netip.Prefix) {
 	for _, a := range all {
 		if p, ok := prefix(a.IPNet); ok && a.LinkIndex == index {
 			ps = append(ps, p)
 		}
 	}
-	return ps, nil
+	return ps
 }
 
 func prefix(n *net.IPNet) (netip.Prefix, bool) {

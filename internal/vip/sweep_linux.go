@@ -51,11 +51,11 @@ func Release(vips map[string][]netip.Prefix) error {
 func sweep(h *netlink.Handle, index int, name string, vips []netip.Prefix) (found []netip.Prefix, err error) {
 	var errs []error
 	for at, name := range map[int]string{index: name, loopback: "lo"} {
-		there, err := listAddrs(h, at)
+		all, err := listAddrs(h)
 		if err != nil {
 			return found, err
 		}
-		for _, p := range there {
+		for _, p := range on(at, all) {
 			if !contains(vips, p.Addr()) {
 				continue
 			}

@@ -7,8 +7,9 @@ import (
 	"proxyd/internal/clock"
 )
 
-// giveBeats is how many beats a named successor has to take the address.
-const giveBeats = 4
+// giveBeats is how many beats a named successor has to take the address: a lease, for it
+// may be given many at once, or be busy.
+const giveBeats = 6
 
 // avoidLeases is for how many leases nothing is handed to one who did not take it.
 const avoidLeases = 20

@@ -1,6 +1,7 @@
 package fence
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -35,31 +36,40 @@ func benchInside(b *testing.B) bool {
 	return false
 }
 
-// BenchmarkSet is what each lease costs the holder, once a beat for each address.
+// BenchmarkSet is what each lease costs the holder, once a beat, of one address and of fifty.
 func BenchmarkSet(b *testing.B) {
 	if !benchInside(b) {
 		return
 	}
-	a := netip.MustParseAddr("10.9.0.100")
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "far0"}); err != nil {
 		b.Fatal(err)
 	}
 	for _, c := range []Config{{Kind: EBPF, Means: tcx}, {Kind: EBPF, Means: clsact}, {Kind: NFTables}} {
-		b.Run(string(c.Kind)+c.Means, func(b *testing.B) {
-			c.Interface, c.Index, c.State, c.Addresses = "eth0", indexOf("eth0"), b.TempDir(), []netip.Addr{a}
-			f, err := Open(c)
-			if err != nil {
-				b.Skip(err)
-			}
-			defer f.Close()
-			for b.Loop() {
-				if err := f.Set(a, Gate{Speak: clock.Now().Add(240 * time.Millisecond)}); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric(float64(f.Status().Opening.Microseconds())/1000, "ms/open")
-		})
+		for _, n := range []int{1, 50} {
+			b.Run(fmt.Sprintf("%s%s/%d", c.Kind, c.Means, n), func(b *testing.B) {
+				c.Interface, c.Index, c.State, c.Addresses = "eth0", indexOf("eth0"), b.TempDir(), addresses(n)
+				benchSet(b, c)
+			})
+		}
 	}
+}
+
+func benchSet(b *testing.B, c Config) {
+	f, err := Open(c)
+	if err != nil {
+		b.Skip(err)
+	}
+	defer f.Close()
+	gates := map[netip.Addr]Gate{}
+	for b.Loop() {
+		for _, a := range c.Addresses {
+			gates[a] = Gate{Speak: clock.Now().Add(240 * time.Millisecond)}
+		}
+		if err := f.b.set(gates); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(f.Status().Opening.Microseconds())/1000, "ms/open")
 }
 
 // BenchmarkFrame is what a frame costs in the kernel, without and with a token to look for.

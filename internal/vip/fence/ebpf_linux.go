@@ -256,14 +256,25 @@ func vrf(index int) bool {
 	return err == nil && m.Type() == "vrf"
 }
 
-func (p *programs) set(a netip.Addr, g Gate) error {
-	port := uint16(0)
-	if g.Speak != 0 {
-		port = p.token.port()
+func (p *programs) set(gates map[netip.Addr]Gate) error {
+	keys := make([][keySize]byte, 0, len(gates))
+	values := make([][valueSize]byte, 0, len(gates))
+	for a, g := range gates {
+		port := uint16(0)
+		if g.Speak != 0 {
+			port = p.token.port()
+		}
+		keys, values = append(keys, key(a)), append(values, [valueSize]byte(value(g, port)))
 	}
-	k := key(a)
-	if err := p.gates.Put(k[:], value(g, port)); err != nil {
-		return fmt.Errorf("set the gate of %s: %w", a, bpf.Explain(err))
+	if len(keys) > 1 {
+		if _, err := p.gates.BatchUpdate(keys, values, nil); err == nil {
+			return nil
+		}
+	}
+	for i, k := range keys {
+		if err := p.gates.Put(k[:], values[i][:]); err != nil {
+			return fmt.Errorf("set the gate of %s: %w", netip.AddrFrom16(k).Unmap(), bpf.Explain(err))
+		}
 	}
 	return nil
 }

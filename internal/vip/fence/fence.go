@@ -76,7 +76,7 @@ type Status struct {
 type barrier interface {
 	add(a netip.Addr) error
 	forget(a netip.Addr) error
-	set(a netip.Addr, g Gate) error
+	set(gates map[netip.Addr]Gate) error // of all, or on error of some or none
 	attach(index int) error
 	gone() error // nil unless somebody else took it away
 	mend() error // put it back, with every gate as it is
@@ -89,6 +89,11 @@ type barrier interface {
 // A Fence is the fence of an interface. Its methods may be called at once.
 type Fence struct {
 	log *slog.Logger
+
+	queue struct {
+		sync.Mutex
+		waiting []*setting
+	}
 
 	mu     sync.Mutex
 	addrs  []netip.Addr
@@ -164,13 +169,60 @@ func (f *Fence) open(c Config) error {
 	return errors.New(strings.Join(f.status.Worse, "; "))
 }
 
-// Set says until when what concerns a may pass, in place of what was said before.
+// A setting is a Set that is under way. The mutex of the Fence guards done and err.
+type setting struct {
+	addr netip.Addr
+	gate Gate
+	done bool
+	err  error
+}
+
+// Set says until when what concerns a may pass, in place of what was said before. What
+// several say at once is done in one step: a node that holds many addresses renews all of
+// them at the same moment, and a step of nftables costs more than what is in it.
 func (f *Fence) Set(a netip.Addr, g Gate) error {
-	a = a.Unmap()
-	if !f.has(a) {
-		return fmt.Errorf("fence %s: %w", a, ErrUnfenced)
+	s := &setting{addr: a.Unmap(), gate: g}
+	f.queue.Lock()
+	f.queue.waiting = append(f.queue.waiting, s)
+	f.queue.Unlock()
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !s.done {
+		f.queue.Lock()
+		all := f.queue.waiting
+		f.queue.waiting = nil
+		f.queue.Unlock()
+		f.setAll(all)
 	}
-	return f.do(func(b barrier) error { return b.set(a, g) })
+	return s.err
+}
+
+// setAll does what several said. f.mu is held.
+func (f *Fence) setAll(all []*setting) {
+	gates := map[netip.Addr]Gate{}
+	for _, s := range all {
+		if s.done = true; !slices.Contains(f.addrs, s.addr) {
+			s.err = fmt.Errorf("fence %s: %w", s.addr, ErrUnfenced)
+		} else {
+			gates[s.addr] = s.gate
+		}
+	}
+	if f.b == nil || len(gates) == 0 {
+		return
+	}
+	f.status.Fault = f.b.set(gates)
+	if f.status.Fault == nil {
+		return
+	}
+	for _, s := range all {
+		if s.err != nil {
+			continue
+		}
+		if s.err = f.status.Fault; len(gates) > 1 { // what is wrong with one must not be the others' fault
+			s.err = f.b.set(map[netip.Addr]Gate{s.addr: s.gate})
+		}
+	}
 }
 
 // Add fences an address more, which must not be on the interface. It is shut until Set.

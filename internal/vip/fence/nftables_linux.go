@@ -262,13 +262,16 @@ func brief(err error) error {
 	return err
 }
 
-// set puts the address into the sets for as long as it may, or takes it out, in one step.
-func (t *tables) set(a netip.Addr, g Gate) error {
-	speak, traffic := arpSpeak, traffic4
-	if a.Is6() {
-		speak, traffic = speak6, traffic6
+// set puts addresses into the sets for as long as they may, or takes them out, in one step.
+func (t *tables) set(gates map[netip.Addr]Gate) error {
+	want := map[entry]clock.Instant{}
+	for a, g := range gates {
+		speak, traffic := arpSpeak, traffic4
+		if a.Is6() {
+			speak, traffic = speak6, traffic6
+		}
+		want[entry{speak, a}], want[entry{traffic, a}] = g.Speak, max(g.Speak, g.Drain)
 	}
-	want := map[entry]clock.Instant{{speak, a}: g.Speak, {traffic, a}: max(g.Speak, g.Drain)}
 	err := t.surely(func() error {
 		err := t.put(want, false)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) {
@@ -278,7 +281,7 @@ func (t *tables) set(a netip.Addr, g Gate) error {
 		return brief(err)
 	})
 	if err != nil {
-		return fmt.Errorf("set the gate of %s: %w", a, err)
+		return fmt.Errorf("set the gates of %d addresses: %w", len(gates), err)
 	}
 	return nil
 }
@@ -292,20 +295,30 @@ func (t *tables) put(want map[entry]clock.Instant, unsure bool) error {
 		return err
 	}
 	now := clock.Now()
+	first, out, in := map[string][]nftables.SetElement{}, map[string][]nftables.SetElement{}, map[string][]nftables.SetElement{} // by set
 	for e, end := range want {
-		element := func(d time.Duration) []nftables.SetElement {
-			return []nftables.SetElement{{Key: e.addr.AsSlice(), Timeout: d}}
-		}
-		set := t.sets[e.set]
+		key := e.addr.AsSlice()
 		if unsure {
-			err = errors.Join(err, conn.SetAddElements(set, element(time.Hour)))
+			first[e.set] = append(first[e.set], nftables.SetElement{Key: key, Timeout: time.Hour})
 		}
 		if unsure || t.until[e] > now {
-			err = errors.Join(err, conn.SetDeleteElements(set, element(0)))
+			out[e.set] = append(out[e.set], nftables.SetElement{Key: key})
 		}
 		// The kernel counts in ticks of up to 10 ms and rounds up.
 		if left := end.Sub(now) - tick; left > 0 {
-			err = errors.Join(err, conn.SetAddElements(set, element(left)))
+			in[e.set] = append(in[e.set], nftables.SetElement{Key: key, Timeout: left})
+		}
+	}
+	// One message for all of a set: each has an answer of its own, which is what costs.
+	for name, set := range t.sets {
+		if len(first[name]) > 0 {
+			err = errors.Join(err, conn.SetAddElements(set, first[name]))
+		}
+		if len(out[name]) > 0 {
+			err = errors.Join(err, conn.SetDeleteElements(set, out[name]))
+		}
+		if len(in[name]) > 0 {
+			err = errors.Join(err, conn.SetAddElements(set, in[name]))
 		}
 	}
 	if err != nil {

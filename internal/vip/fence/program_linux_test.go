@@ -202,3 +202,60 @@ func TestVerdicts(t *testing.T) {
 		}
 	}
 }
+
+// Many gates are set in one step, and each is as it was said.
+func TestManyGatesAreSetInOneStep(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	ok(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "far0"}))
+	index := must(netlink.LinkByName("eth0"))(t).Attrs().Index
+	c := Config{Interface: "eth0", Index: index, State: t.TempDir(), Addresses: append(addresses(200), vip6)}
+	gates := map[netip.Addr]Gate{}
+	now := clock.Now()
+	for i, a := range c.Addresses {
+		if gates[a] = (Gate{Speak: now.Add(time.Duration(i+1) * time.Minute)}); i%5 == 0 {
+			gates[a] = Gate{}
+		}
+	}
+	t.Run("eBPF", func(t *testing.T) {
+		c.Kind, c.Means = EBPF, clsact
+		f := must(Open(c))(t)
+		defer f.Close()
+		p := f.b.(*programs)
+		for range 2 {
+			ok(t, p.set(gates))
+			for a, g := range gates {
+				k, v := key(a), make([]byte, valueSize)
+				ok(t, p.gates.Lookup(k[:], &v))
+				if got := clock.Instant(binary.NativeEndian.Uint64(v)); got != g.Speak {
+					t.Fatalf("%s speaks until %d, want %d", a, got, g.Speak)
+				}
+			}
+		}
+	})
+	t.Run("nftables", func(t *testing.T) {
+		c.Kind, c.Means = NFTables, ""
+		f := must(Open(c))(t)
+		defer f.Close()
+		n := f.b.(*tables)
+		for range 2 { // the second replaces what the first put there
+			ok(t, n.set(gates))
+			left := must(n.remains(must(dial())(t)))(t)
+			for a, g := range gates {
+				set := arpSpeak
+				if a.Is6() {
+					set = speak6
+				}
+				end, there := left[entry{set, a}]
+				if there != (g.Speak != 0) || there && end.Sub(g.Speak).Abs() > time.Second {
+					t.Fatalf("%s is in the set: %v, until %v of what was said", a, there, end.Sub(g.Speak))
+				}
+			}
+		}
+		ok(t, f.Set(c.Addresses[1], Gate{}))
+		if left := must(n.remains(must(dial())(t)))(t); left[entry{arpSpeak, c.Addresses[1]}] != 0 || left[entry{arpSpeak, c.Addresses[2]}] == 0 {
+			t.Error("what was taken back is still there, or another went with it")
+		}
+	})
+}
