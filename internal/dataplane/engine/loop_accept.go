@@ -14,11 +14,17 @@ type loopDoor struct {
 	loopWire
 	*door
 	pause moment // of the wait after an accept that failed
+	more  bool   // there were more than were taken
 }
 
 // acceptAtOnce is how many connections a loop takes before it looks at those it has, and
-// other loops at the door.
-const acceptAtOnce = 8
+// other loops at the door. When there are more it comes back in its next turn, and takes up to
+// acceptMore each time: behind all that is ready at a loop which has too much to do, who
+// wants to come in would wait for seconds.
+const (
+	acceptAtOnce = 8
+	acceptMore   = 32
+)
 
 // open has every loop wait at d. Those that are not busy look at each connection, and one
 // of them gets it.
@@ -89,7 +95,12 @@ func (l *loop) openDoor(d *door) error {
 
 // accept takes connections in.
 func (l *loop) accept(w *loopDoor) {
-	for range acceptAtOnce {
+	most := acceptAtOnce
+	if w.more {
+		most = acceptMore
+	}
+	w.more = false
+	for range most {
 		fd, addr, e := w.socket.accept()
 		switch e {
 		case 0:
@@ -107,6 +118,8 @@ func (l *loop) accept(w *loopDoor) {
 			return
 		}
 	}
+	w.more = true
+	l.later(&w.loopWire)
 }
 
 // shutDoor leaves a door alone for a while. Against a lack of files or memory only time

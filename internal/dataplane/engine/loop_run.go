@@ -318,6 +318,10 @@ func (l *loop) due(w *loopWire, t moment) {
 
 // goOn is for a wire that has something left to do though nothing happens to it.
 func (l *loop) goOn(w *loopWire) {
+	if w.door != nil {
+		l.accept(w.door)
+		return
+	}
 	c := w.client
 	l.busy = c
 	switch c.phase {

@@ -46,6 +46,7 @@ type Plane struct {
 	current   atomic.Pointer[snapshot]
 	conns     *conns
 	gate      overload.Gate
+	refused   overload.Room // who waits to be told so
 	listeners listenerSet
 	coders    filter.Coders
 	tls       *handshakes

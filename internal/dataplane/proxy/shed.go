@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"proxyd/internal/dataplane"
@@ -39,7 +37,7 @@ func (p *Plane) enter(x *dataplane.Exchange) dataplane.Verdict {
 		return p.refuse(x, "shed")
 	}
 	resume := x.Resume
-	time.AfterFunc(wait, func() {
+	p.refused.Wait(wait, func() {
 		p.gate.Release()
 		resume()
 	})
