@@ -111,6 +111,14 @@ func newSlowBatches(e *engine.Loop) prometheus.CounterFunc {
 	}, func() float64 { return float64(e.Counts().SlowBatches) })
 }
 
+// newRefused makes the counter of clients that found no file descriptor left for them.
+func newRefused(e *engine.Loop) prometheus.CounterFunc {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "proxyd_accept_failures_total",
+		Help: "Clients that were turned away, or could not be accepted, for lack of file descriptors or memory.",
+	}, func() float64 { return float64(e.Counts().Refused) })
+}
+
 // newRests makes the counter of how often an event loop rested to keep to a quota.
 func newRests(e *engine.Loop) prometheus.CounterFunc {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{

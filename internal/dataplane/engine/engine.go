@@ -57,6 +57,7 @@ type Goroutine struct {
 	stop     context.CancelFunc
 	swept    sync.Once // the sweeper runs
 	counts   counters
+	spare    spare
 	shakes   chan struct{} // a place for each handshake that may compute at once
 
 	mu      sync.Mutex // guards what follows
@@ -73,6 +74,7 @@ type Counts struct {
 	Reuses uint64 // exchanges on a kept one
 
 	SlowBatches uint64 // times that an event loop was busy for longer than a millisecond at a stretch
+	Refused     uint64 // clients that were turned away for lack of file descriptors
 	Rests       uint64 // times that an event loop rested, to use a quota evenly
 }
 
@@ -108,13 +110,14 @@ func New(c Config) *Goroutine {
 	g := &Goroutine{conf: c, sockets: map[net.Listener]struct{}{}, servers: map[*kept]struct{}{},
 		// More at once would only let everything else wait longer for a processor (E7).
 		shakes: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	g.spare.look()
 	g.force, g.stop = context.WithCancel(context.Background())
 	return g
 }
 
 // Counts returns the totals.
 func (g *Goroutine) Counts() Counts {
-	return Counts{Dials: g.counts.dials.Load(), Reuses: g.counts.reuses.Load()}
+	return Counts{Dials: g.counts.dials.Load(), Reuses: g.counts.reuses.Load(), Refused: g.spare.refused.Load()}
 }
 
 // closing reports whether connections are not to be kept open.

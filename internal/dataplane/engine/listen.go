@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -70,9 +71,9 @@ func (g *Goroutine) accept(l *dataplane.Listener, socket net.Listener, welcome f
 		// For the rest (no files, no memory) only time helps, and giving up what is
 		// not needed now.
 		if pause == 0 {
-			g.conf.Logger.Warn("accept failed", "listener", l.Name, "err", err)
 			g.sweepServers(0, true)
 		}
+		g.noFiles(l.Name, err)
 		pause = min(max(2*pause, leastPause), mostPause)
 		select {
 		case <-time.After(pause):
@@ -106,6 +107,9 @@ func (g *Goroutine) welcome(l *dataplane.Listener, h dataplane.Handler, conn net
 		conn.Close()
 		return notTCP(l, conn)
 	}
+	if g.crowded(l, tcp) {
+		return nil
+	}
 	client := addrOf(tcp)
 	if !h.Admit(l, client) {
 		tcp.Close()
@@ -123,6 +127,25 @@ func (g *Goroutine) welcome(l *dataplane.Listener, h dataplane.Handler, conn net
 	g.conns.add(c)
 	go c.serve()
 	return nil
+}
+
+// crowded turns a connection away that has one of the last descriptors.
+func (g *Goroutine) crowded(l *dataplane.Listener, tcp *net.TCPConn) bool {
+	raw, err := tcp.SyscallConn()
+	full := false
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { full = g.spare.fullFor(int(fd)) })
+	}
+	if err != nil || !full {
+		return false
+	}
+	if l.TLS == nil {
+		_ = tcp.SetWriteDeadline(time.Now()) // a new connection takes it at once
+		_, _ = io.WriteString(tcp, turnedAway)
+	}
+	tcp.Close()
+	g.noFiles(l.Name, errSpare)
+	return true
 }
 
 func notTCP(l *dataplane.Listener, conn net.Conn) error {

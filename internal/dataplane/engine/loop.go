@@ -124,6 +124,9 @@ func (e *Loop) bring(d *door, conn net.Conn) error {
 	if !ok {
 		return notTCP(d.listener, conn)
 	}
+	if e.side.crowded(d.listener, c) {
+		return nil
+	}
 	client := addrOf(c)
 	fd, err := dupOf(c)
 	if err != nil {

@@ -105,6 +105,12 @@ func (l *loop) accept(w *loopDoor) {
 		switch e {
 		case 0:
 			w.pause = 0
+			if g := l.engine.side; g.spare.fullFor(int(fd)) {
+				turnAway(fd, true) // what is sealed is not accepted here
+				g.noFiles(w.listener.Name, errSpare)
+				l.emptyOnce()
+				continue
+			}
 			l.engine.entered()
 			l.welcome(w.door, fd, addr)
 		case eagain:
@@ -127,9 +133,9 @@ func (l *loop) accept(w *loopDoor) {
 func (l *loop) shutDoor(w *loopDoor, e syscall.Errno) {
 	g := l.engine.side
 	if w.pause == 0 {
-		g.conf.Logger.Warn("accept failed", "listener", w.listener.Name, "err", e)
 		l.emptyAll()
 	}
+	g.noFiles(w.listener.Name, e)
 	w.pause = min(max(2*w.pause, moment(leastPause)), moment(mostPause))
 	w.socket.whileOpen(func() { unwatch(l.ep, w.fd) })
 	l.wheel.set(&w.loopWire, now()+w.pause)

@@ -32,16 +32,17 @@ type loop struct {
 	armed  moment   // when file wakes us; 0 is never
 	over   bool     // to end
 
-	table  []*loopWire // by descriptor
-	gen    uint32      // of the last wire
-	wheel  wheel
-	again  []leftover  // for the next turn
-	left   []leftover  // of the last turn
-	busy   *loopClient // whose matter is being seen to
-	at     int         // the next of events
-	rang   bool        // there is mail
-	cutOff bool        // connections are closed by force
-	swept  moment
+	table   []*loopWire // by descriptor
+	gen     uint32      // of the last wire
+	wheel   wheel
+	again   []leftover  // for the next turn
+	left    []leftover  // of the last turn
+	busy    *loopClient // whose matter is being seen to
+	at      int         // the next of events
+	rang    bool        // there is mail
+	cutOff  bool        // connections are closed by force
+	swept   moment
+	emptied moment // when kept connections were given up
 
 	events       [256]unix.EpollEvent
 	in, out, rsp []byte // scratch: what is read from a client, written to anyone, read from a server

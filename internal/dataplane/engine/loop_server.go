@@ -177,6 +177,13 @@ func (l *loop) look(u *loopServer) bool {
 
 var errLoops = errors.New("it met itself")
 
+// emptyOnce is emptyAll, at most once a second.
+func (l *loop) emptyOnce() {
+	if now()-l.emptied > moment(time.Second) {
+		l.emptyAll()
+	}
+}
+
 // dial begins a connection for c's exchange. The error wraps ErrConnect.
 func (l *loop) dial(h *home, c *loopClient) (*loopServer, error) {
 	addr := h.server.Addr()
@@ -188,6 +195,10 @@ func (l *loop) dial(h *home, c *loopClient) (*loopServer, error) {
 	fd, e := connectFD(addr)
 	if fd < 0 {
 		return nil, fmt.Errorf("%w: dial tcp %v: %w", dataplane.ErrConnect, addr, e)
+	}
+	if l.engine.side.spare.spent(int(fd)) {
+		closeFD(fd)
+		return nil, fmt.Errorf("%w: dial tcp %v: %w", dataplane.ErrConnect, addr, syscall.EMFILE)
 	}
 	u := l.newServer(h)
 	u.user, u.begun = c, begun
@@ -317,6 +328,7 @@ func (l *loop) empty(h *home) {
 
 // emptyAll closes all idle connections of this loop.
 func (l *loop) emptyAll() {
+	l.emptied = now()
 	for _, h := range l.homes {
 		l.empty(h)
 	}

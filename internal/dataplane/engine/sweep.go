@@ -16,6 +16,7 @@ func (g *Goroutine) sweep() {
 		select {
 		case <-tick.C:
 			t := now()
+			g.spare.look()
 			g.sweepClients(t)
 			g.sweepServers(t, false)
 		case <-g.force.Done():

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"syscall"
 	"time"
 
 	"proxyd/internal/dataplane"
@@ -44,6 +45,8 @@ func blame(err error) (word string, server bool) {
 		return "held_full", false
 	case errors.Is(err, dataplane.ErrDrained):
 		return "drain", false
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE): // it is we who have no descriptor left
+		return "shed", false
 	case errors.Is(err, dataplane.ErrTotalTime), errors.Is(err, dataplane.ErrConnectTime), errors.Is(err, dataplane.ErrSendTime), errors.Is(err, dataplane.ErrReadTime):
 		return "timeout", true
 	case errors.Is(err, dataplane.ErrConnect):
