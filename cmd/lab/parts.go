@@ -13,17 +13,22 @@ import (
 
 func serveCommand() *cobra.Command {
 	var name, listen string
+	var plain bool
 	cmd := &cobra.Command{
 		Use:    "serve",
 		Short:  "Be a web server of the stage",
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if plain {
+				return lab.ServePlain(cmd.Context(), listen)
+			}
 			return lab.Serve(cmd.Context(), name, listen)
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "web", "what it answers")
 	cmd.Flags().StringVar(&listen, "listen", ":8080", "address")
+	cmd.Flags().BoolVar(&plain, "plain", false, "answer whatever it is asked with the same few bytes, as fast as may be")
 	return cmd
 }
 

@@ -298,13 +298,22 @@ func (f *flood) between(from, to time.Duration) Flood {
 	return r
 }
 
-// servePlain answers every request with a few bytes until l is closed. It costs next to
-// nothing: what a proxy can do is what is measured.
-func servePlain(l net.Listener) {
+// ServePlain answers every request with a few bytes until ctx ends. It costs next to nothing:
+// what a proxy can do is what is measured.
+func ServePlain(ctx context.Context, listen string) error {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
 	for {
 		c, err := l.Accept()
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
-			return
+			return err
 		}
 		go answerPlain(c) // ends when the proxy closes the connection
 	}

@@ -40,7 +40,7 @@ const busyConns = 256
 
 // Run plays it all and returns an error that says which promise was not kept.
 func (o Overload) Run(ctx context.Context) error {
-	o.Conns, o.Rounds, o.Last = cmp.Or(o.Conns, 4000), cmp.Or(o.Rounds, 5), cmp.Or(o.Last, 4*time.Second)
+	o.Conns, o.Rounds, o.Last = cmp.Or(o.Conns, 4000), cmp.Or(o.Rounds, 3), cmp.Or(o.Last, 8*time.Second)
 	dir, err := os.MkdirTemp("", "overload")
 	if err != nil {
 		return err
@@ -53,11 +53,11 @@ func (o Overload) Run(ctx context.Context) error {
 		return err
 	}
 	defer leave()
-	n, closeServers, err := o.stage(ctx, dir)
+	n, endServers, err := o.stage(dir)
 	if err != nil {
 		return err
 	}
-	defer closeServers()
+	defer endServers()
 	if err := n.start(0); err != nil {
 		return err
 	}
@@ -84,28 +84,41 @@ func (o Overload) Run(ctx context.Context) error {
 	return errors.Join(broken...)
 }
 
-// stage opens the servers and says how to start the node.
-func (o Overload) stage(ctx context.Context, dir string) (n *capped, end func(), err error) {
-	plain, err := net.Listen("tcp", "127.0.0.1:0")
+// stage starts the servers, in processes of their own, and says how to start the node.
+func (o Overload) stage(dir string) (n *capped, end func(), err error) {
+	free, err := freeAddresses(3)
 	if err != nil {
 		return nil, nil, err
 	}
-	var free [2]string
-	for i := range free {
+	n = &capped{plan: o.Plan, dir: dir, plain: free[0], server: free[1], at: free[2]}
+	var all []*Process
+	end = func() {
+		for _, p := range all {
+			p.Kill()
+		}
+	}
+	for _, args := range [][]string{{"--plain", "--listen", n.plain}, {"--listen", n.server}} {
+		p, _, err := start(command{name: "server", argv: append([]string{o.Plan.Lab, "serve"}, args...), log: filepath.Join(dir, "server.log")})
+		if err != nil {
+			end()
+			return nil, nil, err
+		}
+		all = append(all, p)
+	}
+	return n, end, nil
+}
+
+// freeAddresses returns so many addresses of the loopback at which nobody listens.
+func freeAddresses(n int) (free []string, err error) {
+	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			return nil, nil, errors.Join(err, plain.Close())
+			return nil, err
 		}
-		free[i] = l.Addr().String()
-		l.Close()
+		defer l.Close() // when all have their number
+		free = append(free, l.Addr().String())
 	}
-	go servePlain(plain) // ends when it is closed
-	p, _, err := start(command{name: "server", argv: []string{o.Plan.Lab, "serve", "--listen", free[0]}, log: filepath.Join(dir, "server.log")})
-	if err != nil {
-		return nil, nil, errors.Join(err, plain.Close())
-	}
-	n = &capped{plan: o.Plan, dir: dir, plain: plain.Addr().String(), server: free[0], at: free[1]}
-	return n, func() { plain.Close(); p.Kill() }, nil
+	return free, nil
 }
 
 func (o Overload) flood(ctx context.Context, n *capped, rate, conns int) (*flood, error) {
