@@ -83,7 +83,7 @@ func (c *controller) step(n counts, windows float64) {
 	delay := min(c.now.low(), c.before.low())
 	switch {
 	case c.limit > 0:
-		c.steer(delay, let, refused > 0)
+		c.steer(delay, let, refused > 0, n.held > 0)
 	case delay > c.alarm():
 		c.alarmed(delay, let, n)
 	default:
@@ -97,8 +97,9 @@ func (c *controller) step(n counts, windows float64) {
 }
 
 // steer moves the bound by a part of the exchanges that make up the difference between the
-// delay and its target, so many as are let in meanwhile.
-func (c *controller) steer(delay time.Duration, let float64, refusing bool) {
+// delay and its target, so many as are let in meanwhile. As long as refusals wait it is only
+// calm because they do.
+func (c *controller) steer(delay time.Duration, let float64, refusing, waiting bool) {
 	excess := delay - c.target
 	n := int64(let * float64(excess) / float64(window))
 	switch {
@@ -108,6 +109,8 @@ func (c *controller) steer(delay time.Duration, let float64, refusing bool) {
 		c.limit, c.calm = max(c.limit-max(n/2, 1), c.limit/2, leastLimit), 0
 	case refusing:
 		c.limit, c.calm = c.limit+max(-n/4, 1), 0
+	case waiting:
+		c.calm = 0
 	default:
 		if c.calm++; c.calm >= calmWindows {
 			c.limit = 0

@@ -53,7 +53,7 @@ const (
 	// A refusal costs a part of what an exchange does, and whoever is refused at once
 	// asks again at once. So refusals wait, long enough that there is one to refusalShare
 	// exchanges at most; they hold their connection and nothing else.
-	refusalShare = 12
+	refusalShare = 24
 	leastHold    = 250 * time.Millisecond
 	mostHold     = 5 * time.Second
 	mostHeld     = 16384
