@@ -24,6 +24,7 @@ type controller struct {
 	pace   float64       // exchanges a window that were let in, averaged over about ten
 	best   float64       // the most exchanges a window that were let in, of the last seconds
 	curb   int           // alarming windows for which a quota counts still
+	spare  bool          // there is a limit, and neither a refusal nor a delay
 	late   int           // windows in a row with an alarming delay
 	calmed time.Duration // by how much the usual delay is below what a new node takes it for
 	calm   int           // windows in a row without a refusal or a delay
@@ -81,6 +82,7 @@ func (c *controller) step(n counts, windows float64) {
 	c.hold = min(max(time.Duration(float64(n.held)*refusalShare/max(c.pace, 1)*float64(window)), leastHold), mostHold)
 	// Two windows, so that one pause does not fill both.
 	delay := min(c.now.low(), c.before.low())
+	c.spare = c.limit > 0 && refused == 0 && delay <= c.target
 	switch {
 	case c.limit > 0:
 		c.steer(delay, let, refused > 0, n.held > 0)

@@ -78,6 +78,7 @@ type Gate struct {
 	measured atomic.Int64 // when a delay was asked for, nanoseconds since 1970
 	held     atomic.Int64
 	hold     atomic.Int64 // nanoseconds for which a refusal waits
+	spare    atomic.Bool
 
 	mu   sync.Mutex // guards what follows
 	rule controller
@@ -141,6 +142,10 @@ func (g *Gate) Leave() { g.inflight.Add(-1) }
 // Shut reports whether exchanges are bounded now.
 func (g *Gate) Shut() bool { return g.limit.Load() > 0 }
 
+// Spare reports whether exchanges are bounded, and less comes than the bound lets in without a
+// delay. It is for Room.Early.
+func (g *Gate) Spare() bool { return g.spare.Load() }
+
 // learn notes a measurement and returns the bound that holds from now on.
 func (g *Gate) learn(now time.Time, lag time.Duration) int64 {
 	g.mu.Lock()
@@ -149,5 +154,6 @@ func (g *Gate) learn(now time.Time, lag time.Duration) int64 {
 	g.rule.observe(now, lag, counts{g.inflight.Load(), g.held.Load(), g.seen.Load(), g.refused.Load()})
 	g.limit.Store(g.rule.limit)
 	g.hold.Store(int64(g.rule.hold))
+	g.spare.Store(g.rule.spare)
 	return g.rule.limit
 }

@@ -1,6 +1,7 @@
 package overload
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -9,6 +10,11 @@ import (
 // timer sees to them: those whose time has come within the same tick go on together, and
 // their answers go out together. The zero Room is empty.
 type Room struct {
+	// Early reports whether the node could do with more than comes: then some go on before
+	// their time, the first ones first. Too many may have been refused when a
+	// crowd came at once, and clients that wait ask for nothing. nil: never.
+	Early func() bool
+
 	mu    sync.Mutex // guards what follows
 	slots [roomTicks][]func()
 	began time.Time // when tick 0 was
@@ -19,6 +25,9 @@ type Room struct {
 const (
 	roomTick  = 20 * time.Millisecond
 	roomTicks = int64(mostHold*5/4/roomTick) + 2
+
+	// earlyPart is of how many one goes on early, in each tick.
+	earlyPart = 128
 )
 
 // Wait has do called after about the given time, which Hold returned, by a goroutine of
@@ -48,6 +57,9 @@ func (r *Room) release() {
 		clear(*slot)
 		*slot = (*slot)[:0]
 	}
+	if r.Early != nil && r.Early() {
+		due = append(due, r.first((r.count-len(due))/earlyPart)...)
+	}
 	r.count -= len(due)
 	if r.count > 0 {
 		time.AfterFunc(roomTick, r.release)
@@ -56,4 +68,15 @@ func (r *Room) release() {
 	for _, do := range due {
 		do()
 	}
+}
+
+// first takes out the n whose time comes first.
+func (r *Room) first(n int) (all []func()) {
+	for at := r.tick + 1; len(all) < n && at < r.tick+roomTicks; at++ {
+		slot := &r.slots[at%roomTicks]
+		k := min(n-len(all), len(*slot))
+		all = append(all, (*slot)[:k]...)
+		*slot = slices.Delete(*slot, 0, k)
+	}
+	return all
 }

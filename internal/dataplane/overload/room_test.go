@@ -55,3 +55,44 @@ func TestOneTimerSeesToAllWhoWait(t *testing.T) {
 		}
 	})
 }
+
+func TestSomeGoOnEarlyWhenTheNodeHasTimeForThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spare := true
+		r := &Room{Early: func() bool { return spare }}
+		const n = 12800
+		called := 0
+		for range n {
+			r.Wait(5*time.Second, func() { called++ })
+		}
+		time.Sleep(5*roomTick + time.Millisecond)
+		synctest.Wait()
+		if called < 400 || called > 5*n/earlyPart {
+			t.Errorf("after five ticks %d of %d have gone on", called, n)
+		}
+		spare = false
+		was := called
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if called != was {
+			t.Errorf("%d went on though the node had no time for them", called-was)
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if called != n {
+			t.Errorf("%d of %d went on in the end", called, n)
+		}
+	})
+}
+
+func TestAGateHasTimeToSpareOnlyWhenNobodyIsRefusedOrLate(t *testing.T) {
+	g := &Gate{}
+	now := feed(g, time.Unix(epoch, 0), 3*alarmWindows, time.Second)
+	if !g.Shut() || g.Spare() {
+		t.Fatalf("overloaded: shut is %v, spare %v", g.Shut(), g.Spare())
+	}
+	g.Hold()
+	if feed(g, now, 5, 0); !g.Shut() || !g.Spare() {
+		t.Errorf("nothing is late: shut is %v, spare %v", g.Shut(), g.Spare())
+	}
+}

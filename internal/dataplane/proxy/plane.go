@@ -112,6 +112,7 @@ func New(o Options) *Plane {
 
 		sessions: tls.NewLRUClientSessionCache(0),
 	}
+	p.refused.Early = p.gate.Spare
 	p.tls = &handshakes{plane: p, certs: cert.NewStore(o.Disk, o.Logger), whose: newConns()}
 	p.opt.Upstream.Log = o.Logger
 	p.watch = upstream.NewWatch(p.opt.Upstream)
