@@ -47,7 +47,7 @@ var allowed = map[string]string{
 	"dataplane/files":     "dataplane dataplane/http1",
 	"dataplane/route":     "config dataplane",
 	"dataplane/filter":    "config dataplane dataplane/http1",
-	"dataplane/upstream":  "clock config dataplane dataplane/http1",
+	"dataplane/upstream":  "clock cert config dataplane dataplane/http1",
 	"dataplane/overload":  "",
 	"dataplane/engine":    "dataplane dataplane/http1",
 	"dataplane/accesslog": "config dataplane",

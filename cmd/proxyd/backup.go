@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,9 +37,9 @@ func (n *node) Backup(context.Context) (*control.Backup, error) {
 	if c.Cluster.SecretRef != "" {
 		b.Secrets = append(b.Secrets, c.Cluster.SecretRef)
 	}
-	for _, x := range c.Cert {
-		for _, ref := range []string{"file:" + x.Cert, "file:" + x.Key} {
-			if !slices.Contains(b.Secrets, ref) {
+	secret := func(files ...string) {
+		for _, name := range files {
+			if ref := "file:" + name; name != "" && !slices.Contains(b.Secrets, ref) {
 				b.Secrets = append(b.Secrets, ref)
 			}
 		}
@@ -51,6 +52,14 @@ func (n *node) Backup(context.Context) (*control.Backup, error) {
 	for _, name := range []string{n.acme.shelf.file(), n.acme.shelf.key()} {
 		if _, err := os.Stat(name); err == nil {
 			b.Secrets = append(b.Secrets, "file:"+name)
+		}
+	}
+	for _, x := range c.Cert {
+		secret(x.Cert, x.Key)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Pool)) {
+		if t := c.Pool[name].TLS; t != nil && !t.Off {
+			secret(t.CA, t.Cert, t.Key)
 		}
 	}
 	if ring, err := filepath.Abs(filepath.Join(c.Node.State, keyring.File)); err == nil {

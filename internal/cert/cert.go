@@ -3,6 +3,7 @@
 package cert
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/tls"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -222,25 +224,47 @@ const soon = 14 * 24 * time.Hour
 
 // Doubts says why clients will not take c at now, or will not for long, and what else is
 // hardly meant. It is served all the same.
-func (c *Certificate) Doubts(now time.Time) (doubts []string) {
-	add := func(format string, args ...any) { doubts = append(doubts, fmt.Sprintf(format, args...)) }
-	const layout = "2006-01-02 15:04 MST"
-	switch {
-	case now.After(c.NotAfter):
-		add("certificate %s of %s has expired on %s: clients refuse it", c.Cert, c.Subject, c.NotAfter.UTC().Format(layout))
-	case now.Before(c.NotBefore):
-		add("certificate %s of %s is not valid before %s: clients refuse it until then", c.Cert, c.Subject, c.NotBefore.UTC().Format(layout))
-	case now.Add(soon).After(c.NotAfter):
-		add("certificate %s of %s expires on %s", c.Cert, c.Subject, c.NotAfter.UTC().Format(layout))
-	}
+func (c *Certificate) Doubts(now time.Time) []string {
+	doubts := c.aged(now, "clients refuse")
 	if c.unsigned {
-		add("certificate %s names no host in its subject alternative names: clients refuse it", c.Cert)
+		doubts = append(doubts, fmt.Sprintf("certificate %s names no host in its subject alternative names: clients refuse it", c.Cert))
 	}
 	if k, ok := c.tls.Leaf.PublicKey.(*rsa.PublicKey); ok && k.N.BitLen() < 2048 {
-		add("certificate %s has a key of %d bits: clients refuse RSA below 2048", c.Cert, k.N.BitLen())
+		doubts = append(doubts, fmt.Sprintf("certificate %s has a key of %d bits: clients refuse RSA below 2048", c.Cert, k.N.BitLen()))
 	}
-	if c.exposed {
-		add("key %s can be read by everybody on this host; run: chmod 0640 %s", c.Key, c.Key)
+	return append(doubts, c.open()...)
+}
+
+// ClientDoubts is Doubts of a certificate that is shown to servers. It need not name a host.
+func (c *Certificate) ClientDoubts(now time.Time) []string {
+	return append(c.aged(now, "servers refuse"), c.open()...)
+}
+
+// aged says that c is too old, or too new.
+func (c *Certificate) aged(now time.Time, refuse string) []string {
+	switch {
+	case now.After(c.NotAfter):
+		return []string{fmt.Sprintf("certificate %s of %s has expired on %s: %s it", c.Cert, c.Subject, c.NotAfter.UTC().Format(layout), refuse)}
+	case now.Before(c.NotBefore):
+		return []string{fmt.Sprintf("certificate %s of %s is not valid before %s: %s it until then", c.Cert, c.Subject, c.NotBefore.UTC().Format(layout), refuse)}
+	case now.Add(soon).After(c.NotAfter):
+		return []string{fmt.Sprintf("certificate %s of %s expires on %s", c.Cert, c.Subject, c.NotAfter.UTC().Format(layout))}
 	}
-	return doubts
+	return nil
+}
+
+// open says that c's key is no secret on this host.
+func (c *Certificate) open() []string {
+	if !c.exposed {
+		return nil
+	}
+	return []string{fmt.Sprintf("key %s can be read by everybody on this host; run: chmod 0640 %s", c.Key, c.Key)}
+}
+
+// TLS is c for crypto/tls. The caller must not change it.
+func (c *Certificate) TLS() *tls.Certificate { return &c.tls }
+
+// Same reports whether both are the same certificate.
+func (c *Certificate) Same(o *Certificate) bool {
+	return c == o || c != nil && o != nil && slices.EqualFunc(c.tls.Certificate, o.tls.Certificate, bytes.Equal)
 }

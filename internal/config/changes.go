@@ -98,7 +98,7 @@ func tableSettings(thing, prefix string, v reflect.Value) []setting {
 // whole says whether a struct is one value in the file.
 func whole(v reflect.Value) bool {
 	switch v.Interface().(type) {
-	case netip.Prefix, netip.Addr, netip.AddrPort, Timing, Preempt, Weight, Access, Compress, time.Time:
+	case netip.Prefix, netip.Addr, netip.AddrPort, Timing, Preempt, Weight, Access, Compress, PoolTLS, time.Time:
 		return true
 	}
 	return false

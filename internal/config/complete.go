@@ -1,5 +1,7 @@
 package config
 
+import "strings"
+
 // anonymous begins the name of a pool that a route's "to" makes. No name of the file
 // may hold its colon.
 const anonymous = "route:"
@@ -53,13 +55,37 @@ func (d *decoder) complete(c *Config) {
 			continue
 		}
 		p := defaultPool()
-		p.Name, p.Servers = anonymous+r.Name, r.To
+		p.Name, p.Servers = anonymous+r.Name, d.completeTo(p, r)
 		d.completePool(p)
 		c.Pool[p.Name] = p
 		if r.Pool == "" {
 			r.Pool = p.Name
 		}
 	}
+}
+
+// overTLS begins a server of route.to that is spoken to by TLS.
+const overTLS = "https://"
+
+// completeTo returns the addresses of the servers in r.To, whose pool is p.
+func (d *decoder) completeTo(p *Pool, r *Route) []string {
+	addrs := make([]string, len(r.To))
+	secure := 0
+	for i, text := range r.To {
+		host, ok := strings.CutPrefix(text, overTLS)
+		if addrs[i] = text; !ok {
+			continue
+		}
+		secure++
+		if host = strings.TrimSuffix(host, "/"); !strings.Contains(host[strings.LastIndexByte(host, ']')+1:], ":") {
+			host += ":443"
+		}
+		addrs[i] = host
+	}
+	if secure > 0 {
+		p.TLS = &PoolTLS{Min: "1.2", Off: secure < len(r.To)} // off: checkTo refuses the mixture
+	}
+	return addrs
 }
 
 // completePool moves the short form of the servers into the long one. Eject and breaker
@@ -74,6 +100,9 @@ func (d *decoder) completePool(p *Pool) {
 	p.Server, p.Servers = append(short, p.Server...), nil
 	if (p.Eject != nil || p.Breaker != nil) && !d.given(to("pool", p.Name, "passive", "max_fails")) {
 		p.Passive.MaxFails = 0
+	}
+	if t := p.TLS; t != nil && t.Key == "" {
+		t.Key = t.Cert
 	}
 	if p.Check != nil {
 		d.completeCheck(to("pool", p.Name, "check"), p.Check)

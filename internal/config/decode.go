@@ -136,6 +136,8 @@ func (d *decoder) value(p path, raw any, dst reflect.Value) {
 		d.redirect(p, raw, v)
 	case *Compress:
 		d.compress(p, raw, v)
+	case *PoolTLS:
+		d.poolTLS(p, raw, v)
 	case *Unknown:
 		*v = Unknown(fmt.Sprint(raw))
 		if *v != "404" && *v != "421" && *v != "close" {
@@ -372,6 +374,17 @@ func (d *decoder) compress(p path, raw any, c *Compress) {
 	}
 }
 
+func (d *decoder) poolTLS(p path, raw any, t *PoolTLS) {
+	switch v := raw.(type) {
+	case bool:
+		t.Off = !v
+	case map[string]any:
+		d.table(p, v, reflect.ValueOf(t).Elem())
+	default:
+		d.unreadable(p, `needs true, false or { ca = "/etc/proxyd/internal-ca.pem", name = "api.internal" }, not %s`, kindOf(raw))
+	}
+}
+
 func (d *decoder) redirect(p path, raw any, r *Redirect) {
 	switch v := raw.(type) {
 	case string:
@@ -406,6 +419,10 @@ func newDefault(pointer reflect.Type) reflect.Value {
 		return reflect.ValueOf(defaultServer())
 	case reflect.TypeFor[*Check]():
 		return reflect.ValueOf(defaultCheck())
+	case reflect.TypeFor[*PoolTLS]():
+		return reflect.ValueOf(&PoolTLS{Min: "1.2"})
+	case reflect.TypeFor[*bool]():
+		return reflect.ValueOf(new(bool))
 	case reflect.TypeFor[*Route]():
 		return reflect.ValueOf(defaultRoute())
 	case reflect.TypeFor[*Respond]():

@@ -181,7 +181,7 @@ func documentTable(t *testing.T, b *strings.Builder, comments map[string]string,
 		case f.Type == reflect.TypeFor[Preempt]() || f.Type == reflect.TypeFor[Weight]() || f.Type == reflect.TypeFor[netip.Prefix]() || f.Type == reflect.TypeFor[netip.AddrPort]():
 		case f.Type == reflect.TypeFor[[]Server]():
 			documentTable(t, b, comments, prefix+key+"[].", reflect.ValueOf(*defaultServer()))
-		case f.Type.Kind() == reflect.Pointer:
+		case f.Type.Kind() == reflect.Pointer && f.Type.Elem().Kind() == reflect.Struct:
 			documentTable(t, b, comments, prefix+key+".", newDefault(f.Type).Elem())
 		case f.Type.Kind() == reflect.Struct:
 			documentTable(t, b, comments, prefix+key+".", inner)
@@ -237,7 +237,7 @@ func valueKind(t reflect.Type) string {
 		return "number or \"veto\""
 	case reflect.TypeFor[Access]():
 		return "false or table"
-	case reflect.TypeFor[*Compress]():
+	case reflect.TypeFor[*Compress](), reflect.TypeFor[*PoolTLS]():
 		return "true, false or table"
 	case reflect.TypeFor[*Redirect]():
 		return "text or table"
@@ -247,6 +247,10 @@ func valueKind(t reflect.Type) string {
 		return "list of tables"
 	}
 	switch t.Kind() {
+	case reflect.Pointer:
+		if t.Elem().Kind() == reflect.Bool {
+			return "true or false"
+		}
 	case reflect.String:
 		return "text"
 	case reflect.Bool:

@@ -142,6 +142,10 @@ func valueText(f reflect.Value) string {
 		if v.Off {
 			return "false"
 		}
+	case PoolTLS:
+		if v.Off {
+			return "false"
+		}
 	}
 	switch f.Kind() {
 	case reflect.Bool, reflect.Int:

@@ -150,7 +150,7 @@ func parsePort(s string) (uint16, error) {
 // parseServerAddr reads host:port and gives its canonical form.
 func parseServerAddr(s string) (string, error) {
 	if strings.Contains(s, "://") {
-		return "", fmt.Errorf(`needs host:port without a scheme, not %q`, s)
+		return "", fmt.Errorf(`needs host:port without a scheme, not %q (tls = true in the pool, or "https://" before all servers of a route, is for TLS)`, s)
 	}
 	if ap, err := netip.ParseAddrPort(s); err == nil {
 		if ap.Port() == 0 || ap.Addr().IsUnspecified() || ap.Addr().IsMulticast() {

@@ -45,6 +45,9 @@ func testHost() Host {
 		"etc/ssl/empty.crt":      {Data: []byte("nothing\n"), Mode: 0o644},
 		"etc/ssl/locked.key":     {Data: []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n"), Mode: 0o640},
 	}
+	for name, text := range map[string][]byte{"internal-ca.pem": shop.cert, "clients.pem": blog.cert, "edge.crt": blog.cert, "edge.key": blog.key} {
+		files["etc/proxyd/"+name] = &fstest.MapFile{Data: text, Mode: 0o640}
+	}
 	env := map[string]string{"KEY": " correct horse battery staple ", "SHORT": "short"}
 	name := func(s string) string { return s[1:] }
 	return Host{

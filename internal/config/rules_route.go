@@ -113,6 +113,23 @@ func trailerOurs(lower string) string {
 }
 
 // forwards says whether the action of r is to ask a server.
+// checkTo writes the servers of r.To, whose pool it is, in the one way.
+func (d *decoder) checkTo(q path, pool *Pool, r *Route) {
+	scheme := ""
+	switch {
+	case pool.TLS == nil:
+	case pool.TLS.Off:
+		i := slices.IndexFunc(r.To, func(s string) bool { return !strings.HasPrefix(s, overTLS) })
+		d.bad(q.at(i), "%q is spoken to in clear and others by https://; servers of one route are all of one kind", r.To[i])
+		return
+	default:
+		scheme = overTLS
+	}
+	for i, s := range pool.Server {
+		r.To[i] = scheme + s.Addr
+	}
+}
+
 func forwards(r *Route) bool { return r.Pool != "" || len(r.To) > 0 || len(r.Split) > 0 }
 
 // checkAction judges what is done with the requests of a route.
@@ -143,9 +160,7 @@ func (d *decoder) checkAction(c *Config, p path, r *Route) {
 			d.bad(q, "has no servers")
 		} else if pool := c.Pool[anonymous+r.Name]; pool != nil {
 			d.checkAddrs(pool, q.at)
-			for i, s := range pool.Server {
-				r.To[i] = s.Addr
-			}
+			d.checkTo(q, pool, r)
 		}
 	}
 	d.checkSplit(c, p.key("split"), r)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -60,7 +61,7 @@ func (d *decoder) checkListenersTLS(c *Config) (secure []string) {
 }
 
 func (d *decoder) checkCerts(c *Config) {
-	disk := cert.Disk{Getenv: d.host.Getenv, Stat: d.host.Stat, ReadFile: d.host.ReadFile}
+	disk := d.disk()
 	seen := map[Cert]bool{}
 	for i, x := range c.Cert {
 		p := to("cert").at(i)
@@ -100,6 +101,94 @@ func (d *decoder) checkCerts(c *Config) {
 			c.Warnings = append(c.Warnings, Problem{File: d.sources[at.file].name, Line: at.line, Col: at.col, Msg: "warning: " + doubt})
 		}
 	}
+}
+
+// checkPoolTLS judges how the servers of a pool are spoken to.
+func (d *decoder) checkPoolTLS(c *Config, p path, pool *Pool) {
+	t, q := pool.TLS, p.key("tls")
+	if check := pool.Check; check != nil && check.TLS != nil && *check.TLS && (t == nil || t.Off) && !d.spoilt(q) {
+		d.bad(p.key("check").key("tls"), "needs tls in the pool, which says how its servers are spoken to")
+	}
+	if t == nil || t.Off {
+		return
+	}
+	if m := q.key("min"); !d.spoilt(m) && t.Min != "1.2" && t.Min != "1.3" {
+		d.bad(m, `%q is neither "1.2" nor "1.3"; what is older is not safe`, t.Min)
+	}
+	if n := q.key("name"); d.given(n) {
+		if _, err := netip.ParseAddr(t.Name); err != nil && !hostName(strings.ToLower(t.Name)) {
+			d.bad(n, "%q is neither a host name nor an IP address", t.Name)
+		}
+	}
+	if t.Insecure {
+		d.warn(c, q.key("insecure"), "leaves the servers' certificates unverified: whoever is on the way can read and change everything")
+		if d.given(q.key("ca")) {
+			d.bad(q.key("ca"), "has no meaning beside insecure = true, which verifies nothing")
+		}
+	}
+	if k := q.key("key"); d.given(k) && t.Cert == "" {
+		d.bad(k, "has no meaning without cert")
+	}
+	d.readRoots(c, q.key("ca"), t.CA)
+	d.readPair(c, q.key("cert"), q.key("key"), cert.Pair{Cert: t.Cert, Key: t.Key})
+}
+
+// disk is where certificates are.
+func (d *decoder) disk() cert.Disk {
+	return cert.Disk{Getenv: d.host.Getenv, Stat: d.host.Stat, ReadFile: d.host.ReadFile}
+}
+
+// readRoots reads the authorities that p names, if any.
+func (d *decoder) readRoots(c *Config, p path, name string) {
+	switch {
+	case name == "" || d.spoilt(p):
+	case !filepath.IsAbs(name):
+		d.bad(p, "needs an absolute path, not %q", name)
+	case c.Cluster.Witness: // it serves nobody, and need not have the files
+	default:
+		roots, err := d.disk().LoadRoots(name)
+		if err != nil {
+			d.report(d.where(p), p, "%v", err)
+			return
+		}
+		for _, doubt := range roots.Doubts(time.Now()) {
+			d.doubt(c, p, doubt)
+		}
+	}
+}
+
+// readPair reads the certificate with its key that p and k name, if any.
+func (d *decoder) readPair(c *Config, p, k path, pair cert.Pair) {
+	switch {
+	case pair.Cert == "" || d.spoilt(p) || d.spoilt(k):
+		return
+	case !filepath.IsAbs(pair.Cert):
+		d.bad(p, "needs an absolute path, not %q", pair.Cert)
+		return
+	case !filepath.IsAbs(pair.Key):
+		d.bad(k, "needs an absolute path, not %q", pair.Key)
+		return
+	case c.Cluster.Witness:
+		return
+	}
+	read, err := d.disk().Load(pair)
+	if err != nil {
+		at := p
+		if strings.HasPrefix(err.Error(), "key ") && d.given(k) {
+			at = k
+		}
+		d.report(d.where(at), at, "%v", err)
+		return
+	}
+	for _, doubt := range read.ClientDoubts(time.Now()) {
+		d.doubt(c, p, doubt)
+	}
+}
+
+// doubt keeps a remark on a file.
+func (d *decoder) doubt(c *Config, p path, text string) {
+	at := d.where(p)
+	c.Warnings = append(c.Warnings, Problem{File: d.sources[at.file].name, Line: at.line, Col: at.col, Msg: "warning: " + text})
 }
 
 // HTTPSPort is the port to which a redirect to https leads: 443, which goes without saying,

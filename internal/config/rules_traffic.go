@@ -75,6 +75,7 @@ func (d *decoder) checkPools(c *Config) {
 		d.checkServers(p, pool)
 		d.checkBalance(p, pool)
 		d.checkHost(p, pool)
+		d.checkPoolTLS(c, p, pool)
 		if q := p.key("location"); !d.spoilt(q) && pool.Location != "rewrite" && pool.Location != "keep" {
 			d.bad(q, "%q is neither rewrite nor keep", pool.Location)
 		}

@@ -206,6 +206,7 @@ type Pool struct {
 	Breaker   *Breaker      `toml:"breaker"`         // a server that mostly fails is not asked for a while; nil: none
 	Framing   string        `toml:"request_framing"` // as-sent, or length: a chunked body is read whole, and sent with Content-Length; 413 above limits.body
 	Location  string        `toml:"location"`        // rewrite: Location, Content-Location, Refresh and cookies that name a server name what the client asked for, strip_prefix put back; or keep
+	TLS       *PoolTLS      `toml:"tls"`             // the servers speak TLS: true, or { ca, name, cert, key, min, insecure }; nil: none
 	Host      string        `toml:"host"`            // Host sent on: client (as the client sent it), server (the server's address), or a name
 	Passive   Passive       `toml:"passive"`         // what real exchanges teach about a server
 	Check     *Check        `toml:"check"`           // active check, { } for all its defaults; nil: none
@@ -220,6 +221,18 @@ type Server struct {
 	Backup   bool   `toml:"backup"`    // used only while no other server is up
 	Zone     string `toml:"zone"`      // where the server is; a node prefers those of its own zone; default: none
 	MaxConns int    `toml:"max_conns"` // exchanges at once on it; 0: the pool's max_conns
+}
+
+// PoolTLS is how the servers of a pool are spoken to by TLS. In the file true, false or a
+// table of these keys. Their certificates are always verified, unless insecure says not to.
+type PoolTLS struct {
+	Off      bool   `toml:"-"`
+	CA       string `toml:"ca"`       // absolute path of the authorities, PEM, one of which must have signed the certificates of the servers; read again when it changes; default: those that this system trusts
+	Name     string `toml:"name"`     // the name that the certificates must be for, and that the servers are asked for (SNI); default: the host of the server's address
+	Cert     string `toml:"cert"`     // absolute path of the certificate, PEM, that is shown to a server that asks for one; read again when it changes; default: none
+	Key      string `toml:"key"`      // absolute path of its key; default: the file of the certificate
+	Min      string `toml:"min"`      // the oldest version, "1.2" or "1.3"
+	Insecure bool   `toml:"insecure"` // certificates are not verified: anybody on the way can read and change everything; for a test alone
 }
 
 // Passive is what real exchanges teach about a server.
@@ -245,6 +258,7 @@ type Check struct {
 	Match    string            `toml:"match"`    // what the first 64 KiB of the answer's body must hold: a text, or "~" and a regular expression; default: anything
 	Port     int               `toml:"port"`     // that is asked; 0: the server's own
 	Send     string            `toml:"send"`     // of type tcp: what is sent first
+	TLS      *bool             `toml:"tls"`      // the check speaks TLS, in the way of pool.tls; default: as the pool
 	Expect   string            `toml:"expect"`   // of type tcp: a text, or "~" and a regular expression, which the first 64 KiB of the answer must hold
 }
 
@@ -346,7 +360,7 @@ type Route struct {
 	RegexFirst  bool              `toml:"regex_first"`  // a matching regular expression goes before a prefix, as in nginx
 	Use         []string          `toml:"use"`          // one or a list of policies, in the order in which they count
 	Pool        string            `toml:"pool"`         // action: the [pool.NAME] that serves; of To: the anonymous pool
-	To          []string          `toml:"to"`           // action: servers of a pool without a name
+	To          []string          `toml:"to"`           // action: servers of a pool without a name; all of them as "https://host" or "https://host:port": by TLS, as with tls = true
 	Respond     *Respond          `toml:"respond"`      // action: answer without a server
 	Redirect    *Redirect         `toml:"redirect"`     // action: "https", an absolute URL, or { to, status }
 	Split       map[string]int    `toml:"split"`        // action: pools and the shares of clients that each gets, a client always the same: { api = 95, api-v2 = 5 }

@@ -17,9 +17,7 @@ func unbuiltKeys(table string) []string {
 	case "listener.*":
 		return []string{"http2", "h2c", "http3", "proxy_protocol", "client_ca"}
 	case "pool.*":
-		return []string{"tls", "discover", "protocol", "zone"}
-	case "pool.*.check":
-		return []string{"tls"}
+		return []string{"discover", "protocol", "zone"}
 	case "pool.*.retry":
 		return []string{}
 	case "policy.*":

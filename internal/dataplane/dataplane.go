@@ -80,6 +80,7 @@ type Server struct {
 	Name string // as written in the configuration: host:port
 
 	addr    atomic.Pointer[netip.AddrPort] // where the name resolves to now
+	tls     atomic.Pointer[ServerTLS]
 	gone    atomic.Bool
 	lost    atomic.Bool
 	Active  atomic.Int64 // exchanges in progress
@@ -98,6 +99,22 @@ func (s *Server) Addr() netip.AddrPort {
 
 // SetAddr changes where the server is dialled.
 func (s *Server) SetAddr(a netip.AddrPort) { s.addr.Store(&a) }
+
+// TLS returns how connections to the server are sealed now; nil is in clear. What it returns
+// is another one whenever that changes, and connections that were made by the one before
+// are not to be used again.
+func (s *Server) TLS() *ServerTLS { return s.tls.Load() }
+
+// SetTLS changes how connections to the server are sealed.
+func (s *Server) SetTLS(how *ServerTLS) { s.tls.Store(how) }
+
+// A ServerTLS is how connections to one server are sealed. It never changes.
+type ServerTLS struct {
+	Config *tls.Config
+	// Met is told how a handshake went: state is nil if err is not. It returns err in the
+	// words of an operator.
+	Met func(state *tls.ConnectionState, err error) error
+}
 
 // Gone reports that no snapshot has the server any more, so that its connections
 // must not be kept.

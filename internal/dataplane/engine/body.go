@@ -334,7 +334,7 @@ func (s *sender) all(b *requestBody) error {
 // plain sends a body of known length.
 func (s *sender) plain(b *requestBody, from *limit) error {
 	for b.rest > 0 {
-		if b.rest >= spliceFrom && s.e.pipe != nil {
+		if b.rest >= spliceFrom && s.e.pipe != nil && s.u.tls == nil {
 			if err := b.forget(); err != nil {
 				return err
 			}

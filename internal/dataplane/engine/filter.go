@@ -94,7 +94,7 @@ func (r *relay) feed(f *filtered) error {
 			n, err = r.u.read(part, &r.read)
 		}
 		switch {
-		case err == io.EOF && r.kind == untilClose:
+		case err == io.EOF && r.kind == untilClose && !r.u.cutOff():
 			r.done = true
 			return nil
 		case err != nil:

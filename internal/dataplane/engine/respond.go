@@ -143,7 +143,7 @@ func (r *relay) all() error {
 		defer putBuffer(spare)
 		buf = spare[:]
 	}
-	copying := e.pipe == nil
+	copying := e.pipe == nil || r.u.tls != nil // the kernel has no keys
 	for !r.done {
 		if r.kind == counted && r.left >= spliceFrom && !copying {
 			err := r.splice()
@@ -157,7 +157,7 @@ func (r *relay) all() error {
 			in = buf[:min(r.left, int64(len(buf)))]
 		}
 		n, err := r.u.read(in, &r.read)
-		if err == io.EOF && r.kind == untilClose {
+		if err == io.EOF && r.kind == untilClose && !r.u.cutOff() {
 			return r.ended()
 		}
 		if err != nil {

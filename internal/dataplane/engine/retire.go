@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -35,12 +36,22 @@ func (g *Goroutine) Retire(local netip.Addr, force bool) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.retired.Store(true)
-		switch {
-		case force:
+		if force {
 			c.cut(dataplane.ErrDrained)
-		case c.idle:
-			c.interrupt(errDrainNow)
 		}
+	})
+	if force {
+		return
+	}
+	// A request may be on its way on those that are idle now.
+	time.AfterFunc(g.conf.IdleGrace, func() {
+		g.conns.each(func(c *clientConn) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if c.retired.Load() && c.idle {
+				c.interrupt(errDrainNow)
+			}
+		})
 	})
 }
 

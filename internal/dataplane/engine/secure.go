@@ -24,8 +24,14 @@ type secure struct {
 	shake *limit        // of the handshake while there is one
 	turns chan struct{} // a place in it for each handshake that may compute at once
 
+	// What a server of TLS 1.3 thinks of our side of the handshake it can only say after it.
+	// judge is told of an error in the place of the first byte, and puts it into words.
+	judge func(error) error
+
 	fault error // why nothing can be read any more; belongs to who reads
+	cut   bool  // the socket came to its end before that was said; likewise
 	torn  bool  // the end must not look like a good one; belongs to the owner
+	moved bool  // the socket has taken something since turn began; belongs to who writes
 
 	mu  sync.Mutex // guards what follows: a reader may have to send something too
 	out []byte     // sealed, not sent
@@ -78,6 +84,7 @@ func (s *secure) Read(b []byte) (int, error) {
 	case e != 0:
 		return 0, os.NewSyscallError("read", e)
 	case n == 0:
+		s.cut = true
 		return 0, io.EOF
 	}
 	return n, nil
@@ -129,6 +136,7 @@ func (s *secure) flush(l *limit) error {
 		return nil
 	}
 	n, e := writeFD(s.wire.fd, out)
+	s.moved = s.moved || n > 0
 	err := s.wire.rest(out, n, e, l)
 	if err != nil {
 		s.torn = true // within a record, maybe
@@ -149,9 +157,14 @@ func (s *secure) recv(b []byte) (int, syscall.Errno) {
 	n, err := s.conn.Read(b)
 	switch {
 	case n > 0, err == io.EOF:
+		s.judge = nil
 		return n, 0
 	case errors.Is(err, errNotYet):
 		return 0, syscall.EAGAIN
+	}
+	if s.judge != nil {
+		err = s.judge(err)
+		s.judge = nil
 	}
 	s.fault = err
 	return 0, syscall.EPROTO

@@ -42,14 +42,22 @@ type stage struct {
 	parted   chan dataplane.Closing // why connections ended; nil if nobody asks
 
 	client net.Conn
-	tcp    *net.TCPConn   // what client is, or is upon
-	sealed bool           // client speaks TLS
-	conns  []*net.TCPConn // of the servers, the one at hand last
-	ended  chan error     // of Shutdown
+	tcp    *net.TCPConn // what client is, or is upon
+	sealed bool         // client speaks TLS
+	depths bool         // the servers speak TLS
+	conns  []serverEnd  // of the servers, the one at hand last
+	ended  chan error   // of Shutdown
 
 	mu    sync.Mutex
 	admit int
 	leave int
+}
+
+// A serverEnd is the server's end of a connection: what is spoken on, and the TCP
+// connection that it is or is upon.
+type serverEnd struct {
+	net.Conn
+	tcp *net.TCPConn
 }
 
 const shortPause = 100 * time.Millisecond
@@ -82,6 +90,9 @@ func newStage(t *testing.T, newEngine func(Config) Engine, set func(*stage, *Con
 	}
 	s.upstream.SetAddr(s.server.Addr().(*net.TCPAddr).AddrPort())
 	s.other.SetAddr(s.spare.Addr().(*net.TCPAddr).AddrPort())
+	if s.depths {
+		sealServers(t, &s.upstream, &s.other)
+	}
 	s.engine = newEngine(c)
 	served := make(chan error, 1)
 	go func() { served <- s.engine.Serve(s.listener, s.socket, s) }()
@@ -285,7 +296,8 @@ func word(err error) string {
 //	c> "bytes"   the client sends (and connects, if it has not)
 //	c< "bytes"   the client gets exactly these
 //	c<eof        the client sees the end; c<reset a reset; c<over either
-//	c>eof        the client closes its half; c>close all; c>reset by a reset
+//	c>eof        the client closes its half; c>close all; c>reset by a reset; c>cut all, without
+//	             the farewell of TLS
 //	s>? "bytes"  sends as many of these as the other side takes
 //	s+           the server is dialled; o+ the other one
 //	s> s<        as for the client, on the connection dialled last
@@ -410,7 +422,7 @@ func (s *stage) line(line string) error {
 			return errors.New("the server has no connection")
 		}
 		last := s.conns[len(s.conns)-1]
-		return speak(last, last, what)
+		return speak(last.Conn, last.tcp, what)
 	}
 	return errors.New("what is this?")
 }
@@ -464,7 +476,16 @@ func (s *stage) accept(who string) error {
 	if err != nil {
 		return err
 	}
-	s.conns = append(s.conns, c.(*net.TCPConn))
+	end := serverEnd{c, c.(*net.TCPConn)}
+	if s.depths {
+		c.SetDeadline(time.Now().Add(patience))
+		sealed := tls.Server(c, newTestTLS(s.t).conf)
+		if err := sealed.Handshake(); err != nil {
+			return err
+		}
+		end.Conn = sealed
+	}
+	s.conns = append(s.conns, end)
 	return nil
 }
 
@@ -481,6 +502,8 @@ func speak(c net.Conn, tcp *net.TCPConn, what string) error {
 		return tcp.CloseWrite()
 	case ">reset":
 		tcp.SetLinger(0)
+		return tcp.Close()
+	case ">cut":
 		return tcp.Close()
 	case ">close":
 		return c.Close()

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -18,8 +19,9 @@ import (
 type serverConn struct {
 	wire
 	home    *kept
-	expires moment // when it is too old to be used again
-	reused  bool   // this exchange is not its first
+	how     *dataplane.ServerTLS // by which it was made; nil: in clear
+	expires moment               // when it is too old to be used again
+	reused  bool                 // this exchange is not its first
 }
 
 // close closes the connection and counts it no more; a second call does nothing.
@@ -48,25 +50,32 @@ func (g *Goroutine) keptOf(s *dataplane.Server) *kept {
 	return s.Kept(func() any { return &kept{engine: g, server: s} }).(*kept)
 }
 
-// take returns the youngest idle connection, or nil.
+// take returns the youngest idle connection, or nil. Those that were made by another
+// configuration of TLS are closed.
 func (k *kept) take() *serverConn {
-	k.mu.Lock()
-	n := len(k.idle)
-	if n == 0 {
+	how := k.server.TLS()
+	for {
+		k.mu.Lock()
+		n := len(k.idle)
+		if n == 0 {
+			k.mu.Unlock()
+			return nil
+		}
+		u := k.idle[n-1]
+		k.idle[n-1] = nil
+		k.idle = k.idle[:n-1]
 		k.mu.Unlock()
-		return nil
+		if u.how == how {
+			u.reused = true
+			return u
+		}
+		u.close()
 	}
-	u := k.idle[n-1]
-	k.idle[n-1] = nil
-	k.idle = k.idle[:n-1]
-	k.mu.Unlock()
-	u.reused = true
-	return u
 }
 
 // keep takes back a connection on which all is said, to be used again within life.
 func (k *kept) keep(u *serverConn, life time.Duration) {
-	if life <= 0 || k.server.Gone() || k.engine.draining.Load() {
+	if life <= 0 || u.how != k.server.TLS() || k.server.Gone() || k.engine.draining.Load() {
 		u.close()
 		return
 	}
@@ -91,11 +100,12 @@ func (k *kept) keep(u *serverConn, life time.Duration) {
 // sweep closes the connections that are too old at t, or all.
 func (k *kept) sweep(t moment, all bool) {
 	all = all || k.server.Gone()
+	how := k.server.TLS()
 	k.mu.Lock()
 	var old []*serverConn
 	still := k.idle[:0]
 	for _, u := range k.idle {
-		if all || t >= u.expires {
+		if all || t >= u.expires || u.how != how {
 			old = append(old, u)
 		} else {
 			still = append(still, u)
@@ -130,6 +140,7 @@ func (k *kept) dial(ctx context.Context, timeout time.Duration, total moment) (*
 		d.Deadline = total.time()
 	}
 	k.engine.counts.dials.Add(1)
+	begun := now()
 	tcp, err := d.DialTCP(ctx, "tcp", netip.AddrPort{}, addr)
 	if err != nil {
 		kind := dataplane.ErrConnect
@@ -147,7 +158,48 @@ func (k *kept) dial(ctx context.Context, timeout time.Duration, total moment) (*
 		return nil, fmt.Errorf("%w: %w", dataplane.ErrConnect, err)
 	}
 	k.server.Conns.Add(1)
+	if u.how = k.server.TLS(); u.how != nil {
+		l := limit{over: dataplane.ErrConnectTime}
+		if timeout > 0 {
+			l.until = begun + moment(timeout)
+		}
+		if total != 0 {
+			l.within(total, dataplane.ErrTotalTime)
+		}
+		if err := u.handshake(ctx, l); err != nil {
+			u.close()
+			return nil, err
+		}
+	}
 	return u, nil
+}
+
+// handshake makes the connection one of TLS. The error is as of dial.
+func (u *serverConn) handshake(ctx context.Context, l limit) error {
+	stop := context.AfterFunc(ctx, func() { u.interrupt(dataplane.ErrDrained) })
+	defer stop()
+	s := &secure{wire: &u.wire, turns: u.home.engine.shakes}
+	err := s.begin(l, func(under net.Conn) *tls.Conn { return tls.Client(under, u.how.Config) })
+	if err != nil {
+		if alert := s.take(); len(alert) > 0 {
+			writeFD(u.fd, alert)
+		}
+		err = u.how.Met(nil, err)
+		if errors.Is(err, dataplane.ErrConnectTime) || errors.Is(err, dataplane.ErrTotalTime) {
+			return fmt.Errorf("%w: TLS handshake", err)
+		}
+		return fmt.Errorf("%w: TLS: %w", dataplane.ErrConnect, err)
+	}
+	state := s.conn.ConnectionState()
+	s.judge = func(err error) error {
+		var op *net.OpError
+		if !errors.As(err, &op) || op.Op != "remote error" {
+			return err
+		}
+		return u.how.Met(nil, err)
+	}
+	u.tls = s
+	return u.how.Met(&state, nil)
 }
 
 func isTimeout(err error) bool {

@@ -225,6 +225,10 @@ func (w *wire) got(err error) (int, error) {
 	return h.n, nil
 }
 
+// cutOff reports whether the end that a read came to may be another's doing: TLS has a
+// farewell of its own, and there was none (RFC 9112, 9.8).
+func (w *wire) cutOff() bool { return w.tls != nil && w.tls.cut }
+
 // glance is read, but for its wait: it returns 0 and no error if there is nothing yet.
 func (w *wire) glance(b []byte, l *limit) (int, error) {
 	h := &w.in
@@ -327,6 +331,9 @@ func (w *wire) writeStep(fd uintptr) bool {
 // has ended, or that bytes came which nobody asked for, and that nothing was sent.
 // sent is how much of out the socket took.
 func (w *wire) turn(out, in []byte, l *limit) (n, sent int, err error) {
+	if w.tls != nil {
+		return w.turnSealed(out, in, l)
+	}
 	h := &w.in
 	h.buf, h.woken, h.stale = in, false, false
 	w.out.buf, w.out.n, w.out.errno = out, 0, 0
@@ -342,6 +349,24 @@ func (w *wire) turn(out, in []byte, l *limit) (n, sent int, err error) {
 		return 0, sent, nil // the socket did not take all: the caller goes on plainly
 	}
 	n, err = w.got(err)
+	return n, sent, err
+}
+
+// turnSealed is turn with TLS: sent is all of out, as soon as a part of it is.
+func (w *wire) turnSealed(out, in []byte, l *limit) (n, sent int, err error) {
+	if n, err := w.poll(in); n > 0 || err != nil {
+		return 0, 0, errStale
+	}
+	w.tls.moved = false
+	err = w.tls.send(out, nil, l)
+	if w.tls.moved {
+		sent = len(out)
+	}
+	if err != nil {
+		return 0, sent, err
+	}
+	l.since = now()
+	n, err = w.read(in, l)
 	return n, sent, err
 }
 

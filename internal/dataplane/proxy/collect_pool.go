@@ -25,12 +25,13 @@ var (
 	descRetries   = desc("upstream_retries_total", "Second and later attempts.", "pool", "result")
 	descChecks    = desc("upstream_checks_total", "Active checks.", "pool", "server", "result")
 	descCheckTime = desc("upstream_check_seconds", "How long active checks took.", "pool", "server")
+	descSealed    = desc("upstream_tls_handshakes_total", "TLS handshakes with the server.", "pool", "server", "resumed", "result")
 	descEjections = desc("upstream_ejections_total", "Times that a server was left out.", "pool", "server", "reason")
 )
 
 func poolDescs() []*prometheus.Desc {
 	return []*prometheus.Desc{descUp, descWeight, descQueue, descQueued, descState, descAttempts, descResponse, descConnect, descActive, descServConns,
-		descPanic, descPanicked, descConnects, descRetries, descChecks, descCheckTime, descEjections}
+		descPanic, descPanicked, descConnects, descRetries, descChecks, descCheckTime, descEjections, descSealed}
 }
 
 // collectPool sends what is counted by pool and server.
@@ -46,6 +47,11 @@ func collectPool(m sink, name string, p *upstream.Pool) {
 		collectServer(m, name, s)
 		if p.Config.Check != nil {
 			m.histogram(descCheckTime, &s.CheckTime, name, s.Name)
+		}
+		if p.Secure() != nil {
+			m.counter(descSealed, s.Shakes[upstream.ShakeFull].Load(), name, s.Name, "false", "ok")
+			m.counter(descSealed, s.Shakes[upstream.ShakeResumed].Load(), name, s.Name, "true", "ok")
+			m.counter(descSealed, s.Shakes[upstream.ShakeFailed].Load(), name, s.Name, "false", "failed")
 		}
 	}
 	m.gauge(descPanic, bit(p.Panicking(now)), name)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gaissmai/bart"
 
+	"proxyd/internal/cert"
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/files"
@@ -35,7 +36,7 @@ const (
 
 // compile makes a snapshot of c with the weights that o overrides. It opens nothing, starts nothing and changes nothing
 // of old (nil for the first), so whatever goes wrong here leaves no trace.
-func compile(c *config.Config, old *snapshot, o Steering, key []byte, listeners int, env filter.Env) (*snapshot, error) {
+func compile(c *config.Config, old *snapshot, o Steering, key []byte, listeners int, trust *cert.Trust, env filter.Env) (*snapshot, error) {
 	s := &snapshot{
 		generation: 1,
 		conf:       c,
@@ -59,7 +60,7 @@ func compile(c *config.Config, old *snapshot, o Steering, key []byte, listeners 
 		if old != nil {
 			before = old.pools[name]
 		}
-		p, err := upstream.New(o.weighted(conf), before, upstream.Place{Zone: c.Node.Zone, Key: key})
+		p, err := upstream.New(o.weighted(conf), before, upstream.Place{Zone: c.Node.Zone, Key: key, TLS: secureOf(conf, trust, before)})
 		if err != nil {
 			wrong = append(wrong, err)
 			continue
@@ -243,6 +244,8 @@ func (r *compiledRoute) followPool() {
 	r.Timeout.PerTry = conf.Retry.PerTry
 	r.Sized = conf.Framing == "length"
 	r.buffers = r.Buffer > 0
+	// Loops speak to servers in clear.
+	r.Heavy = r.Heavy || r.pool.Secure() != nil
 	r.Heavy = r.Heavy || r.buffers || r.Sized // what reads a body to hand waits for it
 	r.attempts = min(max(conf.Retry.Attempts, 1), maxAttempts)
 	r.host = newHostRule(conf)

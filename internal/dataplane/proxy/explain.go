@@ -99,7 +99,7 @@ func badQuestion(format string, args ...any) error {
 // Explain tells what a Plane with that configuration would do with a request. It opens
 // nothing and asks no server.
 func Explain(c *config.Config, q Question) (*Explanation, error) {
-	s, err := compile(c, nil, Steering{}, nil, 0, filter.Env{Node: c.Node.Name, Now: time.Now, Coders: new(filter.Coders)})
+	s, err := compile(c, nil, Steering{}, nil, 0, nil, filter.Env{Node: c.Node.Name, Now: time.Now, Coders: new(filter.Coders)})
 	if err != nil {
 		return nil, err
 	}

@@ -148,10 +148,33 @@ func (a *fetched) dial() error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", dataplane.ErrConnect, err)
 	}
+	if conn, err = a.seal(ctx, conn); err != nil {
+		return err
+	}
 	a.server.Connect.Observe(a.now().Sub(begun))
 	a.server.Conns.Add(1)
 	a.conn, a.stop = conn, context.AfterFunc(a.ctx, func() { conn.Close() })
 	return nil
+}
+
+// seal speaks TLS on conn if that is how the server is spoken to. On error conn is closed.
+func (a *fetched) seal(ctx context.Context, conn net.Conn) (net.Conn, error) {
+	how := a.server.TLS()
+	if how == nil {
+		return conn, nil
+	}
+	sealed, err := upstream.Seal(ctx, conn, how)
+	if err == nil {
+		return sealed, nil
+	}
+	conn.Close()
+	switch {
+	case a.ctx.Err() == context.Canceled:
+		return nil, a.ctx.Err()
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("%w: TLS: %w", dataplane.ErrConnectTime, err)
+	}
+	return nil, fmt.Errorf("%w: TLS: %w", dataplane.ErrConnect, err)
 }
 
 // body notes how what follows the head of r is framed.

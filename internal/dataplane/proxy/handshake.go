@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -154,7 +155,7 @@ const (
 )
 
 func shakeResult(err error) int {
-	var alert tls.AlertError
+	var op *net.OpError // which is how crypto/tls tells of the other side's alerts
 	var m *dataplane.Malformed
 	switch {
 	case errors.Is(err, dataplane.ErrHandshakeTime):
@@ -163,7 +164,7 @@ func shakeResult(err error) int {
 		return shakeDrain
 	case errors.As(err, &m):
 		return shakeCleartext
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.As(err, &alert):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.As(err, &op) && op.Op == "remote error":
 		return shakeClient
 	}
 	return shakeError

@@ -73,6 +73,8 @@ type Plane struct {
 
 	mu      sync.Mutex       // guards what follows: one Apply, Drain or Shutdown at a time
 	madeKey []byte           // of sticky cookies, of a node without a cluster
+	trust   *cert.Trust      // files about other sides of TLS
+	doubt   func()           // ends the look after them; nil before there were any
 	doors   map[string]*door // by address as configured
 
 	steering Steering
@@ -168,7 +170,11 @@ func (p *Plane) apply(c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	s, err := compile(c, old, p.steering, key, len(p.listeners.list()), filter.Env{Node: c.Node.Name, Now: p.opt.Now, Coders: &p.coders})
+	trust, err := trustOf(c, p.opt.Disk)
+	if err != nil {
+		return err
+	}
+	s, err := compile(c, old, p.steering, key, len(p.listeners.list()), trust, filter.Env{Node: c.Node.Name, Now: p.opt.Now, Coders: &p.coders})
 	if err != nil {
 		return err
 	}
@@ -190,6 +196,7 @@ func (p *Plane) apply(c *config.Config) error {
 	// Nothing fails from here on.
 	p.access.Use(lines)
 	p.tls.use(c, certs)
+	p.believe(trust)
 	p.spans.Use(c.Trace.OTLP, c.Node.Name, c.Cluster.Name)
 	p.watch.Use(s.pools)
 	p.waiting.CompareAndSwap(0, p.opt.Now().Add(settleTime).UnixNano())
@@ -304,6 +311,9 @@ func (p *Plane) Shutdown(ctx context.Context) error {
 	p.mirrors.close()
 	p.mu.Lock()
 	p.tls.close()
+	if p.doubt != nil {
+		p.doubt()
+	}
 	p.mu.Unlock()
 	p.watch.Close()
 	p.access.Close(ctx)

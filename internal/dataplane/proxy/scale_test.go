@@ -31,7 +31,7 @@ func BenchmarkCompile(b *testing.B) {
 			c := large(n, 100)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := compile(c, nil, Steering{}, nil, 2, filter.Env{}); err != nil {
+				if _, err := compile(c, nil, Steering{}, nil, 2, nil, filter.Env{}); err != nil {
 					b.Fatal(err)
 				}
 			}

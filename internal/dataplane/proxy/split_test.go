@@ -28,7 +28,7 @@ func parted(t *testing.T, name string, shares map[string]int, clients int) []str
 		conf.Pool[pool] = &config.Pool{Name: pool, Server: []config.Server{{Addr: "192.0.2.1:80", Weight: 1}}}
 	}
 	conf.Route = []*config.Route{{Name: name, Split: shares}}
-	s, err := compile(conf, nil, Steering{}, nil, 1, filter.Env{})
+	s, err := compile(conf, nil, Steering{}, nil, 1, nil, filter.Env{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func BenchmarkSplit(b *testing.B) {
 	conf := base()
 	conf.Route = []*config.Route{{Name: "r", Split: map[string]int{"app": 95, "two": 5}}}
 	conf.Pool["two"] = pool("two", "192.0.2.9:80")
-	s, err := compile(conf, nil, Steering{}, nil, 1, filter.Env{})
+	s, err := compile(conf, nil, Steering{}, nil, 1, nil, filter.Env{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -24,7 +24,7 @@ type ServerView struct {
 	Name     string
 	Address  string // where it is dialled; "" while its name does not resolve
 	State    string // up | down | ejected | open | half-open | drain | maint
-	Reason   string // why it is not up
+	Reason   string // why it is not up, or why its last TLS handshake failed
 	Weight   int    // in force
 	Wanted   int    // what the configuration says of Weight
 	Share    int    // hundredths of Weight that count now: 0 if it is not chosen, fewer than 100 in a slow start
@@ -74,6 +74,9 @@ func (p *Plane) Pools() []PoolView {
 				sv.Address = a.String()
 			}
 			sv.State, sv.Reason = server.State()
+			if fault := server.Fault(); fault != "" && sv.Reason == "" {
+				sv.Reason = "TLS: " + fault
+			}
 			sv.Weight, sv.Backup = pool.Weight(server)
 			sv.Share, sv.MaxConns = pool.Share(server, now), pool.MaxConns(server)
 			sv.Zone = pool.Config.Server[i].Zone

@@ -39,6 +39,7 @@ type question struct {
 	end    string // what follows that value
 	wanted statusSet
 	want   pattern
+	clear  bool // without TLS, whatever the pool has
 }
 
 // newQuestion makes the question of a check; of nil it is nil.
@@ -46,7 +47,7 @@ func newQuestion(c *config.Check) (*question, error) {
 	if c == nil {
 		return nil, nil
 	}
-	q := &question{Check: c, wanted: parseStatusSet(c.Status)}
+	q := &question{Check: c, wanted: parseStatusSet(c.Status), clear: c.TLS != nil && !*c.TLS}
 	text := c.Match
 	if c.Type == "tcp" {
 		text = c.Expect
@@ -112,6 +113,12 @@ func (q *question) ask(ctx context.Context, e Env, s *Server) string {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
+	if how := s.TLS(); how != nil && !q.clear {
+		if conn, err = Seal(ctx, conn, how); err != nil {
+			return wording("TLS", err)
+		}
+		defer conn.Close() // with a word of farewell
+	}
 	buf := askBuffers.Get().(*[]byte)
 	defer func() {
 		if cap(*buf) <= 8<<10 {
@@ -297,6 +304,9 @@ func wording(doing string, err error) string {
 	}
 	if bad := (*dataplane.Malformed)(nil); errors.As(err, &bad) {
 		return "no acceptable HTTP: " + bad.Reason
+	}
+	if said := (*TLSFault)(nil); errors.As(err, &said) {
+		return doing + ": " + said.Text
 	}
 	text := err.Error()
 	if i := strings.LastIndex(text, ": "); i >= 0 {

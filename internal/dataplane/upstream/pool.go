@@ -30,8 +30,9 @@ type Pool struct {
 	places   map[*Server]*slot
 	tiers    [2]tier // servers, backups
 	hash     hashKey
-	sticky   *sticky // nil: no cookie
-	ewma     bool    // balance = "ewma": answers are timed
+	sticky   *sticky                // nil: no cookie
+	secure   atomic.Pointer[Secure] // nil: its servers are spoken to in clear
+	ewma     bool                   // balance = "ewma": answers are timed
 	attempts budget
 
 	begins bool      // there was no pool before this one; until enter
@@ -88,14 +89,16 @@ type Ask struct {
 
 // A Place is what a pool must know of the node it is in.
 type Place struct {
-	Zone string // node.zone
-	Key  []byte // of sticky cookies, the same on every node
+	Zone string  // node.zone
+	Key  []byte  // of sticky cookies, the same on every node
+	TLS  *Secure // of the pool's servers; nil: they are spoken to in clear
 }
 
 // New makes a pool. Servers of old with the same names are adopted, unchanged until
 // Start; old may be nil.
 func New(c *config.Pool, old *Pool, at Place) (*Pool, error) {
 	p := &Pool{Name: c.Name, Config: c, Counters: &Counters{}, learn: newLessons(c.Passive.On), again: newLessons(c.Retry.On), counts: c.Eject != nil || c.Breaker != nil, ewma: c.Balance == "ewma"}
+	p.secure.Store(at.TLS)
 	var err error
 	if p.question, err = newQuestion(c.Check); err != nil {
 		return nil, fmt.Errorf("pool %q: %w", c.Name, err)

@@ -28,16 +28,19 @@ type Server struct {
 	Checks    [2]atomic.Uint64 // by result: CheckFailed, CheckPassed
 	CheckTime Histogram        // how long they took
 	Ejections [4]atomic.Uint64 // by what left the server out: LeftOut, Ejected, Opened
+	Shakes    [3]atomic.Uint64 // TLS handshakes by result: ShakeFull, ShakeResumed, ShakeFailed
 
 	host string // to resolve; "" if the name is an address
 	port uint16
 
-	unfit   atomic.Bool          // has no address, is withheld, or !health.Clean(): the hot path reads this alone
-	changes *atomic.Uint64       // of its pool: counted up when who may be chosen has changed
-	seat    atomic.Pointer[seat] // where the number of its exchanges is kept in order; nil: nowhere
-	latency peak                 // of its answers, learnt while balance = "ewma"
-	fresh   atomic.Bool          // it has come up, or is new, since it was last lined up
-	since   atomic.Int64         // when that was, nanoseconds since 1970; 0: it has always been up
+	unfit   atomic.Bool            // has no address, is withheld, or !health.Clean(): the hot path reads this alone
+	changes *atomic.Uint64         // of its pool: counted up when who may be chosen has changed
+	seat    atomic.Pointer[seat]   // where the number of its exchanges is kept in order; nil: nowhere
+	latency peak                   // of its answers, learnt while balance = "ewma"
+	fault   atomic.Pointer[string] // why the last TLS handshake failed; nil if it went well
+	sealed  *Secure                // what its TLS is made of; nil: in clear. Changed under the mutex of the Watch
+	fresh   atomic.Bool            // it has come up, or is new, since it was last lined up
+	since   atomic.Int64           // when that was, nanoseconds since 1970; 0: it has always been up
 
 	mu     sync.Mutex // guards what follows
 	health Health
@@ -148,6 +151,9 @@ func (s *Server) State() (state, why string) {
 	defer s.mu.Unlock()
 	if state, why = s.health.State(time.Now()); !s.Addr().IsValid() {
 		state, why = "down", "its name does not resolve"
+	}
+	if fault := s.fault.Load(); fault != nil && why == "connect" {
+		why = "TLS: " + *fault
 	}
 	if s.mode == Serve {
 		return state, why

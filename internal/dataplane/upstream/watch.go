@@ -96,6 +96,7 @@ func (w *Watch) Use(pools map[string]*Pool) {
 	for _, p := range pools {
 		p.enter()
 		for _, s := range p.servers {
+			s.secure(p.Secure(), w.env.Log)
 			s.change(func(h *Health) { h.Forget(p.Config) })
 			if s.host != "" && w.lookUps.keep(s, p) == nil {
 				t := &turn{server: s, pool: p, due: now}
@@ -123,6 +124,16 @@ func (w *Watch) Use(pools map[string]*Pool) {
 	w.rouse()
 }
 
+// Reseal has the servers of a pool in use spoken to in another way by TLS.
+func (w *Watch) Reseal(p *Pool, how *Secure) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p.secure.Store(how)
+	for _, s := range p.servers {
+		s.secure(how, w.env.Log)
+	}
+}
+
 // pace returns how long the nth new server waits for its first check: never longer than
 // an interval.
 func pace(n int, interval time.Duration) time.Duration {
@@ -134,7 +145,7 @@ func pace(n int, interval time.Duration) time.Duration {
 
 // same reports whether q asks what other asks.
 func (q *question) same(other *question) bool {
-	return q == other || q != nil && other != nil && reflect.DeepEqual(q.Check, other.Check)
+	return q == other || q != nil && other != nil && reflect.DeepEqual(q.Check, other.Check) && q.clear == other.clear
 }
 
 func (w *Watch) rouse() {
