@@ -2,9 +2,11 @@ package cert
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -15,12 +17,17 @@ type Roots struct {
 	Pool  *x509.CertPool
 	Certs []*x509.Certificate
 
-	text  []byte
-	stamp stamp
+	text    []byte
+	stamp   stamp
+	revoked map[revocation]bool
+	lists   []*x509.RevocationList // that say when the next one is due
 }
 
-// LoadRoots reads a file of authorities, PEM. What else is in it (keys, lists of what was
-// revoked) is passed over.
+// A revocation names a certificate that its authority does not stand by any more.
+type revocation struct{ issuer, serial string }
+
+// LoadRoots reads a file of authorities, PEM, and of lists of what they have revoked (CRL),
+// each signed by one of them. What else is in it is passed over.
 func (d Disk) LoadRoots(name string) (*Roots, error) {
 	r := &Roots{File: name, Pool: x509.NewCertPool()}
 	text, _, err := d.read("authorities", name, &r.stamp)
@@ -28,12 +35,18 @@ func (d Disk) LoadRoots(name string) (*Roots, error) {
 		return nil, err
 	}
 	r.text = text
+	var lists []*pem.Block
 	for rest := text; ; {
 		var b *pem.Block
 		if b, rest = pem.Decode(rest); b == nil {
 			break
 		}
-		if b.Type != "CERTIFICATE" {
+		switch b.Type {
+		case "CERTIFICATE":
+		case "X509 CRL":
+			lists = append(lists, b)
+			continue
+		default:
 			continue
 		}
 		c, err := x509.ParseCertificate(b.Bytes)
@@ -46,8 +59,44 @@ func (d Disk) LoadRoots(name string) (*Roots, error) {
 	if len(r.Certs) == 0 {
 		return nil, fmt.Errorf("authorities %s holds no certificate (PEM)", name)
 	}
+	for i, b := range lists {
+		if err := r.revoke(b.Bytes); err != nil {
+			return nil, fmt.Errorf("authorities %s: list of revoked certificates %d: %w", name, i+1, err)
+		}
+	}
 	return r, nil
 }
+
+// revoke takes a list in.
+func (r *Roots) revoke(der []byte) error {
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(r.Certs, func(c *x509.Certificate) bool {
+		return bytes.Equal(c.RawSubject, list.RawIssuer) && list.CheckSignatureFrom(c) == nil
+	}) {
+		return fmt.Errorf("it is signed by none of the authorities in the file (it says: %s)", list.Issuer)
+	}
+	if r.revoked == nil {
+		r.revoked = map[revocation]bool{}
+	}
+	for _, e := range list.RevokedCertificateEntries {
+		r.revoked[revocation{string(list.RawIssuer), e.SerialNumber.String()}] = true
+	}
+	if !list.NextUpdate.IsZero() {
+		r.lists = append(r.lists, list)
+	}
+	return nil
+}
+
+// Revoked reports whether a list of the file says that c is not to be believed.
+func (r *Roots) Revoked(c *x509.Certificate) bool {
+	return len(r.revoked) > 0 && r.revoked[revocation{string(c.RawIssuer), c.SerialNumber.String()}]
+}
+
+// Digest is the same for the same authorities with the same lists.
+func (r *Roots) Digest() [sha256.Size]byte { return sha256.Sum256(r.text) }
 
 // Same reports whether both are the same authorities.
 func (r *Roots) Same(o *Roots) bool {
@@ -66,6 +115,11 @@ func (r *Roots) Doubts(now time.Time) (doubts []string) {
 			doubts = append(doubts, fmt.Sprintf("authority %s in %s has expired on %s: what it signed is refused", name, r.File, c.NotAfter.UTC().Format(layout)))
 		case now.Add(soon).After(c.NotAfter):
 			doubts = append(doubts, fmt.Sprintf("authority %s in %s expires on %s", name, r.File, c.NotAfter.UTC().Format(layout)))
+		}
+	}
+	for _, l := range r.lists {
+		if now.After(l.NextUpdate) {
+			doubts = append(doubts, fmt.Sprintf("the list in %s of what %s has revoked is old: another was due on %s", r.File, l.Issuer, l.NextUpdate.UTC().Format(layout)))
 		}
 	}
 	return doubts

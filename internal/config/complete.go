@@ -1,6 +1,9 @@
 package config
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // anonymous begins the name of a pool that a route's "to" makes. No name of the file
 // may hold its colon.
@@ -26,6 +29,14 @@ func (d *decoder) complete(c *Config) {
 		c.Listener = defaultListeners(len(c.Cert) > 0 || c.ACME.On())
 	}
 	d.completeACME(&c.ACME)
+	for _, l := range c.Listener {
+		if l.ClientCA != "" && l.ClientCert == "" {
+			l.ClientCert = "require"
+			if slices.ContainsFunc(c.Route, func(r *Route) bool { return r.ClientCert != "" && r.on(l) }) {
+				l.ClientCert = "optional"
+			}
+		}
+	}
 	if c.TLS.Min == "" {
 		c.TLS.Min = map[bool]string{true: "1.3", false: "1.2"}[c.TLS.Profile == "modern"]
 	}

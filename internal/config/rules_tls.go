@@ -27,6 +27,7 @@ func (d *decoder) checkTLS(c *Config) {
 		d.bad(q, `is "1.2", but profile = "modern" is TLS 1.3 alone; one of the two must go`)
 	}
 	secure := d.checkListenersTLS(c)
+	d.checkClientCerts(c)
 	d.checkCerts(c)
 	at := to("cert")
 	if len(c.Cert) > 0 && len(secure) == 0 && !c.Cluster.Witness && !d.spoilt(to("listener")) {
@@ -101,6 +102,54 @@ func (d *decoder) checkCerts(c *Config) {
 			c.Warnings = append(c.Warnings, Problem{File: d.sources[at.file].name, Line: at.line, Col: at.col, Msg: "warning: " + doubt})
 		}
 	}
+}
+
+// checkClientCerts judges what listeners and routes want of the certificates of clients.
+func (d *decoder) checkClientCerts(c *Config) {
+	for _, name := range sortedKeys(c.Listener) {
+		l, p := c.Listener[name], to("listener", name)
+		q, k := p.key("client_ca"), p.key("client_cert")
+		switch {
+		case l.ClientCA == "":
+			if d.given(k) && !d.spoilt(q) {
+				d.bad(k, "needs client_ca beside it: by whom the certificates are to be signed")
+			}
+			continue
+		case !l.TLS:
+			d.bad(q, "needs tls = true: there are no certificates in clear")
+		case !d.spoilt(k) && l.ClientCert != "require" && l.ClientCert != "optional":
+			d.bad(k, "%q is neither require nor optional", l.ClientCert)
+		}
+		d.readRoots(c, q, l.ClientCA)
+		if open := c.openRoutes(l); l.ClientCert == "optional" && !d.given(k) && len(open) > 0 {
+			d.warn(c, q, "is not required of every client, since a route has client_cert; these take clients without a certificate: %s. If that is meant, say client_cert = \"optional\" here", join(open))
+		}
+	}
+	for i, r := range c.Route {
+		q := to("route").at(i).key("client_cert")
+		switch {
+		case r.ClientCert == "" || d.spoilt(q):
+		case r.ClientCert != "require" && r.ClientCert != "optional":
+			d.bad(q, "%q is neither require nor optional", r.ClientCert)
+		case !slices.ContainsFunc(sortedKeys(c.Listener), func(name string) bool { return c.Listener[name].ClientCA != "" && r.on(c.Listener[name]) }):
+			d.bad(q, "needs a listener with tls = true and client_ca: clients of this route are asked for no certificate")
+		}
+	}
+}
+
+// on reports whether requests that came in at l may be r's.
+func (r *Route) on(l *Listener) bool {
+	return len(r.Listener) == 0 || slices.Contains(r.Listener, l.Name)
+}
+
+// openRoutes are the names of the routes of l that do not say what they want.
+func (c *Config) openRoutes(l *Listener) (names []string) {
+	for _, r := range c.Route {
+		if r.ClientCert == "" && r.on(l) {
+			names = append(names, quote(r.Name))
+		}
+	}
+	return names
 }
 
 // checkPoolTLS judges how the servers of a pool are spoken to.

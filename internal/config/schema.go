@@ -123,11 +123,13 @@ type Preempt struct {
 // A Listener is an address for clients. Without any [listener.*] there is one on :80; with a
 // [[cert]] it redirects to https, and there is another with tls on :443.
 type Listener struct {
-	Name     string   `toml:"-"`
-	Address  []string `toml:"address"`  // one or a list; ":80" is both families; required
-	TLS      bool     `toml:"tls"`      // clients speak TLS, with the certificates of [[cert]]
-	Redirect string   `toml:"redirect"` // "https": every request is sent to the same URI by https (308), before any route; to port 443, or to that of the one listener with tls that is elsewhere
-	Unknown  Unknown  `toml:"unknown"`  // what a request for a host that no route names gets, if none takes it: 404, 421, or close (no answer)
+	Name       string   `toml:"-"`
+	Address    []string `toml:"address"`     // one or a list; ":80" is both families; required
+	TLS        bool     `toml:"tls"`         // clients speak TLS, with the certificates of [[cert]]
+	Redirect   string   `toml:"redirect"`    // "https": every request is sent to the same URI by https (308), before any route; to port 443, or to that of the one listener with tls that is elsewhere
+	ClientCA   string   `toml:"client_ca"`   // absolute path of the authorities, PEM, one of which must have signed the certificate of a client, and of lists of what they have revoked; read again when it changes; default: clients are asked for none
+	ClientCert string   `toml:"client_cert"` // of client_ca: require, no connection without one; or optional, routes say whether they need one; default: require, or optional if any route has client_cert
+	Unknown    Unknown  `toml:"unknown"`     // what a request for a host that no route names gets, if none takes it: 404, 421, or close (no answer)
 }
 
 // TLS is what all listeners with tls have in common.
@@ -359,6 +361,7 @@ type Route struct {
 	Client      []netip.Prefix    `toml:"client"`       // one or a list of networks, one of which the client must be in; default: anywhere
 	RegexFirst  bool              `toml:"regex_first"`  // a matching regular expression goes before a prefix, as in nginx
 	Use         []string          `toml:"use"`          // one or a list of policies, in the order in which they count
+	ClientCert  string            `toml:"client_cert"`  // require: only for clients with a certificate by client_ca of their listener, on connections for the host that they ask for (421 otherwise), 403 without one; or optional
 	Pool        string            `toml:"pool"`         // action: the [pool.NAME] that serves; of To: the anonymous pool
 	To          []string          `toml:"to"`           // action: servers of a pool without a name; all of them as "https://host" or "https://host:port": by TLS, as with tls = true
 	Respond     *Respond          `toml:"respond"`      // action: answer without a server

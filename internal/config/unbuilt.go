@@ -15,7 +15,7 @@ func unbuiltKeys(table string) []string {
 	case "node":
 		return []string{"region"}
 	case "listener.*":
-		return []string{"http2", "h2c", "http3", "proxy_protocol", "client_ca"}
+		return []string{"http2", "h2c", "http3", "proxy_protocol"}
 	case "pool.*":
 		return []string{"discover", "protocol", "zone"}
 	case "pool.*.retry":
@@ -23,8 +23,6 @@ func unbuiltKeys(table string) []string {
 	case "policy.*":
 		return []string{"allow", "deny", "conns", "rate", "ban", "waf", "basic", "jwt", "forward",
 			"cors", "cache"}
-	case "route":
-		return []string{"client_cert"}
 	case "admin":
 		return []string{"tokens"}
 	}

@@ -29,6 +29,8 @@ var causes = [...]cause{
 	{"rewrite", 400, false},
 	{"method", 405, false},
 	{"host", 400, false},
+	{"client_cert", 403, false}, // the route needs one, or the client's is not good any more
+	{"misdirected", 421, false}, // the route needs one, and the connection was made for another host
 	{"template", 500, false},
 	{"internal", 500, true},
 	{"too_large", 413, false},

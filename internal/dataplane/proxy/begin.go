@@ -64,6 +64,12 @@ func (p *Plane) prepare(x *dataplane.Exchange, s *snapshot, r *compiledRoute, dr
 		x.Response.Status, x.Mark.Local, x.Mark.Reason = statusNoAnswer, true, unknownHost
 		return dataplane.Close
 	}
+	if word := p.vouch(x, r, dry); word != "" {
+		v := p.refuse(x, word)
+		// Another connection may have a better certificate, or be for another name.
+		x.Response.Close = true
+		return v
+	}
 	if c := r.closed.Load(); c != nil && !c.lets(x.Mark.ClientIP) {
 		return c.give(x)
 	}
@@ -113,6 +119,7 @@ func (p *Plane) prepare(x *dataplane.Exchange, s *snapshot, r *compiledRoute, dr
 
 	s.addForwarded(x, seen)
 	r.addPrefix(x, seen)
+	addClientCert(x)
 	via := via11
 	if q.Minor == 0 {
 		via = via10

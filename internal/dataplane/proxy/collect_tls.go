@@ -5,7 +5,7 @@ import (
 )
 
 var (
-	descShakes = desc("tls_handshakes_total", "TLS handshakes by how they went: ok; limit, too many were under way; timeout; client, it gave up; drain; cleartext, HTTP without TLS; error, no TLS or nothing in common.",
+	descShakes = desc("tls_handshakes_total", "TLS handshakes by how they went: ok; limit, too many were under way; timeout; client, it gave up; client_cert, it had none or a bad one; drain; cleartext, HTTP without TLS; error, no TLS or nothing in common.",
 		"listener", "version", "resumed", "result")
 	descShakeTime = desc("tls_handshake_seconds", "How long good TLS handshakes took, from the connection's start.", "listener")
 	descCertEnd   = desc("tls_certificate_not_after_timestamp_seconds", "When a certificate in use ends.", "subject", "serial", "source")

@@ -103,7 +103,7 @@ func Explain(c *config.Config, q Question) (*Explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plane{opt: Options{Now: time.Now}, answers: newAnswers(), conns: newConns()}
+	p := &Plane{opt: Options{Now: time.Now}, answers: newAnswers(), conns: newConns(), tls: &handshakes{}}
 	return p.explain(s, q, false)
 }
 
@@ -238,6 +238,9 @@ func (p *Plane) explainPool(e *Explanation, s *snapshot, x *dataplane.Exchange, 
 // stages lists what is done with the requests of a route and their answers, in that order.
 func (r *compiledRoute) stages(conf *config.Route) []filter.Stage {
 	stages := []filter.Stage{{Name: "strip", Does: "hop-by-hop fields and what former hops say"}}
+	if r.vouched {
+		stages = append(stages, filter.Stage{Name: "client_cert", Does: "403 without a certificate by client_ca of the listener, 421 on a connection for another host"})
+	}
 	if c := r.closed.Load(); c != nil {
 		stages = append(stages, filter.Stage{Name: "maintenance", Does: fmt.Sprintf("%d but for those let through", c.answer.status)})
 	}
@@ -267,7 +270,11 @@ func (r *compiledRoute) stages(conf *config.Route) []filter.Stage {
 		if r.mirror != nil {
 			stages = append(stages, filter.Stage{Name: "mirror", Does: fmt.Sprintf("%d%% to %s", r.mirror.percent, r.mirror.pool)})
 		}
-		stages = append(stages, filter.Stage{Name: "pool"})
+		does := ""
+		if r.pool.Secure() != nil {
+			does = "by TLS"
+		}
+		stages = append(stages, filter.Stage{Name: "pool", Does: does})
 	}
 	if stages = append(stages, r.filters.Stages[ofAnswer:]...); r.Log {
 		stages = append(stages, filter.Stage{Name: "log", Answer: true})
@@ -314,6 +321,9 @@ func (s *snapshot) fabricate(q Question) (*dataplane.Exchange, []byte, error) {
 	x := &dataplane.Exchange{Listener: l, Client: netip.AddrPortFrom(client, 40000), Replayable: true, Times: dataplane.Times{Start: now, Head: now}}
 	if s.shakes(l.Name) {
 		x.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, HandshakeComplete: true, ServerName: host}
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			x.TLS.ServerName = name
+		}
 	}
 	return x, []byte(head + "\r\n"), nil
 }

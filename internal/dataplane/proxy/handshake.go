@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,6 +25,7 @@ type handshakes struct {
 	plane *Plane
 	certs *cert.Store
 	conf  atomic.Pointer[tls.Config]
+	own   atomic.Pointer[map[string]*clientele] // by listener, of those with client_ca
 
 	under atomic.Int64 // handshakes under way
 	whose *conns       // likewise, by address
@@ -33,14 +35,16 @@ type handshakes struct {
 	end     context.CancelFunc // of the look after the files; nil before the first
 }
 
-// use puts the certificates of set in force, and what c says of TLS.
-func (h *handshakes) use(c *config.Config, set *cert.Set) {
+// use puts the certificates of set in force, and what c says of TLS; trust is what it says of
+// the certificates of clients.
+func (h *handshakes) use(c *config.Config, set *cert.Set, trust *cert.Trust) {
 	h.certs.Use(set)
 	h.tickets.use(c)
 	conf := tlsConfig(c.TLS)
 	conf.GetCertificate = h.certs.Get
 	conf.SetSessionTicketKeys(h.tickets.at(h.plane.opt.Now()))
 	h.conf.Store(conf)
+	h.admit(c, trust)
 	if len(set.All()) > 0 {
 		h.watched.Do(func() {
 			var life context.Context
@@ -48,6 +52,24 @@ func (h *handshakes) use(c *config.Config, set *cert.Set) {
 			go h.certs.Watch(life) // ends with close
 		})
 	}
+}
+
+// admit puts in force by whom the certificates of clients are to be signed. Sessions of
+// clients that others vouched for are not resumed.
+func (h *handshakes) admit(c *config.Config, trust *cert.Trust) {
+	all := clientelesOf(c, h.conf.Load(), trust)
+	for _, own := range all {
+		own.conf.SetSessionTicketKeys(h.tickets.of(own.label))
+	}
+	h.own.Store(&all)
+}
+
+// clientele returns whose certificates the clients of a listener may show; nil is nobody's.
+func (h *handshakes) clientele(listener string) *clientele {
+	if all := h.own.Load(); all != nil {
+		return (*all)[listener]
+	}
+	return nil
 }
 
 // close ends the look after the files. Plane.mu is held.
@@ -103,6 +125,12 @@ func (h *handshakes) Greet(l *dataplane.Listener, client netip.AddrPort) *tls.Co
 	conf := h.conf.Load()
 	if keys, fresh := h.tickets.turn(p.opt.Now()); fresh {
 		conf.SetSessionTicketKeys(keys)
+		for _, own := range *h.own.Load() {
+			own.conf.SetSessionTicketKeys(h.tickets.of(own.label))
+		}
+	}
+	if own := h.clientele(l.Name); own != nil {
+		return own.conf
 	}
 	return p.challengeable(conf)
 }
@@ -141,14 +169,15 @@ func placeOf(version uint16) int {
 }
 
 // shakeResults are why handshakes fail: limit, too many were under way; timeout; client, it
-// went away, or would not have our certificate; drain; cleartext, it was HTTP without TLS;
-// error, the two sides have nothing in common or what came was no TLS.
-var shakeResults = [...]string{"limit", "timeout", "client", "drain", "cleartext", "error"}
+// went away, or would not have our certificate; client_cert, it showed none, or one that is not
+// good; drain; cleartext, it was HTTP without TLS; error, the two sides have nothing in common or what came was no TLS.
+var shakeResults = [...]string{"limit", "timeout", "client", "client_cert", "drain", "cleartext", "error"}
 
 const (
 	shakeLimit = iota
 	shakeTimeout
 	shakeClient
+	shakeClientCert
 	shakeDrain
 	shakeCleartext
 	shakeError
@@ -156,6 +185,7 @@ const (
 
 func shakeResult(err error) int {
 	var op *net.OpError // which is how crypto/tls tells of the other side's alerts
+	var bad *tls.CertificateVerificationError
 	var m *dataplane.Malformed
 	switch {
 	case errors.Is(err, dataplane.ErrHandshakeTime):
@@ -166,6 +196,8 @@ func shakeResult(err error) int {
 		return shakeCleartext
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.As(err, &op) && op.Op == "remote error":
 		return shakeClient
+	case errors.As(err, &bad), errors.Is(err, errRevoked), strings.Contains(err.Error(), "client didn't provide a certificate"):
+		return shakeClientCert
 	}
 	return shakeError
 }

@@ -195,7 +195,7 @@ func (p *Plane) apply(c *config.Config) error {
 
 	// Nothing fails from here on.
 	p.access.Use(lines)
-	p.tls.use(c, certs)
+	p.tls.use(c, certs, trust)
 	p.believe(trust)
 	p.spans.Use(c.Trace.OTLP, c.Node.Name, c.Cluster.Name)
 	p.watch.Use(s.pools)

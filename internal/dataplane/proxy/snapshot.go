@@ -48,6 +48,7 @@ type compiledRoute struct {
 	locator  locator
 	host     hostRule
 	attempts int  // in all, at least 1
+	vouched  bool // the client must have shown a certificate
 	buffers  bool // a body is read to hand before a server is asked
 
 	answer   *answer

@@ -59,13 +59,26 @@ func (t *tickets) turn(now time.Time) (keys [][32]byte, fresh bool) {
 
 func turnOf(now time.Time) int64 { return now.Unix() / int64(ticketTurn/time.Second) }
 
+// of returns keys of their own for those who believe others than the rest. They turn with
+// the rest.
+func (t *tickets) of(label string) [][32]byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.derive(t.number, " of "+label)
+}
+
 // keys returns the key of turn n, which seals, and those of its neighbours: of the past,
 // and of another node whose clock is ahead. t.mu is held.
 func (t *tickets) keys(n int64) [][32]byte {
 	t.number = n
+	return t.derive(n, "")
+}
+
+// derive makes keys for turn n and those around it. t.mu is held.
+func (t *tickets) derive(n int64, label string) [][32]byte {
 	all := make([][32]byte, 3)
 	for i, of := range []int64{n, n - 1, n + 1} {
-		key, err := hkdf.Key(sha256.New, t.seed, nil, fmt.Sprintf("proxyd session tickets 1 %d", of), len(all[i]))
+		key, err := hkdf.Key(sha256.New, t.seed, nil, fmt.Sprintf("proxyd session tickets 1 %d%s", of, label), len(all[i]))
 		if err != nil {
 			panic("proxy: a key of 32 bytes cannot be derived: " + err.Error())
 		}

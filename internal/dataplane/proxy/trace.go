@@ -43,6 +43,8 @@ func (s *snapshot) identify(x *dataplane.Exchange, trusted bool) {
 		parent = t.believe(x)
 	}
 	traced := trusted && (!t.on || parent != nil) // the fields of the trace stay
+	// What a trusted proxy says of its client's certificate stays, unless it shows one itself.
+	certified := trusted && (x.TLS == nil || len(x.TLS.PeerCertificates) == 0)
 	kept := 0
 	for i := range *h {
 		f := &(*h)[i]
@@ -52,7 +54,7 @@ func (s *snapshot) identify(x *dataplane.Exchange, trusted bool) {
 				continue
 			}
 		default:
-			if tellsOfHops(f) || t.isRequestID(f) {
+			if tellsOfHops(f) || t.isRequestID(f) || !certified && isClientCert(f) {
 				continue
 			}
 		}

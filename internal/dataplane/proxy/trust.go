@@ -9,8 +9,8 @@ import (
 	"proxyd/internal/dataplane/upstream"
 )
 
-// trustOf reads the files by which servers are believed, and those that they are shown. A
-// witness asks nobody, and need not have them.
+// trustOf reads the files by which servers and clients are believed, and those that servers
+// are shown. A witness serves nobody, and need not have them.
 func trustOf(c *config.Config, disk cert.Disk) (*cert.Trust, error) {
 	var roots []string
 	var pairs []cert.Pair
@@ -18,6 +18,11 @@ func trustOf(c *config.Config, disk cert.Disk) (*cert.Trust, error) {
 		if t := pool.TLS; t != nil && !t.Off && !c.Cluster.Witness {
 			roots = append(roots, t.CA)
 			pairs = append(pairs, pairOf(t))
+		}
+	}
+	for _, l := range c.Listener {
+		if !c.Cluster.Witness {
+			roots = append(roots, l.ClientCA)
 		}
 	}
 	return disk.LoadTrust(roots, pairs)
@@ -75,7 +80,9 @@ func (p *Plane) lookAtTrust() {
 		return
 	}
 	p.trust = next
-	for _, pool := range p.current.Load().pools {
+	s := p.current.Load()
+	p.tls.admit(s.conf, next)
+	for _, pool := range s.pools {
 		p.watch.Reseal(pool, secureOf(pool.Config, next, pool))
 	}
 }
