@@ -22,7 +22,7 @@ type controller struct {
 	before sample        // of the one before
 	from   counts        // when the window began
 	pace   float64       // exchanges a window that were let in, averaged over about ten
-	best   float64       // the most exchanges a window that were let in, of the last seconds
+	best   float64       // the most exchanges a window that were let in, of the last seconds with a limit
 	curb   int           // alarming windows for which a quota counts still
 	spare  bool          // there is a limit, and neither a refusal nor a delay
 	late   int           // windows in a row with an alarming delay
@@ -78,7 +78,7 @@ func (c *controller) step(n counts, windows float64) {
 	refused := n.refused - c.from.refused
 	let := float64(n.seen-c.from.seen-refused) / windows
 	c.pace += (let - c.pace) / 10
-	c.best = max(c.best*0.99, let)
+	c.best = max(c.best*0.97, let)
 	c.hold = min(max(time.Duration(float64(n.held)*refusalShare/max(c.pace, 1)*float64(window)), leastHold), mostHold)
 	// Two windows, so that one pause does not fill both.
 	delay := min(c.now.low(), c.before.low())
@@ -105,7 +105,7 @@ func (c *controller) steer(delay time.Duration, let float64, refusing, waiting b
 	excess := delay - c.target
 	n := int64(let * float64(excess) / float64(window))
 	switch {
-	case excess > 0 && let < 0.7*c.best: // what makes the delay is not what is let in
+	case excess > 0 && let < c.best/2: // what makes the delay is not what is let in
 		c.limit, c.calm = c.limit+max(c.limit/16, 1), 0
 	case excess > 0:
 		c.limit, c.calm = max(c.limit-max(n/2, 1), c.limit/2, leastLimit), 0
@@ -152,5 +152,6 @@ func (c *controller) alarmed(delay time.Duration, let float64, n counts) {
 		waits := let * float64(delay-goal) / float64(window)
 		c.limit = max(n.inflight-int64(waits), int64(let*float64(goal)/float64(window)), leastLimit)
 		c.late, c.calm, c.target = 0, 0, goal
+		c.best = let // what a node did for few clients it may not do for many
 	}
 }

@@ -341,3 +341,18 @@ func BenchmarkOpenGate(b *testing.B) {
 		}
 	})
 }
+
+// A node can do less for many clients that take turns than for few: what it did before is no
+// sign that something else makes the delay.
+func TestANodeThatDoesLessForManyStillSheds(t *testing.T) {
+	w := at(0.9, 64)
+	w.period = paced
+	w.run(10 * time.Second)
+	w.cost = 3 * cost
+	w.conns = 1000
+	w.follow(1.5)
+	r := w.run(10 * time.Second)
+	if r.refused == 0 || r.p99 > 100*time.Millisecond {
+		t.Errorf("%d served, %d refused, p99 %v, bound %d", r.served, r.refused, r.p99, w.gate.limit.Load())
+	}
+}
