@@ -52,6 +52,9 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 			if slices.Equal(only, []string{"many"}) {
 				return lab.Many{Plan: p, Rounds: rounds, VIPs: vips, Out: cmd.OutOrStdout()}.Run(cmd.Context())
 			}
+			if slices.Equal(only, []string{"calm"}) {
+				return lab.Calm{Plan: p, Out: cmd.OutOrStdout()}.Run(cmd.Context())
+			}
 			d := lab.Drill{Plan: p, Faults: lab.Faults(), Rounds: rounds, Keep: keep, Out: cmd.ErrOrStderr()}
 			if short {
 				d.Faults = lab.ShortFaults()
@@ -99,7 +102,7 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 	f.StringVar(&proxyd, "proxyd", "", "the program to drill; default: the one beside this")
 	f.StringVar(&timing, "timing", "", "timing preset of the cluster; default: its own")
 	f.StringVar(&fence, "fence", "", "auto, ebpf, nftables or lifetime, which does not keep all promises; default: auto")
-	f.StringSliceVar(&only, "only", nil, "play these faults alone; overload (one capped node), carry (200 live connections over hand-overs) and many (50 VIPs at once) are drills of their own")
+	f.StringSliceVar(&only, "only", nil, "play these faults alone; overload (one capped node), carry (200 live connections over hand-overs), many (50 VIPs at once) and calm (what an idle node takes) are drills of their own")
 	f.IntVar(&vips, "vips", 50, "how many VIPs the drill many moves")
 	f.IntVarP(&rounds, "rounds", "n", 5, "times that each fault is played")
 	f.BoolVar(&short, "short", false, "the few faults of a CI run, once")
