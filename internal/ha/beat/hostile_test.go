@@ -2,6 +2,7 @@ package beat
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -82,4 +83,77 @@ func FuzzCall(f *testing.F) {
 			t.Errorf("%x was answered", b)
 		}
 	})
+}
+
+// A node may be behind a translation of addresses, and calls from where no voter is.
+func TestOneStrangerLeavesRoomForOthers(t *testing.T) {
+	v := voters(t, 2)
+	a, _ := join(t, v[0], v, secret)
+	to, err := Address(v[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	dial := func(from string) net.Conn {
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from + ":0"))}
+		c, err := d.DialContext(t.Context(), "tcp", to.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	k := (*a.ring.Load())[0]
+	recorded, err := k.call(1, mark(v[1]), [nonceOfCall]byte{1}, v[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for a.Dropped()["busy"] == 0 { // a call that was recorded, played again and again
+		_, _ = dial("127.11.0.2").Write(recorded)
+	}
+	c, fresh := dial("127.11.0.3"), [nonceOfCall]byte{2}
+	call, err := k.call(1, mark(v[1]), fresh, v[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := k.answer(1, fresh, v[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetDeadline(time.Now().Add(limit))
+	_, _ = c.Write(call)
+	got := make([]byte, answerSize)
+	if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("a node behind another address was not answered: %x, %v", got, err)
+	}
+}
+
+func TestPlacesAreGivenBack(t *testing.T) {
+	one, two := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	var s places
+	taken := 0
+	for s.take(one, false) {
+		taken++
+	}
+	if taken != maxOtherLifelinesOf || !s.take(two, false) {
+		t.Fatalf("one stranger has %d places, want %d and some for another", taken, maxOtherLifelinesOf)
+	}
+	s.leave(one, false)
+	if !s.take(one, false) {
+		t.Error("a place that was given back is not free")
+	}
+	for range taken {
+		s.leave(one, false)
+	}
+	s.leave(two, false)
+	if len(s.of) > 0 || s.others != 0 {
+		t.Errorf("all gave theirs back, and %d of %d addresses are left", s.others, len(s.of))
+	}
+	for i := range maxOtherLifelines {
+		if !s.take(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), false) {
+			t.Fatalf("no place for stranger %d", i)
+		}
+	}
+	if s.take(netip.MustParseAddr("198.51.100.1"), false) || !s.take(one, true) {
+		t.Error("strangers have more places than there are, or take those of voters")
+	}
 }

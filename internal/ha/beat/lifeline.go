@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"syscall"
 	"time"
@@ -130,16 +131,9 @@ func (m *Mesh) answer(c net.Conn) error {
 // errStuck is why a call is not answered though it is a node's.
 var errStuck = errors.New("the election loop stands still")
 
-// What can be open at a time: from the voters' addresses, and from all others together,
-// which may be voters behind a translation of addresses and must not crowd out the rest.
-const (
-	maxLifelines      = 256
-	maxOtherLifelines = 32
-)
-
 // serveLifelines answers who dials until ctx ends.
 func (m *Mesh) serveLifelines(ctx context.Context) {
-	voters, others := make(chan struct{}, maxLifelines), make(chan struct{}, maxOtherLifelines)
+	var open places
 	for {
 		c, err := m.tcp.Accept()
 		if err != nil {
@@ -152,19 +146,15 @@ func (m *Mesh) serveLifelines(ctx context.Context) {
 			}
 			continue
 		}
-		room := others
-		if m.known(c.RemoteAddr()) {
-			room = voters
-		}
-		select {
-		case room <- struct{}{}:
-		default:
+		from := addrOf(c)
+		voter := m.known(from)
+		if !open.take(from, voter) {
 			m.dropped.busy.Add(1)
 			c.Close()
 			continue
 		}
 		go func() { // ends with the connection, or with ctx
-			defer func() { <-room }()
+			defer open.leave(from, voter)
 			defer c.Close()
 			defer context.AfterFunc(ctx, func() { c.Close() })()
 			_ = c.SetDeadline(time.Now().Add(handshakeTime))
@@ -182,12 +172,15 @@ func (m *Mesh) serveLifelines(ctx context.Context) {
 	}
 }
 
+// addrOf returns the address that a connection came from.
+func addrOf(c net.Conn) netip.Addr {
+	a, _ := netip.ParseAddrPort(c.RemoteAddr().String())
+	return a.Addr().Unmap()
+}
+
 // known reports whether an address is that of another voter.
-func (m *Mesh) known(a net.Addr) bool {
-	t, ok := a.(*net.TCPAddr)
-	return ok && slices.ContainsFunc(m.peers, func(p *peer) bool {
-		return p != nil && p.addr.Addr() == t.AddrPort().Addr().Unmap()
-	})
+func (m *Mesh) known(a netip.Addr) bool {
+	return slices.ContainsFunc(m.peers, func(p *peer) bool { return p != nil && p.addr.Addr() == a })
 }
 
 // keepLifeline keeps a lifeline to p until ctx ends, and tells when its end means that

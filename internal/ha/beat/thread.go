@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"proxyd/internal/clock"
 	"proxyd/internal/ha"
 	"proxyd/internal/ha/detect"
@@ -40,8 +38,7 @@ func (m *Mesh) beat(ctx context.Context) {
 	next := m.Now()
 	for ctx.Err() == nil {
 		if d := next.Sub(m.Now()); d > 0 {
-			pause := unix.NsecToTimespec(int64(d))
-			_ = unix.Nanosleep(&pause, nil) // not a timer of the runtime: nobody else must notice that it is due
+			sleep(d)
 		}
 		now := m.Now()
 		if now < next {
