@@ -26,6 +26,7 @@ var allowed = map[string]string{
 	"lab":                 "control",
 	"lab/pebble":          "",
 	"memory":              "",
+	"memory/memorytest":   "memory",
 	"track":               "config",
 	"vip":                 "clock vip/fence vip/relay",
 	"vip/bpf":             "",

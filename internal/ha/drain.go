@@ -59,14 +59,14 @@ func (s *seat) read(r *reader) error {
 // seated is a seat as it was heard.
 type seated struct {
 	seat
-	until clock.Instant // the drain's end
+	Until clock.Instant // the drain's end
 }
 
 // onward is where packets of one address are sent on to.
 type onward struct {
-	mac   [6]byte
-	addr  netip.Addr
-	until clock.Instant // 0: nowhere
+	MAC   [6]byte
+	Addr  netip.Addr
+	Until clock.Instant // 0: nowhere
 }
 
 // seats puts into the frame for p where this node is for the VIPs that it has, or had a
@@ -98,7 +98,7 @@ func (n *Node) seat(now clock.Instant, p *peer, s seat) {
 	}
 	heard := seated{seat: s}
 	if s.Left > 0 {
-		heard.until = now.Add(s.Left)
+		heard.Until = now.Add(s.Left)
 	}
 	p.seats[s.VIP] = heard
 }
@@ -111,7 +111,7 @@ func (n *Node) drain(now clock.Instant, p *peer, vip string) clock.Instant {
 	if !known {
 		return 0
 	}
-	until, end := s.until, p.heard.Add(n.Timing.Lease+doubt)
+	until, end := s.Until, p.heard.Add(n.Timing.Lease+doubt)
 	if s.Holds {
 		until = end
 	} else if !p.alive {
@@ -138,7 +138,7 @@ func (n *Node) redirect(now clock.Instant, e *elector, holds bool) (do func()) {
 			to = n.before(now, e, e.vips[i], holds)
 		}
 		was := e.onward[e.vips[i]]
-		if to.mac == was.mac && to.addr == was.addr && (to.until == 0) == (was.until == 0) && to.until.Sub(was.until).Abs() < sameEnd {
+		if to.MAC == was.MAC && to.Addr == was.Addr && (to.Until == 0) == (was.Until == 0) && to.Until.Sub(was.Until).Abs() < sameEnd {
 			continue
 		}
 		if e.onward == nil {
@@ -146,7 +146,7 @@ func (n *Node) redirect(now clock.Instant, e *elector, holds bool) (do func()) {
 		}
 		e.onward[e.vips[i]] = to
 		changes = append(changes, func() {
-			if err := h.SendOn(to.mac, to.addr, to.until); err != nil {
+			if err := h.SendOn(to.MAC, to.Addr, to.Until); err != nil {
 				n.Log.Warn("older connections are not kept", "vip", e.vips[i], "error", err)
 			}
 		})
@@ -188,8 +188,8 @@ func (n *Node) drains(now clock.Instant, e *elector, vip string) (out []DrainVie
 		}
 	}
 	for _, p := range n.peers {
-		if s := p.seats[vip]; p.alive && !s.Holds && s.until > now {
-			out = append(out, DrainView{Node: n.nameOf(p.id), Conns: s.Conns, Left: s.until.Sub(now)})
+		if s := p.seats[vip]; p.alive && !s.Holds && s.Until > now {
+			out = append(out, DrainView{Node: n.nameOf(p.id), Conns: s.Conns, Left: s.Until.Sub(now)})
 		}
 	}
 	return out

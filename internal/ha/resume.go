@@ -3,28 +3,27 @@ package ha
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"proxyd/internal/clock"
-	"proxyd/internal/ha/election"
 	"proxyd/internal/memory"
 )
 
-// legacy is what a Node leaves to the next process: all that it knows and has promised. The
-// instants in it are of the boot's clock, which both have.
-type legacy struct {
-	Node     json.RawMessage            `json:"node"`
-	Electors map[string]legacyOfAVIP    `json:"electors"`
-	Peers    map[election.ID]savedState `json:"peers"`
-}
+// memoryVersion is that of what fields names, of a Node and its parts.
+const memoryVersion = 1
 
-type legacyOfAVIP struct {
-	Elector json.RawMessage `json:"elector"`
-	Machine json.RawMessage `json:"machine"`
+// known is all that a Node knows and has promised. The instants in it are of the boot's
+// clock, which both processes have. What the machines know is written down by them.
+func (n *Node) known(machines map[string]json.RawMessage) memory.Fields {
+	electors, peers := memory.Fields{}, memory.Fields{}
+	for _, e := range n.electors {
+		electors[e.name] = e.fields()
+	}
+	for _, p := range n.peers {
+		peers[string(p.id)] = p.fields()
+	}
+	return memory.Fields{"node": n.fields(), "electors": electors, "peers": peers, "machines": &machines}
 }
-
-type savedState = json.RawMessage
 
 // Halt stops the loop where it is and returns what this node knows. Until settle is called
 // nothing is decided, asked or promised here. settle(true) ends the loop, which lets go of
@@ -64,63 +63,34 @@ func (n *Node) remember() (json.RawMessage, error) {
 	if len(n.moves) > 0 || n.wish.leaving || n.left {
 		return nil, fmt.Errorf("%w: a hand-over is under way", ErrRefused)
 	}
-	l := legacy{Electors: map[string]legacyOfAVIP{}, Peers: map[election.ID]savedState{}}
-	var errs []error
-	var err error
-	l.Node, err = memory.Of(n, "Config")
-	errs = append(errs, err)
+	machines := map[string]json.RawMessage{}
 	for _, e := range n.electors {
-		var v legacyOfAVIP
-		v.Elector, err = memory.Of(e)
-		errs = append(errs, err)
-		v.Machine, err = e.machine.Memory()
-		errs = append(errs, err)
-		l.Electors[e.name] = v
+		var err error
+		if machines[e.name], err = e.machine.Memory(); err != nil {
+			return nil, err
+		}
 	}
-	for _, p := range n.peers {
-		l.Peers[p.id], err = memory.Of(p, "out")
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return json.Marshal(l)
+	return memory.Write(memoryVersion, n.known(machines))
 }
 
 // Recall goes on from where the loop of another process was halted. It is called before Run,
 // on a node of the same voters and VIPs.
 func (n *Node) Recall(known json.RawMessage) error {
-	var l legacy
-	if err := json.Unmarshal(known, &l); err != nil {
+	machines := map[string]json.RawMessage{}
+	if err := memory.Read(known, memoryVersion, n.known(machines)); err != nil {
 		return fmt.Errorf("what the process before knew: %w", err)
 	}
-	if err := memory.Recall(n, l.Node, "Config"); err != nil {
-		return err
-	}
 	for _, e := range n.electors {
-		v, there := l.Electors[e.name]
+		text, there := machines[e.name]
 		if !there {
 			return fmt.Errorf("the process before knew nothing of vip %q", e.name)
 		}
-		fresh := *e
-		err := errors.Join(memory.Recall(e, v.Elector), e.machine.Recall(v.Machine))
-		if err != nil {
-			return err
+		if err := e.machine.Recall(text); err != nil {
+			return fmt.Errorf("what the process before knew of vip %q: %w", e.name, err)
 		}
-		e.name, e.vips = fresh.name, fresh.vips
-		// A probe that was under way is lost with the process; another is begun.
-		e.asking = false
 	}
 	for _, p := range n.peers {
-		was, there := l.Peers[p.id]
-		if !there {
-			return fmt.Errorf("the process before knew nothing of voter %s", p.id)
-		}
-		id := p.id
-		if err := memory.Recall(p, was, "out"); err != nil {
-			return err
-		}
-		p.id = id
+		p.out.version = n.Wire.To(p.newest)
 	}
 	return nil
 }

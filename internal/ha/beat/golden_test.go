@@ -6,6 +6,7 @@ import (
 
 	"proxyd/internal/ha/wire"
 	"proxyd/internal/ha/wire/wiretest"
+	"proxyd/internal/memory/memorytest"
 )
 
 // goldenKeys are the keys of the golden files; with them what is sealed is the same each time.
@@ -41,4 +42,9 @@ func TestLifelineKeepsItsFormat(t *testing.T) {
 		t.Fatal(err)
 	}
 	wiretest.Golden(t, "v1/answer.hex", answer)
+}
+
+func TestAnUpgradeForgetsNothingOfASession(t *testing.T) {
+	var s session
+	memorytest.Complete(t, &s, s.fields(), "cipher") // derived anew
 }

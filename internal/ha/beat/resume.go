@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"syscall"
 
-	"proxyd/internal/ha/election"
 	"proxyd/internal/memory"
 )
 
@@ -52,17 +51,16 @@ func (m *Mesh) Sockets() map[string]syscall.Conn {
 	return out
 }
 
-// legacy is what a Mesh leaves to the next process, which goes on with the same life: the
-// others need not notice anything.
-type legacy struct {
-	Epoch uint64                        `json:"epoch"`
-	Peers map[election.ID]legacyOfAPeer `json:"peers"`
-}
+// memoryVersion is that of what a Mesh leaves to the next process, which goes on with the
+// same life: the others need not notice anything.
+const memoryVersion = 1
 
-type legacyOfAPeer struct {
-	Seq     uint64          `json:"seq"`
-	Heard   bool            `json:"heard"`
-	Session json.RawMessage `json:"session"`
+// fields is what must be known of a peer's present life. Its cipher is derived anew.
+func (s *session) fields() memory.Fields {
+	return memory.Fields{
+		"epoch": &s.epoch, "challenge": &s.challenge, "theirs": &s.theirs,
+		"window": memory.Fields{"highest": &s.window.highest, "seen": &s.window.seen},
+	}
 }
 
 // seqGap is how far the next process goes beyond our last sequence number. What we still
@@ -71,45 +69,37 @@ const seqGap = 1 << 32
 
 // Memory returns what the next process must know to go on with this life.
 func (m *Mesh) Memory() (json.RawMessage, error) {
-	l := legacy{Epoch: m.epoch, Peers: map[election.ID]legacyOfAPeer{}}
+	peers := memory.Fields{}
 	for _, p := range m.peers {
 		if p == nil {
 			continue
 		}
 		p.mu.Lock()
-		s, err := memory.Of(&p.session)
-		heard, seq := p.alive, p.seq
+		session, seq, heard, newest := p.session, p.seq+seqGap, p.alive, p.newest
 		p.mu.Unlock()
-		if err != nil {
-			return nil, err
-		}
-		l.Peers[p.id] = legacyOfAPeer{Seq: seq + seqGap, Heard: heard, Session: s}
+		peers[string(p.id)] = memory.Fields{"seq": &seq, "heard": &heard, "newest": &newest, "session": session.fields()}
 	}
-	return json.Marshal(l)
+	return memory.Write(memoryVersion, memory.Fields{"epoch": &m.epoch, "peers": peers})
 }
 
 // Recall goes on with the life whose Memory it is. It is called before Run.
 func (m *Mesh) Recall(text json.RawMessage) error {
-	var l legacy
-	if err := json.Unmarshal(text, &l); err != nil {
+	heard, peers := make([]bool, len(m.peers)), memory.Fields{}
+	for i, p := range m.peers {
+		if p != nil {
+			peers[string(p.id)] = memory.Fields{"seq": &p.seq, "heard": &heard[i], "newest": &p.newest, "session": p.session.fields()}
+		}
+	}
+	if err := memory.Read(text, memoryVersion, memory.Fields{"epoch": &m.epoch, "peers": peers}); err != nil {
 		return fmt.Errorf("heartbeat of the process before: %w", err)
 	}
-	m.epoch = l.Epoch
 	k := (*m.ring.Load())[0]
-	for _, p := range m.peers {
+	for i, p := range m.peers {
 		if p == nil {
 			continue
 		}
-		was := l.Peers[p.id]
 		var err error
 		if p.out, err = k.life(m.Self, p.id, m.epoch); err != nil {
-			return err
-		}
-		p.seq = was.Seq
-		if len(was.Session) == 0 {
-			continue
-		}
-		if err := memory.Recall(&p.session, was.Session); err != nil {
 			return err
 		}
 		if p.session.epoch == 0 {
@@ -118,9 +108,7 @@ func (m *Mesh) Recall(text json.RawMessage) error {
 		if p.session.cipher, err = k.life(p.id, m.Self, p.session.epoch); err != nil {
 			return err
 		}
-		if was.Heard {
-			p.alive = true // else nobody would notice its silence
-		}
+		p.alive = p.alive || heard[i] // else nobody would notice its silence
 	}
 	return nil
 }
