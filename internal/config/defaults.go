@@ -17,6 +17,7 @@ func defaultConfig() *Config {
 			HeaderBytes:   32 << 10,
 			URIBytes:      8 << 10,
 			Fields:        100,
+			Requests:      10000,
 			Body:          10 << 20,
 			Held:          256 << 20,
 			HeaderTime:    10 * time.Second,
@@ -55,7 +56,7 @@ func defaultTrack() *Track {
 
 func defaultVIP() *VIP { return &VIP{} }
 
-func defaultListener() *Listener { return &Listener{Unknown: "404"} }
+func defaultListener() *Listener { return &Listener{Unknown: "404", HTTP2: true} }
 
 func defaultCert() *Cert { return &Cert{} }
 
@@ -73,7 +74,7 @@ func defaultListeners(secure bool) map[string]*Listener {
 		return map[string]*Listener{"http": web}
 	}
 	web.Redirect = "https"
-	return map[string]*Listener{"http": web, "https": {Name: "https", Address: []string{":443"}, TLS: true, Unknown: "404"}}
+	return map[string]*Listener{"http": web, "https": {Name: "https", Address: []string{":443"}, TLS: true, HTTP2: true, Unknown: "404"}}
 }
 
 func defaultPool() *Pool {

@@ -47,6 +47,7 @@ func (d *decoder) checkListenersTLS(c *Config) (secure []string) {
 		if l.TLS && len(c.Cert) == 0 && !c.ACME.On() && !d.spoilt(to("cert")) && !d.spoilt(to("acme")) {
 			d.bad(p.key("tls"), "needs a certificate: write [[cert]] with cert = \"/etc/ssl/shop.crt\" and key = \"/etc/ssl/shop.key\", or acme.email for one that proxyd gets by itself")
 		}
+		d.checkHTTP2(l, p)
 		q := p.key("redirect")
 		switch {
 		case l.Redirect == "" || d.spoilt(q):
@@ -59,6 +60,21 @@ func (d *decoder) checkListenersTLS(c *Config) (secure []string) {
 		}
 	}
 	return secure
+}
+
+// checkHTTP2 refuses keys that would do nothing. Without tls the default of http2 is false.
+func (d *decoder) checkHTTP2(l *Listener, p path) {
+	q := p.key("http2")
+	switch {
+	case !l.HTTP2 || l.TLS:
+	case !d.given(q):
+		l.HTTP2 = false
+	default:
+		d.bad(q, "is for a listener with tls = true, where clients choose; clients that know beforehand speak HTTP/2 in clear with h2c = true")
+	}
+	if q := p.key("h2c"); l.H2C && l.TLS {
+		d.bad(q, "is HTTP/2 in clear, and this listener has tls = true: http2 is on by default there")
+	}
 }
 
 func (d *decoder) checkCerts(c *Config) {

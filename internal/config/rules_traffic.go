@@ -43,6 +43,7 @@ func (d *decoder) checkLimits(l *Limits) {
 	within(d, p.key("header_bytes"), l.HeaderBytes, 1<<10, 1<<20)
 	within(d, p.key("uri_bytes"), l.URIBytes, 64, 1<<20)
 	within(d, p.key("fields"), l.Fields, 10, 10_000)
+	within(d, p.key("requests"), l.Requests, 0, 1_000_000_000)
 	within(d, p.key("body"), l.Body, 1, 1<<50)
 	within(d, p.key("held"), l.Held, 1<<20, 1<<50)
 	d.between(p.key("header_time"), l.HeaderTime, 100*time.Millisecond, time.Hour)

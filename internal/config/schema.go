@@ -126,6 +126,8 @@ type Listener struct {
 	Name       string   `toml:"-"`
 	Address    []string `toml:"address"`     // one or a list; ":80" is both families; required
 	TLS        bool     `toml:"tls"`         // clients speak TLS, with the certificates of [[cert]]
+	HTTP2      bool     `toml:"http2"`       // with tls: clients that can, speak HTTP/2; default: that of tls
+	H2C        bool     `toml:"h2c"`         // without tls: clients that begin with its preface speak HTTP/2 in clear; no other is asked to
 	Redirect   string   `toml:"redirect"`    // "https": every request is sent to the same URI by https (308), before any route; to port 443, or to that of the one listener with tls that is elsewhere
 	ClientCA   string   `toml:"client_ca"`   // absolute path of the authorities, PEM, one of which must have signed the certificate of a client, and of lists of what they have revoked; read again when it changes; default: clients are asked for none
 	ClientCert string   `toml:"client_cert"` // of client_ca: require, no connection without one; or optional, routes say whether they need one; default: require, or optional if any route has client_cert
@@ -183,6 +185,7 @@ type Limits struct {
 	HeaderBytes     Size          `toml:"header_bytes"`      // of a whole request head; 431 above
 	URIBytes        Size          `toml:"uri_bytes"`         // of a request target; 414 above; default: header_bytes if that is less
 	Fields          int           `toml:"fields"`            // header fields of a request; 431 above
+	Requests        int           `toml:"requests"`          // of one HTTP/2 connection, after which its client is asked to make another; 0 turns it off
 	Body            Size          `toml:"body"`              // of a request; 413 above
 	HeaderTime      time.Duration `toml:"header_time"`       // for the whole head of a request
 	Handshakes      int           `toml:"handshakes"`        // TLS handshakes that this node has under way; more connections are closed

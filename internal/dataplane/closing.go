@@ -11,13 +11,14 @@ const (
 	ClosedIdle                  // no request came in time
 	ClosedTime                  // a head, body, answer or exchange took too long
 	ClosedDrain                 // this node is ending
+	ClosedFlood                 // it made too much work for nothing: resets, pings, empty frames
 	ClosedError                 // what came was no HTTP, or something failed
 	Closings                    // how many there are
 )
 
 // String returns the word for logs and metrics.
 func (c Closing) String() string {
-	return [...]string{"done", "client", "idle", "timeout", "drain", "error"}[c]
+	return [...]string{"done", "client", "idle", "timeout", "drain", "flood", "error"}[c]
 }
 
 // ClosingOf returns what the end of an exchange with err means for its connection.

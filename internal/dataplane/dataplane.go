@@ -23,6 +23,7 @@ type Listener struct {
 	Room    *Room // for request bodies that are held in memory; of the whole process
 	Index   int   // of its name among those the process has had, for counters kept in slices
 	TLS     TLS   // nil: in clear
+	HTTP2   bool  // spoken with clients that ask for it: by ALPN with TLS, by its preface in clear
 }
 
 // TLS is how the clients of listeners are shaken hands with. It outlives reloads.
@@ -41,6 +42,7 @@ type Limits struct {
 	URIBytes      int           // a target above it is answered 414
 	Fields        int           // more header fields than this are answered 431
 	HeaderTime    time.Duration // for a whole request head, from its first byte or the connection's start
+	Requests      int           // of one HTTP/2 connection, until its client is told to make another; 0 is no limit
 	Idle          time.Duration // between two requests of one connection
 	HandshakeTime time.Duration // for a TLS handshake, from the connection's start
 	MinRate       int           // bytes a second that an unfinished body or waiting client bytes must reach, averaged over RateWindow
@@ -201,6 +203,9 @@ type Handler interface {
 	Leave(l *Listener, client netip.AddrPort, why Closing)
 	// Refused tells of bytes that never became a request. A *Malformed says why.
 	Refused(l *Listener, client netip.AddrPort, err error)
+	// Glitch counts what a client of HTTP/2 did and may do a few times. It may be called at
+	// any time of a connection.
+	Glitch(l *Listener, kind Glitch)
 	// Match sets x.Route (never nil: an unmatched request gets a route that answers
 	// 404). The request head is in, nothing is changed yet. It never blocks.
 	Match(x *Exchange)

@@ -161,6 +161,19 @@ type Request struct {
 	Text []byte // the parser's scratch for a host or path that was not sent in its canonical form
 }
 
+// Proto returns what the client spoke, as logs have it.
+func (r *Request) Proto() string {
+	switch {
+	case r.Version == 2:
+		return "HTTP/2.0"
+	case r.Version == 3:
+		return "HTTP/3.0"
+	case r.Minor == 0:
+		return "HTTP/1.0"
+	}
+	return "HTTP/1.1"
+}
+
 // Reset empties r, keeping the capacity of its header and text.
 func (r *Request) Reset() { *r = Request{Header: r.Header[:0], Text: r.Text[:0]} }
 

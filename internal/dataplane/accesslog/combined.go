@@ -17,8 +17,7 @@ func (s *style) combinedExchange(dst []byte, x *dataplane.Exchange, e *Entry) []
 	c.piece(q.MethodText)
 	c = append(c, ' ')
 	s.censor.target(q.Target, s.query, c.piece)
-	c = append(c, " HTTP/1."...)
-	c = append(c, '0'+q.Minor)
+	c = append(append(c, ' '), q.Proto()...)
 	c = combinedStatus(append(c, '"', ' '), e.Status, x.Bytes.Out-int64(x.Response.HeadBytes))
 	c = append(c, ' ', '"')
 	switch from := q.Header.Get(dataplane.Referer); {

@@ -44,7 +44,7 @@ func (s *style) exchange(dst []byte, x *dataplane.Exchange, e *Entry) []byte {
 	l := line{b: dst, json: s.json}
 	s.begin(&l, e.Now, x.Listener.Name, x.Mark.ClientIP)
 	q, t := &x.Request, &x.Times
-	l.text("proto", protoOf(q.Minor))
+	l.text("proto", q.Proto())
 	if x.TLS != nil {
 		l.text("tls", versionOf(x.TLS))
 		if x.TLS.ServerName != "" {
@@ -143,11 +143,4 @@ func versionOf(t *tls.ConnectionState) string {
 		return "1.3"
 	}
 	return "1.2"
-}
-
-func protoOf(minor uint8) string {
-	if minor == 0 {
-		return "HTTP/1.0"
-	}
-	return "HTTP/1.1"
 }

@@ -26,12 +26,15 @@ type clientConn struct {
 	idleStep func(fd uintptr) bool
 	state    *tls.ConnectionState // nil in clear
 
-	served bool              // a request has come
-	why    dataplane.Closing // why it ended, once it has
-	loan   *loan             // from whom the connection is, if it goes back
+	served  bool              // a request has come
+	preface bool              // what came in place of the first request begins the preface of HTTP/2
+	why     dataplane.Closing // why it ended, once it has
+	loan    *loan             // from whom the connection is, if it goes back
 
 	retired atomic.Bool // it is to end as soon as it is idle
 	idle    bool        // waiting for a request; under mu
+
+	h2 *h2conn // not nil once HTTP/2 is spoken; written under mu
 
 	prev, next *clientConn // in clients
 }
@@ -51,7 +54,14 @@ func (c *clientConn) serve() {
 	if c.listener.TLS != nil && !c.handshake() {
 		return
 	}
+	if c.state != nil && c.state.NegotiatedProtocol == "h2" {
+		c.serveHTTP2()
+		return
+	}
 	for c.request() && c.one() {
+	}
+	if c.preface {
+		c.serveHTTP2()
 	}
 }
 
@@ -90,6 +100,9 @@ func (c *clientConn) request() bool {
 	x.Listener, x.Client, x.TLS, x.ConnID = c.listener, c.peer, c.state, c.id
 	x.Times.Start = time.Now()
 	lim := http1.Limits{HeaderBytes: c.listener.Limits.HeaderBytes, URIBytes: c.listener.Limits.URIBytes, Fields: c.listener.Limits.Fields}
+	if c.preface = !c.served && prefaced(c.listener, d.in[:c.have]); c.preface {
+		return false
+	}
 	n, err := http1.ParseRequest(d.in[:c.have], &x.Request, lim)
 	x.Times.Head = x.Times.Start
 	if n == 0 && err == nil {
@@ -97,6 +110,9 @@ func (c *clientConn) request() bool {
 		x.Times.Head = time.Now()
 	}
 	if err != nil {
+		if c.preface {
+			return false
+		}
 		c.refuse(err)
 		return false
 	}
@@ -197,6 +213,9 @@ func (c *clientConn) rest(lim http1.Limits) (int, error) {
 			return 0, err
 		}
 		c.have += n
+		if c.preface = !c.served && prefaced(c.listener, d.in[:c.have]); c.preface {
+			return 0, errClosed
+		}
 		if !scan.Ready(d.in[:c.have], lim) {
 			continue
 		}
@@ -217,7 +236,7 @@ func (c *clientConn) refuse(err error) {
 	if c.have > 0 {
 		c.handler.Refused(c.listener, c.peer, err)
 	}
-	if m == errHeadEnd {
+	if m == errHeadEnd || !c.served && speechless(c.listener, m) {
 		return
 	}
 	r := dataplane.Response{Status: m.Status, Minor: 1}

@@ -31,6 +31,11 @@ func (g *Goroutine) close() {
 // drain lets the client connections end, by force when ctx ends.
 func (g *Goroutine) drain(ctx context.Context) error {
 	empty := g.conns.emptied()
+	g.conns.each(func(c *clientConn) {
+		if h := c.speaking(); h != nil {
+			h.leave()
+		}
+	})
 	grace := time.NewTimer(g.conf.IdleGrace)
 	defer grace.Stop()
 	for {
@@ -50,12 +55,27 @@ func (g *Goroutine) drain(ctx context.Context) error {
 			g.conns.each(func(c *clientConn) {
 				c.mu.Lock()
 				defer c.mu.Unlock()
-				c.cut(dataplane.ErrDrained)
+				c.cutAll(dataplane.ErrDrained)
 			})
 			<-empty
 			return dataplane.ErrDrained
 		}
 	}
+}
+
+// speaking returns what the connection is if it speaks HTTP/2, or nil.
+func (c *clientConn) speaking() *h2conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.h2
+}
+
+// cutAll interrupts what the connection waits for. c.mu is held.
+func (c *clientConn) cutAll(err error) {
+	if c.h2 != nil {
+		c.h2.cut(err)
+	}
+	c.cut(err)
 }
 
 // emptied returns a channel that is closed when there is no connection.

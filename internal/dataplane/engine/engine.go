@@ -58,6 +58,7 @@ type Goroutine struct {
 	swept    sync.Once // the sweeper runs
 	counts   counters
 	spare    spare
+	workers  workers
 	shakes   chan struct{} // a place for each handshake that may compute at once
 
 	mu      sync.Mutex // guards what follows

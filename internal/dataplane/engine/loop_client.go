@@ -214,6 +214,10 @@ func (l *loop) parse(c *loopClient) (more bool) {
 		x.Listener, x.Client, x.TLS, x.ConnID = d, c.addr, nil, c.id
 		x.Times.Start = time.Now()
 	}
+	if !c.served && prefaced(d, t.in[:t.have]) {
+		l.handOverHTTP2(c)
+		return false
+	}
 	n, err := http1.ParseRequest(t.in[:t.have], &x.Request, lim)
 	switch {
 	case err != nil:
@@ -261,7 +265,7 @@ func (l *loop) refuse(c *loopClient, err error) {
 	if c.tray != nil && c.tray.have > 0 {
 		c.door.handler.Refused(c.door.listener, c.addr, err)
 	}
-	if m == errHeadEnd {
+	if m == errHeadEnd || !c.served && speechless(c.door.listener, m) {
 		l.closeClient(c)
 		return
 	}

@@ -29,30 +29,47 @@ var errLent = errors.New("idle, and wanted by its loop")
 // after Match, or after what Begin has said if that is so.
 func (l *loop) handOver(c *loopClient, said bool, verdict dataplane.Verdict) {
 	t := c.tray
-	c.tray = nil
-	fd := c.fd
-	unwatch(l.ep, fd)
-	l.remove(&c.loopWire)
+	x := t.x // with what it refers to in t.in: the tray is not used again
+	x.Lag = nil
+	if t.ticket != nil {
+		t.ticket.void = true
+	}
+	h := l.handed(c)
+	h.desk.x = x
+	h.served, h.loan, h.head, h.asked = true, &loan{loop: l, door: c.door}, t.head, true
+	if said {
+		h.said = &verdict
+	}
+	l.part(c, h, h.serveLoan)
+}
+
+// handOverHTTP2 gives a connection away for good, since its client speaks HTTP/2.
+func (l *loop) handOverHTTP2(c *loopClient) {
+	h := l.handed(c)
+	l.part(c, h, h.serve)
+}
+
+// handed returns what the goroutine engine makes of the connection, with what was read.
+func (l *loop) handed(c *loopClient) *clientConn {
+	t := c.tray
 	d := desks.Get().(*desk)
-	d.x = t.x // with what it refers to in t.in: the tray is not used again
-	d.x.Lag = nil
 	if t.have > len(d.in) {
 		d.in = make([]byte, t.have+bufferBytes)
 	}
 	copy(d.in, t.in[:t.have])
-	if t.ticket != nil {
-		t.ticket.void = true
-	}
-	h := &clientConn{
-		peer: c.addr, id: c.id, began: c.began, served: true, loan: &loan{loop: l, door: c.door},
-	}
+	h := &clientConn{peer: c.addr, id: c.id, began: c.began}
 	h.engine, h.handler, h.listener = l.engine.side, c.door.handler, c.door.listener
-	h.desk, h.have, h.head, h.asked = d, t.have, t.head, true
-	if said {
-		h.said = &verdict
-	}
+	h.desk, h.have = d, t.have
 	h.retired.Store(c.retired)
-	c.inside = false
+	return h
+}
+
+// part has h go on with c's connection, by serve.
+func (l *loop) part(c *loopClient, h *clientConn, serve func()) {
+	c.tray, c.inside = nil, false
+	fd := c.fd
+	unwatch(l.ep, fd)
+	l.remove(&c.loopWire)
 	go func() { // ends with the connection, or when it is given back
 		if err := h.adopt(int(fd)); err != nil {
 			h.lose(err)
@@ -64,10 +81,10 @@ func (l *loop) handOver(c *loopClient, said bool, verdict dataplane.Verdict) {
 		l.forgetLater(c)
 		if g.force.Err() != nil { // who interrupts all has not seen this one
 			h.mu.Lock()
-			h.cut(dataplane.ErrDrained)
+			h.cutAll(dataplane.ErrDrained)
 			h.mu.Unlock()
 		}
-		h.serveLoan()
+		serve()
 	}()
 }
 
@@ -104,7 +121,9 @@ func (c *clientConn) lose(err error) {
 	}()
 	closeBody(&c.desk.x.Response)
 	defer c.handler.Leave(c.listener, c.peer, dataplane.ClosedError)
-	c.handler.End(&c.desk.x, err)
+	if c.asked {
+		c.handler.End(&c.desk.x, err)
+	}
 }
 
 // serveLoan has the exchange at hand, and more while they are Heavy.

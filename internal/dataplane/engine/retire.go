@@ -36,8 +36,11 @@ func (g *Goroutine) Retire(local netip.Addr, force bool) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.retired.Store(true)
-		if force {
-			c.cut(dataplane.ErrDrained)
+		switch {
+		case force:
+			c.cutAll(dataplane.ErrDrained)
+		case c.h2 != nil:
+			c.h2.leave()
 		}
 	})
 	if force {

@@ -149,7 +149,10 @@ func (d *desk) ask(l *dataplane.Listener, client netip.AddrPort) *dataplane.Exch
 func (s *streamed) read(b []byte, l *limit) (int, error) { return s.stream.read(b, l) }
 func (s *streamed) trailers() []byte                     { return s.stream.trailers() }
 
-func (s *streamed) appendHead(out []byte, r *dataplane.Response, _ bool) []byte {
+func (s *streamed) appendHead(out []byte, r *dataplane.Response, upgrade bool) []byte {
+	if upgrade { // RFC 8441, 5: what HTTP/1.1 says with 101
+		r.Status, r.Length = 200, -1
+	}
 	s.head = r
 	return out
 }

@@ -20,6 +20,7 @@ func (g *Goroutine) sweep() {
 			g.sweepClients(t)
 			g.sweepServers(t, false)
 		case <-g.force.Done():
+			g.workers.stop()
 			g.sweepServers(0, true)
 			return
 		}
@@ -34,7 +35,11 @@ func (g *Goroutine) sweepClients(t moment) {
 	g.conns.each(func(c *clientConn) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if !c.sweep(t) {
+		if c.h2 != nil {
+			c.h2.sweep(t)
+			return
+		}
+		if !c.exchange.sweep(t) {
 			return
 		}
 		gone := false

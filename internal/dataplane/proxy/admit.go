@@ -108,6 +108,11 @@ func (p *Plane) Leave(l *dataplane.Listener, client netip.AddrPort, why dataplan
 	counters.closed[why].Add(1)
 }
 
+// Glitch counts what a client of HTTP/2 may do a few times.
+func (p *Plane) Glitch(l *dataplane.Listener, kind dataplane.Glitch) {
+	p.listeners.at(l.Index).glitches[kind].Add(1)
+}
+
 // Refused counts and logs what never became a request.
 func (p *Plane) Refused(l *dataplane.Listener, client netip.AddrPort, err error) {
 	var m *dataplane.Malformed

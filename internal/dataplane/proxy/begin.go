@@ -17,6 +17,8 @@ var (
 	nameVia        = []byte("Via")
 	via11          = []byte("1.1 proxyd")
 	via10          = []byte("1.0 proxyd")
+	via20          = []byte("2.0 proxyd")
+	via30          = []byte("3.0 proxyd")
 	asterisk       = []byte("*")
 	colon          = []byte(":")
 )
@@ -121,7 +123,12 @@ func (p *Plane) prepare(x *dataplane.Exchange, s *snapshot, r *compiledRoute, dr
 	r.addPrefix(x, seen)
 	addClientCert(x)
 	via := via11
-	if q.Minor == 0 {
+	switch {
+	case q.Version == 2:
+		via = via20
+	case q.Version == 3:
+		via = via30
+	case q.Minor == 0:
 		via = via10
 	}
 	q.Header.Add(dataplane.Via, nameVia, via)

@@ -12,11 +12,13 @@ var (
 	descConnsTotal  = desc("connections_total", "Client connections accepted.", "listener", "protocol")
 	descConnsClosed = desc("connections_closed_total", "Client connections closed, by why; limit: at once, since there were too many.", "listener", "reason")
 	descMalformed   = desc("http_malformed_total", "Requests that were no acceptable HTTP.", "listener", "reason")
+	descGlitches    = desc("h2_glitches_total", "Frames of HTTP/2 that ask for nothing, by kind. A client that sends too many is cut off (reason flood of proxyd_connections_closed_total).", "listener", "kind")
+	descResets      = desc("h2_resets_total", "Streams of HTTP/2 that ended before their answer, by whose doing: the client's will, or the server's for a mistake of the client.", "listener", "kind")
 	descNetwork     = desc("network_bytes_total", "Bytes of finished exchanges that crossed client connections: in, from clients; out, to them.", "listener", "direction")
 )
 
 func listenerDescs() []*prometheus.Desc {
-	return []*prometheus.Desc{descConns, descConnLimit, descConnsTotal, descConnsClosed, descMalformed, descNetwork}
+	return []*prometheus.Desc{descConns, descConnLimit, descConnsTotal, descConnsClosed, descMalformed, descGlitches, descResets, descNetwork}
 }
 
 // collectListeners sends what is counted by listener. It returns, by index, those that s
@@ -39,6 +41,9 @@ func (p *Plane) collectListeners(m sink, s *snapshot) []*listenerCounters {
 		for i := range l.malformed {
 			m.counter(descMalformed, l.malformed[i].Load(), l.name, malformedReasons[i])
 		}
+		if s.speaksHTTP2(l.name) {
+			collectGlitches(m, l)
+		}
 		m.counter(descNetwork, l.in.Load(), l.name, "in")
 		m.counter(descNetwork, l.out.Load(), l.name, "out")
 		if s.shakes(l.name) {
@@ -46,6 +51,23 @@ func (p *Plane) collectListeners(m sink, s *snapshot) []*listenerCounters {
 		}
 	}
 	return shown
+}
+
+// collectGlitches sends what clients of HTTP/2 did besides asking.
+func collectGlitches(m sink, l *listenerCounters) {
+	for k := range dataplane.Glitches {
+		d := descGlitches
+		if k == dataplane.ResetByClient || k == dataplane.ResetByServer {
+			d = descResets
+		}
+		m.counter(d, l.glitches[k].Load(), l.name, k.String())
+	}
+}
+
+// speaksHTTP2 reports whether clients of a listener may.
+func (s *snapshot) speaksHTTP2(name string) bool {
+	l := s.conf.Listener[name]
+	return l != nil && (l.TLS && l.HTTP2 || l.H2C)
 }
 
 // shakes reports whether a listener is one for TLS.

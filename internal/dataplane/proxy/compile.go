@@ -279,6 +279,7 @@ func limitsOf(c *config.Config) dataplane.Limits {
 		HeaderBytes:   int(c.Limits.HeaderBytes),
 		URIBytes:      int(c.Limits.URIBytes),
 		Fields:        c.Limits.Fields,
+		Requests:      c.Limits.Requests,
 		HeaderTime:    c.Limits.HeaderTime,
 		HandshakeTime: c.Limits.HandshakeTime,
 		Idle:          c.Limits.Idle,

@@ -24,7 +24,8 @@ import (
 type handshakes struct {
 	plane *Plane
 	certs *cert.Store
-	conf  atomic.Pointer[tls.Config]
+	conf  atomic.Pointer[tls.Config]            // of listeners that speak HTTP/2, too
+	one   atomic.Pointer[tls.Config]            // of those that do not
 	own   atomic.Pointer[map[string]*clientele] // by listener, of those with client_ca
 
 	under atomic.Int64 // handshakes under way
@@ -43,7 +44,10 @@ func (h *handshakes) use(c *config.Config, set *cert.Set, trust *cert.Trust) {
 	conf := tlsConfig(c.TLS)
 	conf.GetCertificate = h.certs.Get
 	conf.SetSessionTicketKeys(h.tickets.at(h.plane.opt.Now()))
+	one := conf.Clone()
+	conf.NextProtos = []string{"h2", "http/1.1"}
 	h.conf.Store(conf)
+	h.one.Store(one)
 	h.admit(c, trust)
 	if len(set.All()) > 0 {
 		h.watched.Do(func() {
@@ -58,8 +62,11 @@ func (h *handshakes) use(c *config.Config, set *cert.Set, trust *cert.Trust) {
 // clients that others vouched for are not resumed.
 func (h *handshakes) admit(c *config.Config, trust *cert.Trust) {
 	all := clientelesOf(c, h.conf.Load(), trust)
-	for _, own := range all {
+	for name, own := range all {
 		own.conf.SetSessionTicketKeys(h.tickets.of(own.label))
+		if l := c.Listener[name]; l != nil && !l.HTTP2 {
+			own.conf.NextProtos = h.one.Load().NextProtos
+		}
 	}
 	h.own.Store(&all)
 }
@@ -122,15 +129,19 @@ func (h *handshakes) Greet(l *dataplane.Listener, client netip.AddrPort) *tls.Co
 		p.listeners.at(l.Index).shaken.refused[shakeLimit].Add(1)
 		return nil
 	}
-	conf := h.conf.Load()
+	conf, one := h.conf.Load(), h.one.Load()
 	if keys, fresh := h.tickets.turn(p.opt.Now()); fresh {
 		conf.SetSessionTicketKeys(keys)
+		one.SetSessionTicketKeys(keys)
 		for _, own := range *h.own.Load() {
 			own.conf.SetSessionTicketKeys(h.tickets.of(own.label))
 		}
 	}
 	if own := h.clientele(l.Name); own != nil {
 		return own.conf
+	}
+	if !l.HTTP2 {
+		conf = one
 	}
 	return p.challengeable(conf)
 }

@@ -63,8 +63,12 @@ func wanted(c *config.Config, listeners *listenerSet, room *dataplane.Room, secu
 	var doors []*door
 	add := func(name, address string) {
 		l := &dataplane.Listener{Name: name, Address: address, Limits: limitsOf(c), Room: room, Index: listeners.index(name)}
-		if conf := c.Listener[name]; conf != nil && conf.TLS {
-			l.TLS = secure
+		switch conf := c.Listener[name]; {
+		case conf == nil:
+		case conf.TLS:
+			l.TLS, l.HTTP2 = secure, conf.HTTP2
+		default:
+			l.HTTP2 = conf.H2C
 		}
 		doors = append(doors, &door{address: address, listener: l})
 	}

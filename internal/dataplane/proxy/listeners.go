@@ -15,6 +15,7 @@ type listenerCounters struct {
 	refused   atomic.Uint64 // by limits.conns and limits.conns_per_ip
 	closed    [dataplane.Closings]atomic.Uint64
 	malformed [len(malformedReasons)]atomic.Uint64
+	glitches  [dataplane.Glitches]atomic.Uint64
 	in, out   atomic.Uint64 // bytes
 	shaken    shakeCounters
 }

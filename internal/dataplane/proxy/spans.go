@@ -9,6 +9,14 @@ import (
 	"proxyd/internal/dataplane/otlp"
 )
 
+// versionOf is the version of HTTP as OpenTelemetry writes it.
+func versionOf(q *dataplane.Request) string {
+	if q.Version > 0 {
+		return string('0' + rune(q.Version))
+	}
+	return "1." + string('0'+rune(q.Minor))
+}
+
 // exportSpans makes the spans of a finished exchange that is wanted: one of the exchange,
 // and below it one of its last attempt. The names of attributes are OpenTelemetry's.
 func (p *Plane) exportSpans(x *dataplane.Exchange, status int, err error, now time.Time) {
@@ -29,7 +37,7 @@ func (p *Plane) exportSpans(x *dataplane.Exchange, status int, err error, now ti
 		otlp.Attribute{Key: "server.address", Text: string(q.Host)},
 		otlp.Attribute{Key: "client.address", Text: x.Mark.ClientIP.String()},
 		otlp.Attribute{Key: "url.scheme", Text: string(x.Mark.Scheme)},
-		otlp.Attribute{Key: "network.protocol.version", Text: "1." + string('0'+rune(q.Minor))},
+		otlp.Attribute{Key: "network.protocol.version", Text: versionOf(q)},
 		otlp.Attribute{Key: "user_agent.original", Text: string(q.Header.Get(dataplane.UserAgent))},
 	)
 	failed := err != nil || status >= 500
