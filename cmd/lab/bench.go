@@ -35,7 +35,7 @@ started. Configurations: internal/lab/bench.`,
 			if b.Plan, err = plan(proxyd, ""); err != nil {
 				return err
 			}
-			if err := lab.Install(ctx, []string{"nginx", "haproxy", "keepalived", "wrk", "caddy"}, b.Out); err != nil {
+			if err := lab.Install(ctx, []string{"nginx", "haproxy", "keepalived", "wrk", "nghttp2-client", "caddy"}, b.Out); err != nil {
 				return err
 			}
 			var tables []lab.Table

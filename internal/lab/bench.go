@@ -29,17 +29,18 @@ type Bench struct {
 
 // A workload is what clients do in a benchmark, and what is aimed at.
 type workload struct {
-	name   string
-	path   string
-	head   []string // further fields of the requests
-	post   int      // bytes of a body to POST; 0: GET
-	conns  int
-	rate   int      // requests a second; 0: as many as can be
-	half   bool     // the rate is half of what the slowest of all can do
-	among  []string // contestants; none: all of the ordinary ones
-	goal   float64  // CPU per request, as a ratio to the best of against
-	goal99 float64  // p99 beyond that of the server itself, likewise
-	to     []string // the contestants of the goal's other side; none: nginx and HAProxy
+	name    string
+	path    string
+	head    []string // further fields of the requests
+	post    int      // bytes of a body to POST; 0: GET
+	conns   int
+	streams int      // of HTTP/2, on each connection at once; 0: HTTP/1.1
+	rate    int      // requests a second; 0: as many as can be
+	half    bool     // the rate is half of what the slowest of all can do
+	among   []string // contestants; none: all of the ordinary ones
+	goal    float64  // CPU per request, as a ratio to the best of against
+	goal99  float64  // p99 beyond that of the server itself, likewise
+	to      []string // the contestants of the goal's other side; none: nginx and HAProxy
 }
 
 const benchConns = 64
@@ -58,6 +59,7 @@ func workloads() []workload {
 		{name: "small GET, a connection each", path: "/small", conns: benchConns, head: []string{"Connection: close"}, goal: 1.00},
 		{name: "small GET, 5,000 a second", path: "/small", conns: benchConns, rate: 5000, goal: 0.85},
 		{name: "small GET, half load", path: "/small", conns: benchConns, half: true, goal99: 1.00, among: []string{direct, proxydName, "nginx", "HAProxy"}},
+		{name: "small GET, HTTP/2, 16 connections x 32", path: "/small", conns: 16, streams: 32, goal: 1.20, among: []string{proxydName, "nginx", "HAProxy"}},
 		{name: "small GET, 100,000 routes", path: "/small", conns: benchConns, goal: 1.05, among: []string{fewName, manyName}, to: []string{fewName}},
 	}
 }
@@ -247,6 +249,9 @@ func (b *Bench) startBackend(space *Space, v benchValues) (*Process, error) {
 func (b *Bench) turn(ctx context.Context, space *Space, w workload, c *contestant) (Turn, error) {
 	if w.rate > 0 {
 		return b.pacedTurn(ctx, space, w, c)
+	}
+	if w.streams > 0 {
+		return b.h2Turn(ctx, space, w, c)
 	}
 	argv := []string{"-t2", "-c" + strconv.Itoa(w.conns), "-d" + strconv.Itoa(max(int(b.Turn.Seconds()), 1)) + "s", "--latency", "-H", "Host: " + benchHost}
 	for _, h := range w.head {

@@ -83,7 +83,8 @@ type benchValues struct {
 	Cores, Conns, Files         int
 	Dir, Host                   string
 	Listen, Backend             netip.AddrPort
-	Name, Interface, Check, VIP string // of keepalived
+	H2                          netip.AddrPort // where HTTP/2 is spoken in clear
+	Name, Interface, Check, VIP string         // of keepalived
 	Priority                    int
 	Advert                      string
 	Servers                     []benchServer
@@ -112,7 +113,7 @@ func (v benchValues) fill(name, file string) (string, error) {
 
 // start runs the contestant in a namespace and waits until it serves.
 func (c *contestant) start(space *Space, v benchValues) error {
-	v.Listen = c.listen
+	v.Listen, v.H2 = c.listen, inH2(c.listen)
 	v.ID = strconv.Itoa(int(c.listen.Port()))
 	for i := range c.routes {
 		v.Routes = append(v.Routes, i)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"sync"
 	"time"
 
@@ -326,6 +327,7 @@ func (w *h2writer) work() {
 	}()
 	h.pace = h.c.clientPace()
 	for {
+		runtime.Gosched() // whoever can run now has something to say as well: one write for all
 		h.mu.Lock()
 		out := h.state.Take(h.spare)
 		h.wakeBlocked()
