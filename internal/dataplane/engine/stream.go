@@ -150,8 +150,12 @@ func (s *streamed) read(b []byte, l *limit) (int, error) { return s.stream.read(
 func (s *streamed) trailers() []byte                     { return s.stream.trailers() }
 
 func (s *streamed) appendHead(out []byte, r *dataplane.Response, upgrade bool) []byte {
-	if upgrade { // RFC 8441, 5: what HTTP/1.1 says with 101
+	switch {
+	case upgrade: // RFC 8441, 5: what HTTP/1.1 says with 101
 		r.Status, r.Length = 200, -1
+	case s.desk.x.Request.WebSocket && r.Status/100 == 2:
+		// The client would take it for that. Who was asked knows nothing of WebSockets here.
+		r.Status = 502
 	}
 	s.head = r
 	return out

@@ -239,6 +239,15 @@ func TestHTTP2WebSocket(t *testing.T) {
 	}
 }
 
+func TestHTTP2WebSocketThatIsNotAgreedToIsNone(t *testing.T) {
+	w := inClear(t, "", server(t, hello))
+	c := w.raw(t)
+	c.ask(1, false, ":method: CONNECT", ":protocol: websocket", ":scheme: http", ":authority: a", ":path: /", "sec-websocket-version: 13")
+	if head := frame[*http2.MetaHeadersFrame](c); head.PseudoValue("status") != "502" {
+		t.Errorf("status %s, want 502: 200 would open it", head.PseudoValue("status"))
+	}
+}
+
 func TestHTTP2ClientsAreSentAwayGracefully(t *testing.T) {
 	arrived, release := make(chan struct{}), make(chan struct{})
 	origin := server(t, func(w http.ResponseWriter, r *http.Request) { close(arrived); <-release; hello(w, r) })
