@@ -115,6 +115,9 @@ func showExplanation(w io.Writer, e *proxy.Explanation, all bool) {
 		row("client", "%s, as the trusted proxy %s says", e.Client, e.Peer)
 	}
 	row("listener", "%s", e.Listener)
+	if e.Cert != "" {
+		row("certificate", "%s", e.Cert)
+	}
 	if e.Route == nil {
 		row("route", "none")
 	} else {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -14,6 +15,7 @@ import (
 	"proxyd/internal/config"
 	"proxyd/internal/control"
 	"proxyd/internal/dataplane/proxy"
+	"proxyd/internal/doctor"
 	"proxyd/internal/history"
 )
 
@@ -184,4 +186,31 @@ func (n *node) RenewCertificate(ctx context.Context, w control.CertificateWish) 
 		}
 	}
 	return nil, control.Refuse("no node orders certificates now: " + n.duty(ctx).why)
+}
+
+// examineCertificates says which certificates by ACME do not come.
+func (n *node) examineCertificates(now time.Time) []doctor.Finding {
+	var out []doctor.Finding
+	views := n.acme.Views()
+	for _, v := range views {
+		f := doctor.Finding{Check: "acme", About: v.Name, Level: doctor.Warn, Why: "the certificate before is served until it ends",
+			Cure: "what the CA says; hactl cert renew " + v.Name + " tries at once (docs/ACME.md)"}
+		switch left := v.NotAfter.Sub(now); {
+		case v.Failures == 0:
+			continue
+		case v.NotAfter.IsZero():
+			f.Level, f.Why = doctor.Fail, "there is no certificate: clients have http alone"
+		case left <= 0:
+			f.Level, f.Why = doctor.Fail, "the certificate has expired: clients refuse it"
+		case left < 3*24*time.Hour:
+			f.Level = doctor.Fail
+			f.Why = fmt.Sprintf("the certificate ends in %d h", int(left.Hours()))
+		}
+		f.What = fmt.Sprintf("%d orders in a row failed, the latest: %s", v.Failures, v.Error)
+		out = append(out, f)
+	}
+	if len(views) > 0 && len(out) == 0 {
+		out = append(out, doctor.Finding{Check: "acme", Level: doctor.OK, What: fmt.Sprintf("no order of the %d names fails", len(views))})
+	}
+	return out
 }

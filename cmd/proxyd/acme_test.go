@@ -283,3 +283,78 @@ func TestAnOrderOutlivesItsNode(t *testing.T) {
 		})
 	}
 }
+
+// asHook makes this test binary a hook of acme.dns, for the DNS server with that address.
+const asHook = "PROXYD_TEST_AS_HOOK"
+
+// hook is a program that makes TXT records in the DNS server of the test CA.
+func hook(to string, args []string) error {
+	if len(args) != 3 {
+		return fmt.Errorf("arguments %q", args)
+	}
+	path, body := "/set-txt", fmt.Sprintf(`{"host":"%s.","value":%q}`, args[1], args[2])
+	if args[0] == "cleanup" {
+		path, body = "/clear-txt", fmt.Sprintf(`{"host":"%s."}`, args[1])
+	}
+	r, err := http.Post(to+path, "application/json", strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	if r.StatusCode != 200 {
+		return fmt.Errorf("HTTP %d", r.StatusCode)
+	}
+	return nil
+}
+
+// A wildcard comes by a hook, of a CA that wants an account of its own; what operators see of
+// it is what there is.
+func TestACMEWildcardByAHook(t *testing.T) {
+	if testing.Short() {
+		t.Skip("end to end")
+	}
+	t.Parallel()
+	const kid, mac = "kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+	clear, secure := freePort(t), freePort(t)
+	ca := pebble.Start(t, "../..", pebble.Options{HTTPPort: clear, TLSPort: secure, EAB: map[string]string{kid: mac}})
+	dir := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"hook":    fmt.Sprintf("#!/bin/sh\n%s=%s exec %s \"$@\"\n", asHook, ca.DNSManagement(), self),
+		"eab.key": mac + "\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(dir, "eab.key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	more := fmt.Sprintf("hosts = [\"*.example.com\", \"shop.blocked.example\"]\ndns = { command = %q }\neab = { id = %q, key = %q }", filepath.Join(dir, "hook"), kid, "file:"+filepath.Join(dir, "eab.key"))
+	p := launch(t, acmeText(ca, more, clear, secure, "*.example.com"))
+	tlsAt := fmt.Sprintf("127.0.0.1:%d", secure)
+	p.eventually("the wildcard is served", func() bool { return served(tlsAt, "a.example.com", ca.Issuers()) != nil })
+	p.eventually("the other name is refused", func() bool { return strings.Contains(p.log.String(), "rejectedIdentifier") })
+	hactl := p.hactl()
+	out, stderr, _ := hactl("cert", "ls")
+	want(t, "cert ls"+stderr, out, "*.example.com", "acme", "failed in a row", "rejectedIdentifier")
+	out, _, _ = hactl("explain", "GET", "https://a.example.com/")
+	want(t, "explain", out, "*.example.com (acme, Pebble")
+	out, _, _ = hactl("doctor")
+	want(t, "doctor", out, "shop.blocked.example", "clients have http alone")
+	p.eventually("the history has both", func() bool {
+		out, _, _ := hactl("history")
+		return strings.Contains(out, "certificate (issued): *.example.com") && strings.Contains(out, "certificate (failed): shop.blocked.example")
+	})
+	out, _, code := hactl("cert", "renew", "shop.blocked.example")
+	want(t, "cert renew", out, "edge-1 orders a certificate for shop.blocked.example")
+	if _, stderr, bad := hactl("cert", "renew", "example.org"); code != 0 || bad == 0 || !strings.Contains(stderr, "shop.blocked.example") {
+		t.Errorf("cert renew: exit codes %d and %d: %s", code, bad, stderr)
+	}
+	if n := p.metric(`proxyd_acme_orders_total{challenge="dns-01",issuer="127.0.0.1",result="ok"}`); n != 1 {
+		t.Errorf("orders by dns-01: %v", n)
+	}
+}

@@ -27,6 +27,13 @@ const asProgram = "PROXYD_TEST_AS_PROGRAM"
 const asTraitor = "PROXYD_TEST_AS_TRAITOR"
 
 func TestMain(m *testing.M) {
+	if to := os.Getenv(asHook); to != "" {
+		if err := hook(to, os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if os.Getenv(asTraitor) != "" && os.Args[1] == "run" {
 		betray()
 		return

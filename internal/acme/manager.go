@@ -241,16 +241,16 @@ func (m *Manager) order(ctx context.Context, s Settings, o order, renewal bool) 
 	client, patience := m.client(s)
 	defer client.HTTPClient.CloseIdleConnections()
 	c, err := m.enter(ctx, s, client)
+	challenge := o.Challenge
 	if err == nil {
-		err = m.pursue(ctx, s, c, o)
+		challenge, err = m.pursue(ctx, s, c, o)
 	}
 	if ctx.Err() != nil {
 		return // another node goes on, or this one when it is back
 	}
 	b := readBook(m.opt.Vault)
-	e := Event{Name: o.Name, Issued: err == nil, Renewal: renewal, Issuer: hostOf(s.Directory), Challenge: b.orders[o.Name].Challenge}
+	e := Event{Name: o.Name, Issued: err == nil, Renewal: renewal, Issuer: hostOf(s.Directory), Challenge: usedChallenge(s, challenge)}
 	if err == nil {
-		e.Challenge = m.usedChallenge(s, e.Challenge)
 		until := ""
 		if leaf, bad := leafOf(b.certs[o.Name].Chain); bad == nil {
 			until = leaf.NotAfter.UTC().Format(time.RFC3339)
@@ -299,12 +299,13 @@ func (m *Manager) failed(ctx context.Context, s Settings, was order, b book, err
 	return o
 }
 
-// usedChallenge is how the CA was shown that a name is ours; it may have known it already.
-func (m *Manager) usedChallenge(s Settings, kept string) string {
-	if kept != "" {
-		return kept
+// usedChallenge is how the CA was shown that a name is ours, or would have been: it may have
+// known it already, or not come to ask.
+func usedChallenge(s Settings, answered string) string {
+	if answered != "" {
+		return answered
 	}
-	return s.Challenge
+	return (&pursuit{s: s}).preferred()[0]
 }
 
 // describe is what an operator is told of an error.

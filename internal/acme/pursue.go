@@ -27,12 +27,20 @@ type pursuit struct {
 // errEnded is wrapped when the order is over and the next try begins with a new one.
 var errEnded = errors.New("the order has failed")
 
-// pursue goes on with o until its certificate is kept.
-func (m *Manager) pursue(ctx context.Context, s Settings, c *ca, o order) error {
+// pursue goes on with o until its certificate is kept. It returns the challenge that was
+// answered, "" if the CA asked for none.
+func (m *Manager) pursue(ctx context.Context, s Settings, c *ca, o order) (challenge string, err error) {
 	p := &pursuit{m, s, c, o}
 	if err := p.open(ctx); err != nil {
-		return err
+		return p.o.Challenge, err
 	}
+	err = p.follow(ctx)
+	return p.o.Challenge, err
+}
+
+// follow does what the order asks for, until it is over.
+func (p *pursuit) follow(ctx context.Context) error {
+	c := p.ca
 	for {
 		at, err := c.client.GetOrder(ctx, c.account, acme.Order{Location: p.o.URL})
 		if problem := (acme.Problem{}); errors.As(err, &problem) && (problem.Status == 404 || problem.Status == 403 || problem.Type == acme.ProblemTypeMalformed) {
@@ -108,11 +116,12 @@ func (p *pursuit) open(ctx context.Context) error {
 		p.o.Replaces = ""
 		url, err = p.ca.newOrder(ctx, p.o)
 	}
-	if err != nil {
-		if !errors.Is(err, errUnknown) && ctx.Err() == nil {
-			p.o.Asked = time.Time{} // there is none
-		}
-		return err
+	switch {
+	case err == nil:
+	case errors.Is(err, errUnknown) || ctx.Err() != nil:
+		return err // it may have been made: what is kept says so
+	default:
+		return fmt.Errorf("%w: %w", errEnded, err)
 	}
 	return p.found(ctx, url)
 }

@@ -289,6 +289,8 @@ func (e *Entry) Sentence() string {
 		b.WriteString("configuration")
 	case Keys:
 		b.WriteString("keys")
+	case Certificate:
+		b.WriteString("certificate")
 	case Started:
 		b.WriteString("proxyd started")
 	case Stopped:

@@ -38,6 +38,7 @@ type Explanation struct {
 	Peer     string          `json:"peer"`
 	Client   string          `json:"client"` // found through trusted proxies
 	Listener string          `json:"listener"`
+	Cert     string          `json:"certificate,omitempty"` // that a client of a listener with tls gets now
 	Refused  string          `json:"refused,omitempty"` // why it is no request that is routed
 	Host     string          `json:"host"`
 	Path     string          `json:"path"` // in its normal form
@@ -138,6 +139,9 @@ func (p *Plane) explain(s *snapshot, q Question, live bool) (*Explanation, error
 	}
 	r := &x.Request
 	e.Host, e.Path, e.Query = string(r.Host), string(r.Path), string(r.Query)
+	if l := s.conf.Listener[x.Listener.Name]; live && l != nil && l.TLS {
+		e.Cert = p.certificateFor(e.Host)
+	}
 	s.origin(x)
 	from := route.From{Client: x.Mark.ClientIP, Trusted: s.trusts(x.Client.Addr().Unmap())}
 	e.Client = from.Client.String()
@@ -174,6 +178,22 @@ func (p *Plane) explain(s *snapshot, q Question, live bool) (*Explanation, error
 	}
 	e.Sends = strings.Split(strings.TrimRight(string(http1.AppendRequest(nil, r)), "\r\n"), "\r\n")
 	return e, nil
+}
+
+// certificateFor says which certificate a client that asks for a host gets now.
+func (p *Plane) certificateFor(host string) string {
+	found := p.tls.certs.Set().Find(host)
+	if len(found) == 0 {
+		return "none: the handshake fails"
+	}
+	c := found[0]
+	text := fmt.Sprintf("%s (%s, %s", c.Subject, c.Source(), c.Issuer)
+	if left := c.NotAfter.Sub(p.opt.Now()); left > 0 {
+		text += fmt.Sprintf(", %d d left)", int(left.Hours()/24))
+	} else {
+		text += ", expired)"
+	}
+	return text
 }
 
 // closeBody closes what an answer that nobody gets would be read from.
