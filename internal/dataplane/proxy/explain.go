@@ -39,7 +39,7 @@ type Explanation struct {
 	Client   string          `json:"client"` // found through trusted proxies
 	Listener string          `json:"listener"`
 	Cert     string          `json:"certificate,omitempty"` // that a client of a listener with tls gets now
-	Refused  string          `json:"refused,omitempty"` // why it is no request that is routed
+	Refused  string          `json:"refused,omitempty"`     // why it is no request that is routed
 	Host     string          `json:"host"`
 	Path     string          `json:"path"` // in its normal form
 	Query    string          `json:"query,omitempty"`
