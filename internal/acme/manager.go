@@ -55,14 +55,19 @@ type Manager struct {
 	served   Served
 	shown    map[string]string          // what each part of served was made of
 	alpn     map[string]tls.Certificate // by name and value
+	parsed   map[string]parsed          // by name
 	orders   sync.WaitGroup
 }
 
 // maxOrders is how many orders are under way at once.
 const maxOrders = 4
 
-// lookEvery is how often it is looked whether something is due.
-const lookEvery = time.Second
+const (
+	// lookEvery is how often it is looked whether this node has the duty.
+	lookEvery = time.Second
+	// readEvery is how often all records are read to see what is due, if nothing calls for it.
+	readEvery = 5 * time.Second
+)
 
 // New returns a Manager without names.
 func New(o Options) *Manager {
@@ -70,7 +75,7 @@ func New(o Options) *Manager {
 		o.Now = time.Now
 	}
 	return &Manager{opt: o, wake: make(chan struct{}, 1), running: map[string]context.CancelFunc{}, asked: map[string]time.Time{},
-		said: map[string]bool{}, shown: map[string]string{}, alpn: map[string]tls.Certificate{}}
+		said: map[string]bool{}, shown: map[string]string{}, alpn: map[string]tls.Certificate{}, parsed: map[string]parsed{}}
 }
 
 func (m *Manager) now() time.Time { return m.opt.Now() }
@@ -108,18 +113,27 @@ func (m *Manager) Run(ctx context.Context) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	defer m.orders.Wait()
-	for {
-		b := m.Refresh()
-		if s := m.using(); len(s.Names) > 0 && m.opt.Duty(ctx) {
-			m.work(ctx, s, b)
-		} else {
+	had, read := false, time.Time{}
+	for woken := true; ; {
+		s := m.using()
+		here := len(s.Names) > 0 && m.opt.Duty(ctx)
+		if !here {
 			m.stop()
+		}
+		if woken || here != had || time.Since(read) >= readEvery {
+			b := m.Refresh()
+			if here {
+				m.work(ctx, s, b)
+			}
+			had, read = here, time.Now()
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-m.wake:
+			woken = true
 		case <-tick.C:
+			woken = false
 		}
 	}
 }
@@ -373,10 +387,6 @@ func (m *Manager) publish(b book) {
 	next := Served{Pending: map[string]bool{}, Tokens: map[string][]byte{}, Handshakes: map[string]*tls.Certificate{}}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	before := map[string]*cert.Certificate{}
-	for _, c := range m.served.Certificates {
-		before[c.Serial] = c
-	}
 	shown := map[string]string{}
 	for _, name := range s.Names {
 		c, ok := b.certs[name]
@@ -385,14 +395,11 @@ func (m *Manager) publish(b book) {
 			shown["pending "+name] = ""
 			continue
 		}
-		parsed, err := cert.Parse([]byte(c.Chain), []byte(c.Key))
+		parsed, err := m.parse(c)
 		if err != nil {
 			m.opt.Log.Error("acme: a kept certificate is of no use", "name", name, "error", err)
 			next.Pending[name] = true
 			continue
-		}
-		if old := before[parsed.Serial]; old != nil {
-			parsed = old
 		}
 		next.Certificates = append(next.Certificates, parsed)
 		shown["cert "+name] = parsed.Serial
@@ -421,6 +428,25 @@ func (m *Manager) publish(b book) {
 	}
 	m.shown, m.served = shown, next
 	m.opt.Publish(next)
+}
+
+// A parsed certificate is kept with the text that it was made of.
+type parsed struct {
+	chain string
+	cert  *cert.Certificate
+}
+
+// parse returns the certificate of a record. m.mu is held.
+func (m *Manager) parse(c certified) (*cert.Certificate, error) {
+	if p, ok := m.parsed[c.Name]; ok && p.chain == c.Chain {
+		return p.cert, nil
+	}
+	made, err := cert.Parse([]byte(c.Chain), []byte(c.Key))
+	if err != nil {
+		return nil, err
+	}
+	m.parsed[c.Name] = parsed{c.Chain, made}
+	return made, nil
 }
 
 // handshake returns the certificate that answers tls-alpn-01 (RFC 8737). m.mu is held.
