@@ -102,7 +102,9 @@ func TestARefusedNameHoldsUpNoOther(t *testing.T) {
 	m := start(t, ca, &memory{all: map[string][]byte{}}, w, now, "shop.blocked.example", "good.example.com")
 	eventually(t, "one is there and one has failed", func() bool {
 		v := m.Views()
-		return len(v) == 2 && v[0].Failures == 1 && !v[1].NotAfter.IsZero()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(v) == 2 && v[0].Failures == 1 && !v[1].NotAfter.IsZero() && len(w.served.Tokens) == 0
 	})
 	v := m.Views()
 	if !strings.Contains(v[0].Error, "rejectedIdentifier") || v[0].Ordering || v[0].Next.Before(now().Add(40*time.Second)) {

@@ -295,7 +295,9 @@ func (p *pursuit) collect(ctx context.Context, at acme.Order) error {
 		return err
 	}
 	p.tidy(ctx)
-	return p.opt.Vault.Remove(ctx, orderPrefix+mark(c.Name))
+	err = p.opt.Vault.Remove(ctx, orderPrefix+mark(c.Name))
+	p.Refresh() // nothing is answered any more
+	return err
 }
 
 // tidy takes back what was made in the DNS.
