@@ -61,6 +61,7 @@ func (n *node) serveKeys(q keyring.Question) (keyring.Answer, error) {
 	}
 	switch q.Do {
 	case keyring.Accept, keyring.Use, keyring.Keep:
+		n.acme.Look() // what the key before has sealed is sealed anew while that is still believed
 		n.log.Info("keys of the cluster", "step", q.Do, "asked", q.By, "seals", a.Keys[0].Mark, "believed", len(a.Keys))
 	}
 	return a, nil
