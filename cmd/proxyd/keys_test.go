@@ -60,6 +60,12 @@ func TestKeysAreRotatedWithoutLosingANode(t *testing.T) {
 		t.Errorf("history %+v, %v", h, err)
 	}
 
+	// A host that is added now needs the ring, and who adds it is told.
+	added, err := a.Member(t.Context(), control.MemberWish{Op: "add", Address: "127.0.0.99", DryRun: true})
+	if err != nil || !strings.Contains(strings.Join(added.Warnings, " "), filepath.Join(a.dir, "state", keyring.File)) {
+		t.Errorf("an addition after a rotation says %+v, %v", added, err)
+	}
+
 	// The ring is there after a crash, and in the process that takes another's place.
 	_ = c.cmd.Process.Kill()
 	<-c.done

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"proxyd/internal/control"
 	"proxyd/internal/ha"
 	"proxyd/internal/ha/election"
+	"proxyd/internal/ha/keyring"
 )
 
 // gossipPort is that of an address in cluster.join which names none.
@@ -106,7 +108,8 @@ func (n *node) removable(ctx context.Context, w *control.MemberWish) (netip.Addr
 		if i == 0 {
 			return netip.AddrPort{}, control.Refuse(fmt.Sprintf("%s is the node that was asked; ask another one to remove it", w.Node))
 		}
-		if _, withheld := standings[nv.Name]; nv.State != ha.Unheard && !withheld {
+		// A drained node would not do: it holds where it hears nobody else.
+		if nv.State != ha.Unheard && standings[nv.Name].State != "standby" {
 			return netip.AddrPort{}, control.Refuse(fmt.Sprintf("%s is up; `hactl standby %s` first, and stop proxyd there when it is removed", nv.Name, nv.Name))
 		}
 		w.Without = append(w.Without, nv.Name)
@@ -123,7 +126,24 @@ func (n *node) applyVoters(ctx context.Context, w control.MemberWish, voters []n
 	if why := n.gap(ctx, voters); why != "" {
 		p.warnings = append(p.warnings, why)
 	}
+	if need := n.newHostNeeds(); need != "" && w.Op != "remove" {
+		p.warnings = append(p.warnings, need)
+	}
 	return n.applyAll(ctx, p)
+}
+
+// newHostNeeds says what a host that is added must have beside the configuration and
+// cluster.secret, "" if nothing: since a rotation the ring of keys goes before the secret.
+func (n *node) newHostNeeds() string {
+	k, _, _ := n.part()
+	n.mu.Lock()
+	secret, dir := string(n.config.Cluster.Secret), n.config.Node.State
+	n.mu.Unlock()
+	if k == nil || k.keys == nil || k.keys.Secrets()[0] == secret {
+		return ""
+	}
+	return fmt.Sprintf("the keys were rotated since cluster.secret was written: before proxyd is started on the new host, copy %s of this one into node.state there, "+
+		"readable by proxyd alone (install -m 0600 -o proxyd -g proxyd keys.json /var/lib/proxyd/), or restore a backup with its secrets", filepath.Join(dir, keyring.File))
 }
 
 // gap says why VIPs have no holder for a moment while the list of voters becomes another; ""
