@@ -48,13 +48,15 @@ var allowed = map[string]string{
 	"dataplane/files":     "dataplane dataplane/http1",
 	"dataplane/route":     "config dataplane",
 	"dataplane/filter":    "config dataplane dataplane/http1",
-	"dataplane/upstream":  "clock cert config dataplane dataplane/http1",
+	"dataplane/upstream":  "clock cert config dataplane dataplane/http1 dataplane/proxyheader",
 	"dataplane/overload":  "",
 	"dataplane/http2":     "dataplane dataplane/http1",
-	"dataplane/engine":    "dataplane dataplane/http1 dataplane/http2",
+	"dataplane/engine":    "dataplane dataplane/http1 dataplane/http2 dataplane/proxyheader",
 	"dataplane/accesslog": "config dataplane",
 	"dataplane/otlp":      "",
-	"dataplane/proxy":     "clock cert config dataplane dataplane/accesslog dataplane/engine dataplane/files dataplane/filter dataplane/http1 dataplane/otlp dataplane/overload dataplane/route dataplane/upstream",
+	"dataplane/proxy":     "clock cert config dataplane dataplane/accesslog dataplane/engine dataplane/files dataplane/filter dataplane/http1 dataplane/otlp dataplane/overload dataplane/proxyheader dataplane/route dataplane/upstream",
+
+	"dataplane/proxyheader": "dataplane",
 }
 
 // forbidden names what may not be imported, with the reason that a reader is owed.
@@ -66,6 +68,7 @@ var forbidden = []struct{ pkg, imports, why string }{
 	{"ha/state", "net os log/slog", "merging is a value"},
 	{"dataplane/http1", "net os net/http log/slog", "the parser works on bytes alone"},
 	{"dataplane/http2", "net os net/http log/slog", "a connection is fed bytes and told the time"},
+	{"dataplane/proxyheader", "os time log/slog", "the header is bytes"},
 	{"dataplane/overload", "net os time/tick log/slog", "the gate works on numbers it is told"},
 	{"dataplane/route", "net os net/http log/slog", "finding a route never blocks"},
 	{"dataplane/filter", "net net/http log/slog", "a filter decides about heads and bodies, and reaches a server by a Fetcher alone"},

@@ -17,6 +17,9 @@ func (d *decoder) checkListeners(c *Config) {
 		if len(l.Address) == 0 && !d.spoilt(q) {
 			d.bad(p, "needs an address, such as address = \":80\"")
 		}
+		if q := p.key("proxy_protocol"); l.Proxied && len(c.Node.TrustedProxies) == 0 && !d.spoilt(to("node").key("trusted_proxies")) {
+			d.bad(q, "lets nobody connect, since node.trusted_proxies is empty: write there the proxies before this listener")
+		}
 		for i, text := range l.Address {
 			a, err := parseListenAddr(text)
 			if err != nil {
@@ -80,6 +83,7 @@ func (d *decoder) checkPools(c *Config) {
 		if q := p.key("location"); !d.spoilt(q) && pool.Location != "rewrite" && pool.Location != "keep" {
 			d.bad(q, "%q is neither rewrite nor keep", pool.Location)
 		}
+		within(d, p.key("proxy_protocol"), pool.Proxied, 0, 2)
 		d.checkPassive(p.key("passive"), pool.Passive)
 		if pool.Check != nil {
 			d.checkCheck(p.key("check"), pool.Check)

@@ -41,7 +41,7 @@ type Node struct {
 	State          string         `toml:"state"`           // directory for what must outlive a restart
 	Watch          bool           `toml:"watch"`           // the file and what it includes are read again when they change, as by `hactl reload`
 	Zone           string         `toml:"zone"`            // where the node is, for zone-aware balancing; default: none
-	TrustedProxies []netip.Prefix `toml:"trusted_proxies"` // the only peers whose X-Forwarded-* and Forwarded fields are believed; default: nobody
+	TrustedProxies []netip.Prefix `toml:"trusted_proxies"` // the only peers whose X-Forwarded-* and Forwarded fields, and PROXY headers, are believed; default: nobody
 }
 
 // Cluster is the set of nodes that share the virtual addresses. No join, no cluster.
@@ -124,14 +124,15 @@ type Preempt struct {
 // [[cert]] it redirects to https, and there is another with tls on :443.
 type Listener struct {
 	Name       string   `toml:"-"`
-	Address    []string `toml:"address"`     // one or a list; ":80" is both families; required
-	TLS        bool     `toml:"tls"`         // clients speak TLS, with the certificates of [[cert]]
-	HTTP2      bool     `toml:"http2"`       // with tls: clients that can, speak HTTP/2; default: that of tls
-	H2C        bool     `toml:"h2c"`         // without tls: clients that begin with its preface speak HTTP/2 in clear; no other is asked to
-	Redirect   string   `toml:"redirect"`    // "https": every request is sent to the same URI by https (308), before any route; to port 443, or to that of the one listener with tls that is elsewhere
-	ClientCA   string   `toml:"client_ca"`   // absolute path of the authorities, PEM, one of which must have signed the certificate of a client, and of lists of what they have revoked; read again when it changes; default: clients are asked for none
-	ClientCert string   `toml:"client_cert"` // of client_ca: require, no connection without one; or optional, routes say whether they need one; default: require, or optional if any route has client_cert
-	Unknown    Unknown  `toml:"unknown"`     // what a request for a host that no route names gets, if none takes it: 404, 421, or close (no answer)
+	Address    []string `toml:"address"`        // one or a list; ":80" is both families; required
+	TLS        bool     `toml:"tls"`            // clients speak TLS, with the certificates of [[cert]]
+	HTTP2      bool     `toml:"http2"`          // with tls: clients that can, speak HTTP/2; default: that of tls
+	H2C        bool     `toml:"h2c"`            // without tls: clients that begin with its preface speak HTTP/2 in clear; no other is asked to
+	Redirect   string   `toml:"redirect"`       // "https": every request is sent to the same URI by https (308), before any route; to port 443, or to that of the one listener with tls that is elsewhere
+	ClientCA   string   `toml:"client_ca"`      // absolute path of the authorities, PEM, one of which must have signed the certificate of a client, and of lists of what they have revoked; read again when it changes; default: clients are asked for none
+	ClientCert string   `toml:"client_cert"`    // of client_ca: require, no connection without one; or optional, routes say whether they need one; default: require, or optional if any route has client_cert
+	Unknown    Unknown  `toml:"unknown"`        // what a request for a host that no route names gets, if none takes it: 404, 421, or close (no answer)
+	Proxied    bool     `toml:"proxy_protocol"` // every connection begins with a PROXY header, version 1 or 2, that says whose it is; node.trusted_proxies alone may connect; docs/PROXY-PROTOCOL.md
 }
 
 // TLS is what all listeners with tls have in common.
@@ -213,6 +214,7 @@ type Pool struct {
 	Location  string        `toml:"location"`        // rewrite: Location, Content-Location, Refresh and cookies that name a server name what the client asked for, strip_prefix put back; or keep
 	TLS       *PoolTLS      `toml:"tls"`             // the servers speak TLS: true, or { ca, name, cert, key, min, insecure }; nil: none
 	Host      string        `toml:"host"`            // Host sent on: client (as the client sent it), server (the server's address), or a name
+	Proxied   int           `toml:"proxy_protocol"`  // 1 or 2: a connection to a server begins with a PROXY header of this version, which tells of its client, and serves no other; 0: none; docs/PROXY-PROTOCOL.md
 	Passive   Passive       `toml:"passive"`         // what real exchanges teach about a server
 	Check     *Check        `toml:"check"`           // active check, { } for all its defaults; nil: none
 	Retry     Retry         `toml:"retry"`           // of idempotent requests of which the client got no byte, on another server

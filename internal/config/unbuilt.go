@@ -15,7 +15,7 @@ func unbuiltKeys(table string) []string {
 	case "node":
 		return []string{"region"}
 	case "listener.*":
-		return []string{"http3", "proxy_protocol"}
+		return []string{"http3"}
 	case "pool.*":
 		return []string{"discover", "protocol", "zone"}
 	case "pool.*.retry":

@@ -24,6 +24,19 @@ type Listener struct {
 	Index   int   // of its name among those the process has had, for counters kept in slices
 	TLS     TLS   // nil: in clear
 	HTTP2   bool  // spoken with clients that ask for it: by ALPN with TLS, by its preface in clear
+	Front   Front // nil: clients connect by themselves
+}
+
+// A Front is the proxies that stand before listeners and pass connections on, each with a
+// PROXY header that says whose it is. It outlives reloads.
+type Front interface {
+	// Await is asked once a connection, before its first byte is read: whether peer is one
+	// of them, and there is room.
+	Await(l *Listener, peer netip.AddrPort) bool
+	// Heard follows every Await that said yes, when the header is read. It says that the
+	// connection is client's, or peer's own; a *Malformed or another err is why there is
+	// none. False ends the connection; after true, Admit is asked about the client.
+	Heard(l *Listener, peer, client netip.AddrPort, err error) bool
 }
 
 // TLS is how the clients of listeners are shaken hands with. It outlives reloads.
@@ -59,6 +72,7 @@ type Route struct {
 	Buffer    int64    // of a request body, that Gather reads to hand
 	Sized     bool     // Gather reads a chunked body to hand whatever its size, to be sent with Content-Length
 	Trailers  [][]byte // names, in lower case, of the trailers of chunked bodies that are let through, both ways
+	Proxied   int      // a connection to a server begins with a PROXY header of this version, and is one client connection's; 0: neither. Heavy routes only
 	Timeout   Timeouts
 	Log       bool
 	Index     int // place in the snapshot, for counters kept in slices
@@ -197,7 +211,8 @@ type Fetcher interface {
 // A Handler decides; an engine moves bytes and asks it. The calls for one exchange
 // are serialised. No method keeps a pointer into x.Request or x.Response after End.
 type Handler interface {
-	// Admit is asked once a connection, before its first byte is read.
+	// Admit is asked once a connection, before its first byte is read, but for what its
+	// listener's Front is told.
 	Admit(l *Listener, client netip.AddrPort) bool
 	// Leave follows every Admit that said yes, when the connection is over, and says why.
 	Leave(l *Listener, client netip.AddrPort, why Closing)

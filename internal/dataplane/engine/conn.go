@@ -23,6 +23,8 @@ type clientConn struct {
 	peer     netip.AddrPort
 	id       uint64
 	began    moment
+	inside   bool            // Admit said yes
+	named    *netip.AddrPort // where the client connected to, if a PROXY header says so
 	idleStep func(fd uintptr) bool
 	state    *tls.ConnectionState // nil in clear
 
@@ -30,6 +32,7 @@ type clientConn struct {
 	preface bool              // what came in place of the first request begins the preface of HTTP/2
 	why     dataplane.Closing // why it ended, once it has
 	loan    *loan             // from whom the connection is, if it goes back
+	own     private
 
 	retired atomic.Bool // it is to end as soon as it is idle
 	idle    bool        // waiting for a request; under mu
@@ -51,6 +54,9 @@ var (
 // serve has one exchange after the other. It ends with the connection.
 func (c *clientConn) serve() {
 	defer c.end()
+	if !c.inside && !c.front() {
+		return
+	}
 	if c.listener.TLS != nil && !c.handshake() {
 		return
 	}
@@ -72,13 +78,14 @@ func (c *clientConn) end() {
 		c.panicked(p)
 	}
 	c.close()
+	c.own.close()
 	if c.desk != nil {
 		c.desk.x.Reset() // of what was refused
 		putDesk(c.desk)
 		c.desk = nil
 	}
 	defer c.engine.conns.remove(c) // last, since Shutdown waits for it
-	if c.loan != nil && c.loan.over {
+	if c.loan != nil && c.loan.over || !c.inside {
 		return
 	}
 	defer func() {
@@ -136,7 +143,7 @@ func (c *clientConn) wait() bool {
 	c.mu.Lock()
 	c.idle = true
 	c.mu.Unlock()
-	if c.loan != nil {
+	if c.loan != nil && c.own.empty() {
 		l.each, l.late = lendTime, errLent
 	}
 	if c.retired.Load() || c.engine.draining.Load() {

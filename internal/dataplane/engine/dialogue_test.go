@@ -37,6 +37,9 @@ var settings = map[string]func(*stage, *Config){
 	"trailers":       func(s *stage, _ *Config) { s.route.Heavy, s.route.Trailers = true, [][]byte{[]byte("x-sum")} },
 	"trailers_light": func(s *stage, _ *Config) { s.route.Trailers = [][]byte{[]byte("x-sum")} },
 	"sized":          func(s *stage, _ *Config) { s.route.Heavy, s.route.Sized = true, true; s.route.BodyBytes = 20000 },
+	"front":          func(s *stage, _ *Config) { s.setFront(true) },
+	"stranger":       func(s *stage, _ *Config) { s.setFront(false) },
+	"proxied":        func(s *stage, _ *Config) { s.route.Heavy, s.route.Proxied, s.depths = true, 1, false }, // the header goes before TLS
 	"says_draining":  func(_ *stage, c *Config) { c.Draining = func() bool { return true } },
 }
 

@@ -64,7 +64,8 @@ type exchange struct {
 	listener *dataplane.Listener
 	client   client
 	pipe     *wire // the client's own connection, if the kernel can move bodies by it
-	framed   bool  // bodies are framed as by HTTP/1.1: by a length, in chunks, by the end of the connection
+	private  *private
+	framed   bool // bodies are framed as by HTTP/1.1: by a length, in chunks, by the end of the connection
 
 	desk  *desk
 	have  int                // bytes in desk.in

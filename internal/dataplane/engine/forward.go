@@ -127,13 +127,13 @@ func (e *exchange) attempt(total moment) (*serverConn, error) {
 	for {
 		var u *serverConn
 		if !fresh {
-			u = k.take()
+			u = e.takeKept(k)
 		}
 		x.Times.Dial = 0
 		if u == nil {
 			dialled := time.Now()
 			var err error
-			if u, err = k.dial(e.engine.force, connectTime(&x.Route.Timeout), total); err != nil {
+			if u, err = e.dial(k, total); err != nil {
 				if e.engine.force.Err() != nil {
 					err = dataplane.ErrDrained
 				}

@@ -38,6 +38,7 @@ func newH2Stream(h *h2conn, id uint32) *h2stream {
 	drainSignal(s.out)
 	d := desks.Get().(*desk)
 	s.open(c.engine, c.handler, c.listener, s, d)
+	s.private = &c.own
 	x := d.ask(c.listener, c.peer)
 	x.TLS, x.ConnID = c.state, c.id
 	l := c.listener.Limits

@@ -111,15 +111,23 @@ func (g *Goroutine) welcome(l *dataplane.Listener, h dataplane.Handler, conn net
 		return nil
 	}
 	client := addrOf(tcp)
-	if !h.Admit(l, client) {
+	ask := h.Admit
+	if l.Front != nil {
+		ask = l.Front.Await
+	}
+	if !ask(l, client) {
 		tcp.Close()
 		return nil
 	}
-	c := &clientConn{peer: client, id: g.ids.Add(1), began: now()}
+	c := &clientConn{peer: client, id: g.ids.Add(1), began: now(), inside: l.Front == nil}
 	c.engine, c.handler, c.listener = g, h, l
 	if err := c.open(tcp); err != nil {
 		tcp.Close()
-		h.Leave(l, client, dataplane.ClosedError)
+		if l.Front != nil {
+			l.Front.Heard(l, client, netip.AddrPort{}, err)
+		} else {
+			h.Leave(l, client, dataplane.ClosedError)
+		}
 		return nil
 	}
 	c.speak()

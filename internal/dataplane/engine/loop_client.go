@@ -25,6 +25,8 @@ type loopClient struct {
 	keep    bool              // the connection will be used for another request
 	retired bool              // it is to end as soon as it is idle
 	eaten   int               // bytes read while lingering
+	fronted *fronted          // not nil: the header of a proxy is awaited
+	named   *netip.AddrPort   // where the client connected to, if such a header says so
 }
 
 // A phase is what a client's connection is at.
@@ -41,6 +43,7 @@ const (
 	phaseDrain               // the body of a request that was answered here is read away
 	phaseRefuse              // likewise, of what never became a request
 	phaseLinger              // our half is closed
+	phaseFront               // a proxy has not said yet whose the connection is
 )
 
 // welcome admits a connection, or closes it. It has entered already.
@@ -48,10 +51,15 @@ func (l *loop) welcome(d *door, fd int32, addr netip.AddrPort) {
 	c := l.newClient()
 	c.fd, c.door, c.addr, c.id, c.began = fd, d, addr, l.engine.side.ids.Add(1), now()
 	l.busy = c // a panic of Admit is this connection's
-	if !l.cutOff && d.handler.Admit(d.listener, addr) {
+	switch {
+	case l.cutOff:
+		l.closeClient(c)
+	case d.listener.Front != nil:
+		l.expectFront(c)
+	case d.handler.Admit(d.listener, addr):
 		c.inside = true
 		l.takeIn(c, fd)
-	} else {
+	default:
 		l.closeClient(c)
 	}
 	l.busy = nil
@@ -90,6 +98,8 @@ func (l *loop) clientEvent(c *loopClient, what readiness) {
 		l.hear(c)
 	case phaseLinger:
 		l.swallow(c)
+	case phaseFront:
+		l.hearFront(c)
 	case phaseAsk:
 		if c.ended {
 			l.departing(c)
@@ -120,6 +130,8 @@ func (l *loop) clientDue(c *loopClient, t moment) {
 		l.idleDue(c)
 	case phaseLinger:
 		l.closeClient(c)
+	case phaseFront:
+		l.frontDue(c)
 	case phaseAsk:
 		if c.ended {
 			l.forsake(c, dataplane.ErrClientGone)
@@ -316,6 +328,7 @@ func (l *loop) swallow(c *loopClient) {
 // closeClient ends the connection.
 func (l *loop) closeClient(c *loopClient) {
 	l.letGo(c)
+	l.unfronted(c)
 	if c.inside {
 		c.inside = false
 		l.leave(c)

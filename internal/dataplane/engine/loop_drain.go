@@ -11,7 +11,7 @@ func (l *loop) dismiss() {
 		if w == nil || w.client == nil {
 			continue
 		}
-		if c := w.client; c.phase == phaseIdle && c.tray == nil {
+		if c := w.client; c.phase == phaseIdle && c.tray == nil || c.phase == phaseFront {
 			l.wheel.set(w, due)
 		}
 	}
@@ -34,7 +34,7 @@ func (l *loop) cutClient(c *loopClient) {
 	defer l.recovered()
 	l.busy = c
 	switch c.phase {
-	case phaseIdle, phaseLinger, phaseRefuse:
+	case phaseIdle, phaseLinger, phaseRefuse, phaseFront:
 		c.why = closing(dataplane.ErrDrained)
 		l.closeClient(c)
 	case phaseAsk:

@@ -57,7 +57,7 @@ func (l *loop) handed(c *loopClient) *clientConn {
 		d.in = make([]byte, t.have+bufferBytes)
 	}
 	copy(d.in, t.in[:t.have])
-	h := &clientConn{peer: c.addr, id: c.id, began: c.began}
+	h := &clientConn{peer: c.addr, id: c.id, began: c.began, inside: true, named: c.named}
 	h.engine, h.handler, h.listener = l.engine.side, c.door.handler, c.door.listener
 	h.desk, h.have = d, t.have
 	h.retired.Store(c.retired)
@@ -167,6 +167,7 @@ func (l *loop) welcomeBack(from *clientConn, fd int32, read []byte) {
 	c := l.newClient()
 	c.fd, c.door, c.addr, c.id, c.began = fd, from.loan.door, from.peer, from.id, from.began
 	c.inside, c.served, c.retired = true, true, from.retired.Load()
+	c.named = from.named
 	if len(read) > 0 {
 		t := l.newTray(len(read))
 		if len(read) > len(t.in) {

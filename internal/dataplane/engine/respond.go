@@ -66,7 +66,7 @@ func (e *exchange) respond(u *serverConn, total moment) (told bool, err error) {
 		if u.interrupted() != nil {
 			u.close()
 		} else {
-			u.home.keep(u, x.Route.Timeout.Idle)
+			e.keepServer(u)
 		}
 	}
 	return answer.told, err
@@ -100,7 +100,7 @@ func (e *exchange) dismiss(u *serverConn, answer *relay, closes bool) {
 		return
 	}
 	e.detach()
-	u.home.keep(u, d.x.Route.Timeout.Idle)
+	e.keepServer(u)
 }
 
 // drop closes the connection to the server and ends who still sends on it.

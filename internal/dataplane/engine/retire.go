@@ -124,12 +124,15 @@ func (l *loop) survey(from int, local netip.Addr, do func(*loop, *loopClient)) i
 }
 
 // localOf returns the address that the client of a connection connected to.
-func localOf(fd int32) netip.Addr {
+func localOf(fd int32) netip.Addr { return localPortOf(fd).Addr() }
+
+// localPortOf returns it with its port.
+func localPortOf(fd int32) netip.AddrPort {
 	var sa unix.RawSockaddrAny
 	size := uint32(unix.SizeofSockaddrAny)
 	_, _, e := syscall.RawSyscall(syscall.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
 	if e != 0 {
-		return netip.Addr{}
+		return netip.AddrPort{}
 	}
-	return addrPort(&sa).Addr()
+	return addrPort(&sa)
 }

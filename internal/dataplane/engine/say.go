@@ -11,6 +11,7 @@ import (
 // speak makes c the client of its exchanges.
 func (c *clientConn) speak() {
 	c.client, c.framed, c.idleStep = c, true, c.readIdle
+	c.private, c.own.local = &c.own, c.to
 	if c.listener.TLS == nil { // otherwise the kernel has no keys
 		c.pipe = &c.wire
 	}

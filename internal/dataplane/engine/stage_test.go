@@ -181,6 +181,11 @@ func (s *stage) Begin(x *dataplane.Exchange) dataplane.Verdict {
 	switch string(x.Request.Path) {
 	case "/answer":
 		return s.answer(x, 200)
+	case "/who", "/heavy/who":
+		v := s.answer(x, 200)
+		x.Response.Body = append(x.Client.AppendTo(nil), '\n')
+		x.Response.Length = int64(len(x.Response.Body))
+		return v
 	case "/close":
 		return dataplane.Close
 	case "/file", "/small-file", "/short-file", "/sized", "/stream", "/torn":

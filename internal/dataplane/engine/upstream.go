@@ -22,6 +22,7 @@ type serverConn struct {
 	how     *dataplane.ServerTLS // by which it was made; nil: in clear
 	expires moment               // when it is too old to be used again
 	reused  bool                 // this exchange is not its first
+	proxied int                  // the version of the PROXY header that it began with; 0: none
 }
 
 // close closes the connection and counts it no more; a second call does nothing.
@@ -128,9 +129,9 @@ func (k *kept) over() bool {
 
 var errNoAddress = errors.New("the server's name does not resolve")
 
-// dial makes a new connection before total, when the exchange's time is up; 0 is never.
-// The error wraps ErrConnect, ErrConnectTime or ErrTotalTime.
-func (k *kept) dial(ctx context.Context, timeout time.Duration, total moment) (*serverConn, error) {
+// dial makes a new connection before total, when the exchange's time is up; 0 is never. It
+// begins with hello. The error wraps ErrConnect, ErrConnectTime or ErrTotalTime.
+func (k *kept) dial(ctx context.Context, timeout time.Duration, total moment, hello []byte) (*serverConn, error) {
 	addr := k.server.Addr()
 	if !addr.IsValid() {
 		return nil, fmt.Errorf("%w: %w", dataplane.ErrConnect, errNoAddress)
@@ -158,6 +159,10 @@ func (k *kept) dial(ctx context.Context, timeout time.Duration, total moment) (*
 		return nil, fmt.Errorf("%w: %w", dataplane.ErrConnect, err)
 	}
 	k.server.Conns.Add(1)
+	if err := u.greet(hello); err != nil {
+		u.close()
+		return nil, err
+	}
 	if u.how = k.server.TLS(); u.how != nil {
 		l := limit{over: dataplane.ErrConnectTime}
 		if timeout > 0 {

@@ -244,10 +244,12 @@ func (r *compiledRoute) followPool() {
 	r.Timeout.Idle = conf.Timeout.Idle
 	r.Timeout.PerTry = conf.Retry.PerTry
 	r.Sized = conf.Framing == "length"
+	r.Proxied = conf.Proxied
 	r.buffers = r.Buffer > 0
 	// Loops speak to servers in clear.
 	r.Heavy = r.Heavy || r.pool.Secure() != nil
 	r.Heavy = r.Heavy || r.buffers || r.Sized // what reads a body to hand waits for it
+	r.Heavy = r.Heavy || r.Proxied != 0       // loops share all connections to servers
 	r.attempts = min(max(conf.Retry.Attempts, 1), maxAttempts)
 	r.host = newHostRule(conf)
 }

@@ -350,7 +350,7 @@ func (s *snapshot) fabricate(q Question) (*dataplane.Exchange, []byte, error) {
 
 // listenerFor returns the listener of that name, or the one that the URL's port leads to.
 func (s *snapshot) listenerFor(name, host, scheme string) (*dataplane.Listener, error) {
-	all := wanted(s.conf, &listenerSet{}, nil, nil)
+	all := wanted(s.conf, &listenerSet{}, nil, nil, nil)
 	slices.SortFunc(all, func(a, b *door) int {
 		return cmp.Or(strings.Compare(a.listener.Name, b.listener.Name), strings.Compare(a.address, b.address))
 	})

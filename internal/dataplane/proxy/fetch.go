@@ -148,6 +148,14 @@ func (a *fetched) dial() error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", dataplane.ErrConnect, err)
 	}
+	own, err := a.pool.Introduction()
+	if err == nil && len(own) > 0 {
+		_, err = conn.Write(own)
+	}
+	if err != nil {
+		conn.Close()
+		return fmt.Errorf("%w: PROXY header: %w", dataplane.ErrConnect, err)
+	}
 	if conn, err = a.seal(ctx, conn); err != nil {
 		return err
 	}

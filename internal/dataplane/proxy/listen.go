@@ -59,7 +59,7 @@ func Listen(network, address string) (net.Listener, error) {
 }
 
 // wanted are the doors that a configuration asks for, without sockets.
-func wanted(c *config.Config, listeners *listenerSet, room *dataplane.Room, secure dataplane.TLS) []*door {
+func wanted(c *config.Config, listeners *listenerSet, room *dataplane.Room, secure dataplane.TLS, before dataplane.Front) []*door {
 	var doors []*door
 	add := func(name, address string) {
 		l := &dataplane.Listener{Name: name, Address: address, Limits: limitsOf(c), Room: room, Index: listeners.index(name)}
@@ -69,6 +69,9 @@ func wanted(c *config.Config, listeners *listenerSet, room *dataplane.Room, secu
 			l.TLS, l.HTTP2 = secure, conf.HTTP2
 		default:
 			l.HTTP2 = conf.H2C
+		}
+		if conf := c.Listener[name]; conf != nil && conf.Proxied {
+			l.Front = before
 		}
 		doors = append(doors, &door{address: address, listener: l})
 	}

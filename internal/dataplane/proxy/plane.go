@@ -51,6 +51,7 @@ type Plane struct {
 	coders    filter.Coders
 	tls       *handshakes
 	managed   atomic.Pointer[Managed] // nil without ACME
+	front     *front
 	access    *accesslog.Log
 	spans     *otlp.Exporter
 	room      dataplane.Room // for request bodies that are held in memory
@@ -116,6 +117,7 @@ func New(o Options) *Plane {
 	}
 	p.refused.Early = p.gate.Spare
 	p.tls = &handshakes{plane: p, certs: cert.NewStore(o.Disk, o.Logger), whose: newConns()}
+	p.front = &front{plane: p}
 	p.opt.Upstream.Log = o.Logger
 	p.watch = upstream.NewWatch(p.opt.Upstream)
 	p.mirrors.life, p.mirrors.end = context.WithCancel(context.Background())
@@ -164,7 +166,7 @@ func (p *Plane) apply(c *config.Config) error {
 	if p.draining.Load() {
 		return errors.New("the data plane is draining")
 	}
-	doors := wanted(c, &p.listeners, &p.room, p.tls)
+	doors := wanted(c, &p.listeners, &p.room, p.tls, p.front)
 	old := p.current.Load()
 	key, err := p.cookieKey(c)
 	if err != nil {

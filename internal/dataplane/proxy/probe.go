@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/proxyheader"
 )
 
 // Probe asks each listener of this node for an answer and returns nil if one comes from
@@ -79,6 +80,15 @@ func (p *Plane) ask(ctx context.Context, d *door) error {
 		at := unmapped(from.AddrPort())
 		p.probes.Store(at, true)
 		defer p.probes.Delete(at)
+	}
+	if d.listener.Front != nil {
+		own, err := proxyheader.Append(nil, 1, netip.AddrPort{}, netip.AddrPort{})
+		if err == nil {
+			_, err = conn.Write(own)
+		}
+		if err != nil {
+			return reason(err)
+		}
 	}
 	if d.listener.TLS != nil {
 		// Whose certificate it is does not matter: it is this node's, and it may have expired.

@@ -21,6 +21,7 @@ import (
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/http1"
+	"proxyd/internal/dataplane/proxyheader"
 )
 
 const (
@@ -39,11 +40,13 @@ type question struct {
 	end    string // what follows that value
 	wanted statusSet
 	want   pattern
-	clear  bool // without TLS, whatever the pool has
+	clear  bool   // without TLS, whatever the pool has
+	hello  []byte // before all else: that the connection is our own
 }
 
-// newQuestion makes the question of a check; of nil it is nil.
-func newQuestion(c *config.Check) (*question, error) {
+// newQuestion makes the question of a pool's check, or nil if there is none.
+func newQuestion(pool *config.Pool) (*question, error) {
+	c := pool.Check
 	if c == nil {
 		return nil, nil
 	}
@@ -55,6 +58,11 @@ func newQuestion(c *config.Check) (*question, error) {
 		q.compose()
 	}
 	var err error
+	if c.Port == 0 { // another port is another service, of which nobody has said that it wants one
+		if q.hello, err = introduction(pool.Proxied); err != nil {
+			return nil, err
+		}
+	}
 	if q.want, err = newPattern(text); err != nil {
 		return nil, fmt.Errorf("check: %w", err)
 	}
@@ -93,6 +101,18 @@ func (q *question) appendRequest(b []byte, server string) []byte {
 	return append(append(append(b, q.start...), server...), q.end...)
 }
 
+// introduction is what a connection of our own to a server begins with, by the pool's
+// proxy_protocol: a check is nobody else's.
+func introduction(version int) ([]byte, error) {
+	if version == 0 {
+		return nil, nil
+	}
+	return proxyheader.Append(nil, version, netip.AddrPort{}, netip.AddrPort{})
+}
+
+// Introduction is what a connection for a request of our own begins with.
+func (p *Pool) Introduction() ([]byte, error) { return introduction(p.Config.Proxied) }
+
 // ask puts the question to a server and returns what is wrong, or "". It waits no
 // longer than the check's time-out, or until ctx ends.
 func (q *question) ask(ctx context.Context, e Env, s *Server) string {
@@ -113,6 +133,11 @@ func (q *question) ask(ctx context.Context, e Env, s *Server) string {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
+	if len(q.hello) > 0 {
+		if _, err := conn.Write(q.hello); err != nil {
+			return wording("send", err)
+		}
+	}
 	if how := s.TLS(); how != nil && !q.clear {
 		if conn, err = Seal(ctx, conn, how); err != nil {
 			return wording("TLS", err)

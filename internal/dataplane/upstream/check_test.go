@@ -25,7 +25,7 @@ func TestTheRequestOfACheck(t *testing.T) {
 			"POST /h?x=1 HTTP/1.1\r\nHost: app\r\nAccept: */*\r\nContent-Length: 4\r\nUser-Agent: me\r\nX-Key: k\r\nConnection: close\r\n\r\nping"},
 		{"tcp", config.Check{Type: "tcp", Send: "PING\r\n"}, "PING\r\n"},
 	} {
-		q, err := newQuestion(&c.conf)
+		q, err := newQuestion(&config.Pool{Check: &c.conf})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -35,9 +35,31 @@ func TestTheRequestOfACheck(t *testing.T) {
 	}
 }
 
+// A check of a pool with proxy_protocol is our own connection, and says so; at another
+// port there is another service.
+func TestAChecksConnectionIsOurOwn(t *testing.T) {
+	for _, c := range []struct {
+		version, port int
+		want          string
+	}{
+		{0, 0, "PING\r\n"},
+		{1, 0, "PROXY UNKNOWN\r\nPING\r\n"},
+		{2, 0, "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00PING\r\n"},
+		{2, 8081, "PING\r\n"},
+	} {
+		q, err := newQuestion(&config.Pool{Proxied: c.version, Check: &config.Check{Type: "tcp", Send: "PING\r\n", Port: c.port}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(q.appendRequest(q.hello, "a:80")); got != c.want {
+			t.Errorf("version %d, port %d: it says %q, want %q", c.version, c.port, got, c.want)
+		}
+	}
+}
+
 // judged returns what a check makes of an answer that comes as a reader gives it.
 func judged(t testing.TB, conf config.Check, answer io.Reader) string {
-	q, err := newQuestion(&conf)
+	q, err := newQuestion(&config.Pool{Check: &conf})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,7 +100,7 @@ func New(c *config.Pool, old *Pool, at Place) (*Pool, error) {
 	p := &Pool{Name: c.Name, Config: c, Counters: &Counters{}, learn: newLessons(c.Passive.On), again: newLessons(c.Retry.On), counts: c.Eject != nil || c.Breaker != nil, ewma: c.Balance == "ewma"}
 	p.secure.Store(at.TLS)
 	var err error
-	if p.question, err = newQuestion(c.Check); err != nil {
+	if p.question, err = newQuestion(c); err != nil {
 		return nil, fmt.Errorf("pool %q: %w", c.Name, err)
 	}
 	p.begins = old == nil

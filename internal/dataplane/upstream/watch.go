@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"math/rand/v2"
@@ -145,7 +146,7 @@ func pace(n int, interval time.Duration) time.Duration {
 
 // same reports whether q asks what other asks.
 func (q *question) same(other *question) bool {
-	return q == other || q != nil && other != nil && reflect.DeepEqual(q.Check, other.Check) && q.clear == other.clear
+	return q == other || q != nil && other != nil && reflect.DeepEqual(q.Check, other.Check) && q.clear == other.clear && bytes.Equal(q.hello, other.hello)
 }
 
 func (w *Watch) rouse() {
