@@ -153,11 +153,17 @@ func (m Many) report(moves []ManyMoved) error {
 		var first, half, last []time.Duration
 		two, stray := time.Duration(0), 0
 		for _, r := range moves {
-			if r.How != how || len(r.Took) == 0 {
+			if r.How != how {
 				continue
 			}
-			first, half, last = append(first, r.part(0)), append(half, r.part(50)), append(last, r.part(100))
 			two, stray = max(two, r.Two), stray+len(r.Stray)
+			if len(r.Took) == 0 {
+				continue // none moved, and that is counted
+			}
+			first, half, last = append(first, r.part(0)), append(half, r.part(50)), append(last, r.part(100))
+		}
+		if stray > 0 {
+			broken = append(broken, fmt.Errorf("%s: %d VIPs did not go to the other node", how, stray))
 		}
 		if len(last) == 0 {
 			continue
@@ -166,9 +172,6 @@ func (m Many) report(moves []ManyMoved) error {
 			"< "+show(manyPromise), show(two), fmt.Sprint(stray))
 		if Median(last) > manyPromise {
 			broken = append(broken, fmt.Errorf("%s: the last of %d VIPs took %s: %w less than %s", how, m.VIPs, show(Median(last)), ErrPromise, show(manyPromise)))
-		}
-		if stray > 0 {
-			broken = append(broken, fmt.Errorf("%s: %d VIPs did not go to the other node", how, stray))
 		}
 	}
 	return errors.Join(append(broken, t.WriteText(m.Out))...)
