@@ -33,6 +33,9 @@ func metricNames(t *testing.T) map[string]bool {
 		n.applies.Describe(descs)
 		n.rotations.Describe(descs)
 		newOrders().Describe(descs)
+		for _, c := range []prometheus.Collector{newSlowBatches(nil), newRefused(nil), newRests(nil)} {
+			c.Describe(descs)
+		}
 	}()
 	quoted := regexp.MustCompile(`fqName: "([^"]+)"`)
 	for d := range descs {
