@@ -51,12 +51,13 @@ var allowed = map[string]string{
 	"dataplane/upstream":  "clock cert config dataplane dataplane/http1 dataplane/proxyheader",
 	"dataplane/overload":  "",
 	"dataplane/http2":     "dataplane dataplane/http1",
-	"dataplane/engine":    "dataplane dataplane/http1 dataplane/http2 dataplane/proxyheader",
+	"dataplane/engine":    "dataplane dataplane/http1 dataplane/http2 dataplane/http3 dataplane/proxyheader",
 	"dataplane/accesslog": "config dataplane",
 	"dataplane/otlp":      "",
 	"dataplane/proxy":     "clock cert config dataplane dataplane/accesslog dataplane/engine dataplane/files dataplane/filter dataplane/http1 dataplane/otlp dataplane/overload dataplane/proxyheader dataplane/route dataplane/upstream",
 
 	"dataplane/proxyheader": "dataplane",
+	"dataplane/http3":       "dataplane",
 }
 
 // forbidden names what may not be imported, with the reason that a reader is owed.

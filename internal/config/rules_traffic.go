@@ -17,6 +17,14 @@ func (d *decoder) checkListeners(c *Config) {
 		if len(l.Address) == 0 && !d.spoilt(q) {
 			d.bad(p, "needs an address, such as address = \":80\"")
 		}
+		if q := p.key("http3"); l.HTTP3 && !d.spoilt(q) {
+			switch {
+			case !l.TLS:
+				d.bad(q, "is for a listener with tls = true: HTTP/3 is never in clear")
+			case l.Proxied:
+				d.bad(q, "has no PROXY header, which proxy_protocol wants of every client; one of the two must go")
+			}
+		}
 		if q := p.key("proxy_protocol"); l.Proxied && len(c.Node.TrustedProxies) == 0 && !d.spoilt(to("node").key("trusted_proxies")) {
 			d.bad(q, "lets nobody connect, since node.trusted_proxies is empty: write there the proxies before this listener")
 		}

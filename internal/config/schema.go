@@ -133,6 +133,7 @@ type Listener struct {
 	ClientCert string   `toml:"client_cert"`    // of client_ca: require, no connection without one; or optional, routes say whether they need one; default: require, or optional if any route has client_cert
 	Unknown    Unknown  `toml:"unknown"`        // what a request for a host that no route names gets, if none takes it: 404, 421, or close (no answer)
 	Proxied    bool     `toml:"proxy_protocol"` // every connection begins with a PROXY header, version 1 or 2, that says whose it is; node.trusted_proxies alone may connect; docs/PROXY-PROTOCOL.md
+	HTTP3      bool     `toml:"http3"`          // with tls: HTTP/3 too, over UDP at the same address, of which clients of TCP are told (Alt-Svc); docs/HTTP3.md
 }
 
 // TLS is what all listeners with tls have in common.

@@ -14,8 +14,6 @@ func unbuiltKeys(table string) []string {
 		return []string{"cache", "stream", "discover"}
 	case "node":
 		return []string{"region"}
-	case "listener.*":
-		return []string{"http3"}
 	case "pool.*":
 		return []string{"discover", "protocol", "zone"}
 	case "pool.*.retry":

@@ -25,6 +25,9 @@ type Listener struct {
 	TLS     TLS   // nil: in clear
 	HTTP2   bool  // spoken with clients that ask for it: by ALPN with TLS, by its preface in clear
 	Front   Front // nil: clients connect by themselves
+	HTTP3   bool  // spoken beside, over UDP at the same address
+
+	Datagrams bool // this is that: its clients speak HTTP/3
 }
 
 // A Front is the proxies that stand before listeners and pass connections on, each with a

@@ -24,6 +24,7 @@ type Exchange struct {
 	Attempt    int          // 1 for the first server
 	Replayable bool         // all of the request is still at hand, so that Respond and Retry may say Again
 	Sent       bool         // a byte of the request may have reached x.Server in this attempt
+	Early      bool         // the request may be a replay: it came before the end of the handshake (RFC 8470)
 	Gathered   bool         // the engine has done what Gather asks for
 	Body       []byte       // the request's body as the client sent it, if all of it is at hand after Gather
 
@@ -106,7 +107,7 @@ func (x *Exchange) Asked() (path, query []byte) {
 // connection (Listener, Client, TLS, ConnID) stays; buffers keep their capacity.
 func (x *Exchange) Reset() {
 	x.Config, x.Snapshot, x.Route, x.Server = 0, nil, nil, nil
-	x.Attempt, x.Replayable, x.Sent, x.Gathered, x.Body = 0, false, false, false, nil
+	x.Attempt, x.Replayable, x.Sent, x.Early, x.Gathered, x.Body = 0, false, false, false, false, nil
 	x.Times, x.Bytes, x.Mark = Times{}, Bytes{}, Mark{}
 	x.Text, x.Resume, x.Lag = x.Text[:0], nil, nil
 	clear(x.Filters)

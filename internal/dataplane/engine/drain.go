@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"proxyd/internal/dataplane"
@@ -30,6 +31,16 @@ func (g *Goroutine) close() {
 
 // drain lets the client connections end, by force when ctx ends.
 func (g *Goroutine) drain(ctx context.Context) error {
+	quiet := make(chan error, 1)
+	go func() { quiet <- g.endpoints.drain(ctx) }() // ends with ctx at the latest
+	if err := errors.Join(g.drainConns(ctx), <-quiet); err != nil {
+		return dataplane.ErrDrained
+	}
+	return nil
+}
+
+// drainConns is drain for connections of TCP.
+func (g *Goroutine) drainConns(ctx context.Context) error {
 	empty := g.conns.emptied()
 	g.conns.each(func(c *clientConn) {
 		if h := c.speaking(); h != nil {

@@ -61,6 +61,8 @@ type Goroutine struct {
 	workers  workers
 	shakes   chan struct{} // a place for each handshake that may compute at once
 
+	endpoints endpoints
+
 	mu      sync.Mutex // guards what follows
 	sockets map[net.Listener]struct{}
 	servers map[*kept]struct{} // those that have had a connection

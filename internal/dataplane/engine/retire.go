@@ -22,6 +22,11 @@ func (g *Goroutine) Count(local netip.Addr) int {
 			n++
 		}
 	})
+	g.endpoints.each(func(h *h3conn) {
+		if h.local() == local {
+			n++
+		}
+	})
 	return n
 }
 
@@ -43,6 +48,15 @@ func (g *Goroutine) Retire(local netip.Addr, force bool) {
 			c.h2.leave()
 		}
 	})
+	g.endpoints.each(func(h *h3conn) {
+		switch {
+		case h.local() != local:
+		case force:
+			h.cut(dataplane.ErrDrained)
+		default:
+			h.leave()
+		}
+	})
 	if force {
 		return
 	}
@@ -57,6 +71,9 @@ func (g *Goroutine) Retire(local netip.Addr, force bool) {
 		})
 	})
 }
+
+// local returns the address that the client connected to.
+func (h *h3conn) local() netip.Addr { return addrPortOf(h.quic.LocalAddr()).Addr() }
 
 // local returns the address that the client connected to.
 func (c *clientConn) local() netip.Addr {

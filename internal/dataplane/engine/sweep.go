@@ -18,6 +18,7 @@ func (g *Goroutine) sweep() {
 			t := now()
 			g.spare.look()
 			g.sweepClients(t)
+			g.endpoints.each(func(h *h3conn) { h.sweep(t) })
 			g.sweepServers(t, false)
 		case <-g.force.Done():
 			g.workers.stop()

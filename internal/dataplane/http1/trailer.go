@@ -28,6 +28,17 @@ func AppendTrailers(dst, section []byte, names [][]byte) []byte {
 	return dst
 }
 
+// IsTrailer reports whether what another version of HTTP has decoded may be a field of trailers: no
+// pseudo-header, a name in lower case, and nothing but text.
+func IsTrailer(name, value string) bool {
+	for i := range len(name) {
+		if c := name[i]; classes[c]&token == 0 || 'A' <= c && c <= 'Z' {
+			return false
+		}
+	}
+	return name != "" && visibleText([]byte(value))
+}
+
 // CutLine takes the first of some field lines apart, as AppendTrailers writes them.
 func CutLine(lines []byte) (name, value, rest []byte) {
 	line, rest, _ := bytes.Cut(lines, crlf)

@@ -94,6 +94,11 @@ func (p *Plane) Admit(l *dataplane.Listener, client netip.AddrPort) bool {
 		counters.refused.Add(1)
 		return false
 	}
+	if l.Datagrams {
+		counters.quicAccepted.Add(1)
+		counters.quicOpen.Add(1)
+		return true
+	}
 	counters.accepted.Add(1)
 	counters.open.Add(1)
 	return true
@@ -104,7 +109,11 @@ func (p *Plane) Leave(l *dataplane.Listener, client netip.AddrPort, why dataplan
 	p.conns.leave(client.Addr())
 	p.conns.open.Add(-1)
 	counters := p.listeners.at(l.Index)
-	counters.open.Add(-1)
+	if l.Datagrams {
+		counters.quicOpen.Add(-1)
+	} else {
+		counters.open.Add(-1)
+	}
 	counters.closed[why].Add(1)
 }
 

@@ -39,6 +39,7 @@ var causes = [...]cause{
 	{"drain", 503, false},
 	{"held_full", 503, false},
 	{"shed", 503, true},
+	{"early", 425, false},
 	{files.Whole, 200, false},
 	{files.Part, 206, false},
 	{files.Slash, 301, false},
@@ -156,6 +157,7 @@ func (p *Plane) finish(x *dataplane.Exchange, s *snapshot, r *compiledRoute) {
 	r.pages.dress(x)
 	s.trace.tell(x)
 	s.pledge(x)
+	offer(x)
 	p.filter(x, s, r)
 }
 

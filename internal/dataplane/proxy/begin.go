@@ -80,6 +80,8 @@ func (p *Plane) prepare(x *dataplane.Exchange, s *snapshot, r *compiledRoute, dr
 		return p.refuse(x, "method")
 	case bytes.Equal(q.Path, asterisk): // S15: the parser lets only OPTIONS have it
 		return p.refuse(x, "options")
+	case x.Early && !replayable(x): // D8
+		return p.refuse(x, "early")
 	case q.Length > r.BodyBytes:
 		return p.refuse(x, "too_large")
 	}
@@ -132,6 +134,9 @@ func (p *Plane) prepare(x *dataplane.Exchange, s *snapshot, r *compiledRoute, dr
 		via = via10
 	}
 	q.Header.Add(dataplane.Via, nameVia, via)
+	if x.Early {
+		q.Header.Add(dataplane.Other, nameEarlyData, valueOne)
+	}
 	if upgrade {
 		q.Header.Add(dataplane.Connection, nameConnection, valueUpgrade)
 	}

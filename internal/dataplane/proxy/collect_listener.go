@@ -27,13 +27,18 @@ func (p *Plane) collectListeners(m sink, s *snapshot) []*listenerCounters {
 	shown := append([]*listenerCounters(nil), p.listeners.list()...)
 	for i, l := range shown {
 		open := l.open.Load()
-		if !s.hasListener(l.name) && open <= 0 {
+		if !s.hasListener(l.name) && open+l.quicOpen.Load() <= 0 {
 			shown[i] = nil
 			continue
 		}
 		m.gauge(descConns, float64(open), l.name, "http1")
 		m.gauge(descConnLimit, float64(s.conf.Limits.Conns), l.name, "http1")
 		m.counter(descConnsTotal, l.accepted.Load(), l.name, "http1")
+		if conf := s.conf.Listener[l.name]; conf != nil && conf.HTTP3 || l.quicAccepted.Load() > 0 {
+			m.gauge(descConns, float64(l.quicOpen.Load()), l.name, "http3")
+			m.gauge(descConnLimit, float64(s.conf.Limits.Conns), l.name, "http3")
+			m.counter(descConnsTotal, l.quicAccepted.Load(), l.name, "http3")
+		}
 		m.counter(descConnsClosed, l.refused.Load(), l.name, "limit")
 		for why := range dataplane.Closings {
 			m.counter(descConnsClosed, l.closed[why].Load(), l.name, why.String())

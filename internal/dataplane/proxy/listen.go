@@ -67,6 +67,7 @@ func wanted(c *config.Config, listeners *listenerSet, room *dataplane.Room, secu
 		case conf == nil:
 		case conf.TLS:
 			l.TLS, l.HTTP2 = secure, conf.HTTP2
+			l.HTTP3 = conf.HTTP3
 		default:
 			l.HTTP2 = conf.H2C
 		}
@@ -89,7 +90,7 @@ func wanted(c *config.Config, listeners *listenerSet, room *dataplane.Room, secu
 // open gives each door its socket: the one already open for that address, or a new
 // one. It returns the doors of the new snapshot and those of them that are not served
 // yet. On error nothing that it opened stays open.
-func (p *Plane) open(doors []*door) (all, fresh []*door, err error) {
+func (p *Plane) open(c *config.Config, doors []*door) (all, fresh []*door, err error) {
 	moved := p.moveAside(doors)
 	for _, d := range doors {
 		old := p.doors[d.address]
@@ -116,6 +117,13 @@ func (p *Plane) open(doors []*door) (all, fresh []*door, err error) {
 		}
 		d.listener.Address = d.socket.Addr().String()
 		all, fresh = append(all, d), append(fresh, d)
+	}
+	if err := p.openPackets(c, all); err != nil {
+		for _, f := range fresh {
+			f.socket.Close()
+		}
+		p.moveBack(moved)
+		return nil, nil, err
 	}
 	return all, fresh, nil
 }

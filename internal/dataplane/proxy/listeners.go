@@ -17,7 +17,10 @@ type listenerCounters struct {
 	malformed [len(malformedReasons)]atomic.Uint64
 	glitches  [dataplane.Glitches]atomic.Uint64
 	in, out   atomic.Uint64 // bytes
-	shaken    shakeCounters
+
+	quicOpen     atomic.Int64 // connections of HTTP/3, which are not in open and accepted
+	quicAccepted atomic.Uint64
+	shaken       shakeCounters
 }
 
 // listenerSet gives each listener name an index for good.

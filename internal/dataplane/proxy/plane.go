@@ -72,11 +72,12 @@ type Plane struct {
 	settled atomic.Bool     // the first round of checks is done, or was waited for long enough
 	waiting atomic.Int64    // until when it is waited for, nanoseconds since 1970
 
-	mu      sync.Mutex       // guards what follows: one Apply, Drain or Shutdown at a time
-	madeKey []byte           // of sticky cookies, of a node without a cluster
-	trust   *cert.Trust      // files about other sides of TLS
-	doubt   func()           // ends the look after them; nil before there were any
-	doors   map[string]*door // by address as configured
+	mu      sync.Mutex             // guards what follows: one Apply, Drain or Shutdown at a time
+	madeKey []byte                 // of sticky cookies, of a node without a cluster
+	trust   *cert.Trust            // files about other sides of TLS
+	doubt   func()                 // ends the look after them; nil before there were any
+	doors   map[string]*door       // by address as configured
+	packets map[string]*packetDoor // likewise
 
 	steering Steering
 }
@@ -112,6 +113,7 @@ func New(o Options) *Plane {
 		access:  accesslog.New(accesslog.Options{Logger: o.Logger, Stdout: o.AccessLog}),
 		spans:   otlp.New(o.Logger),
 		doors:   map[string]*door{},
+		packets: map[string]*packetDoor{},
 
 		sessions: tls.NewLRUClientSessionCache(0),
 	}
@@ -188,7 +190,7 @@ func (p *Plane) apply(c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	all, fresh, err := p.open(doors)
+	all, fresh, err := p.open(c, doors)
 	if err != nil {
 		lines.Discard()
 		return err
@@ -224,6 +226,7 @@ func (p *Plane) apply(c *config.Config) error {
 			d.socket.Close()
 		}
 	}
+	p.usePackets(all)
 	return nil
 }
 
@@ -300,6 +303,9 @@ func (p *Plane) Drain(ctx context.Context) error {
 	p.mu.Lock()
 	for _, d := range p.doors {
 		d.socket.Close()
+	}
+	for _, e := range p.packets {
+		e.endpoint.Close()
 	}
 	p.mu.Unlock()
 	return p.opt.Engine.Shutdown(ctx)

@@ -42,6 +42,7 @@ func (p *Plane) Respond(x *dataplane.Exchange) dataplane.Verdict {
 	r.locator.rewrite(x)
 	s.trace.tell(x)
 	s.pledge(x)
+	offer(x)
 	p.stick(x, r)
 	if v := p.filter(x, s, r); v != dataplane.Next {
 		return v

@@ -39,6 +39,14 @@ func (t *tickets) use(c *config.Config) {
 	}
 }
 
+// root returns the seed by a configuration.
+func (t *tickets) root(c *config.Config) []byte {
+	t.use(c)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.seed
+}
+
 // at returns the keys at a time, and has turn count from then.
 func (t *tickets) at(now time.Time) [][32]byte {
 	t.mu.Lock()

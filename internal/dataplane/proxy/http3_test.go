@@ -1,0 +1,152 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+
+	"proxyd/internal/config"
+	"proxyd/internal/dataplane"
+)
+
+func quicClient(t *testing.T, s *secureSite) (client *http.Client, base string) {
+	t.Helper()
+	tr := &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "one.example", ClientSessionCache: tls.NewLRUClientSessionCache(10)},
+		DisableCompression: true, QUICConfig: &quic.Config{TokenStore: quic.NewLRUTokenStore(10, 10)}}
+	t.Cleanup(func() { tr.Close() })
+	return &http.Client{Transport: tr, Timeout: 60 * time.Second}, "https://" + s.at("https")
+}
+
+func withHTTP3(c *config.Config) { c.Listener["https"].HTTP3 = true }
+
+func TestHTTP3GoesTheWayOfAll(t *testing.T) {
+	s := newSecureSite(t, withHTTP3)
+	r, _, err := s.talk(t, &tls.Config{ServerName: "one.example"}, "/")
+	_, port, _ := strings.Cut(s.at("https"), ":")
+	if err != nil || r.Header.Get("Alt-Svc") != `h3=":`+port+`"; ma=86400` {
+		t.Fatalf("clients of TCP are told %q, %v", r.Header.Get("Alt-Svc"), err)
+	}
+	<-s.origin
+	client, base := quicClient(t, s)
+	r, err = client.Get(base + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(r.Body)
+	r.Body.Close()
+	if err != nil || string(b) != "hello\n" || r.Proto != "HTTP/3.0" || r.Header.Get("Alt-Svc") != "" || r.Header.Get("Strict-Transport-Security") == "" {
+		t.Errorf("%v %q %v", r, b, err)
+	}
+	if h := <-s.origin; h.Get("X-Forwarded-Proto") != "https" || h.Get("X-Forwarded-For") != "127.0.0.1" || h.Get("Early-Data") != "" {
+		t.Errorf("the server is told %v", h)
+	}
+	wantSeries(t, gather(t, s.Plane), map[string]float64{
+		`proxyd_connections_open{listener="https",protocol="http3"}`:                              1,
+		`proxyd_connections_total{listener="https",protocol="http3"}`:                             1,
+		`proxyd_tls_handshakes_total{listener="https",result="ok",resumed="false",version="1.3"}`: 2,
+	})
+	s.access.Close(t.Context())
+	if log := s.log.String(); !strings.Contains(log, `"proto":"HTTP/3.0","tls":"1.3","sni":"one.example"`) {
+		t.Errorf("the log has %s", log)
+	}
+}
+
+// A hundred reloads, which change what is said of the listener too, and a download notices
+// none of them.
+func TestHTTP3OutlivesReloads(t *testing.T) {
+	const size = 32 << 20
+	large := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(size))
+		part := make([]byte, 64<<10)
+		for sent := 0; sent < size; sent += len(part) {
+			if _, err := w.Write(part); err != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(large.Close)
+	s := newSecureSite(t, func(c *config.Config) {
+		withHTTP3(c)
+		c.Pool["app"] = pool("app", large.Listener.Addr().String())
+		c.Pool["app"].Timeout = config.Timeout{Connect: 10 * time.Second, Send: 10 * time.Second, Read: 10 * time.Second, Idle: time.Second}
+	})
+	client, base := quicClient(t, s)
+	r, err := client.Get(base + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	buf := make([]byte, 256<<10)
+	got, reloads := 0, 0
+	for {
+		n, err := r.Body.Read(buf)
+		if got += n; got > (reloads+1)*size/101 && reloads < 100 {
+			c := *s.conf
+			c.Limits.Fields = 100 + reloads%2
+			if err := s.Apply(&c); err != nil {
+				t.Fatal(err)
+			}
+			reloads++
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatalf("after %d bytes and %d reloads: %v", got, reloads, err)
+		}
+	}
+	if got != size || reloads != 100 {
+		t.Errorf("%d bytes, %d reloads", got, reloads)
+	}
+}
+
+// D8: what may be a replay is let through only where it does no harm, and says so.
+func TestD8ReplaysDoNoHarm(t *testing.T) {
+	s := newSecureSite(t, withHTTP3)
+	for _, c := range []struct {
+		method dataplane.Method
+		length int64
+		want   bool
+	}{{dataplane.GET, 0, true}, {dataplane.HEAD, 0, true}, {dataplane.OPTIONS, 0, true}, {dataplane.GET, 1, false},
+		{dataplane.POST, 0, false}, {dataplane.DELETE, 0, false}, {dataplane.PUT, 5, false}} {
+		x := &dataplane.Exchange{}
+		x.Request.Method, x.Request.Length = c.method, c.length
+		if got := replayable(x); got != c.want {
+			t.Errorf("%v with %d bytes: %v, want %v", c.method, c.length, got, c.want)
+		}
+	}
+	// A second connection has 0-RTT.
+	conf := &tls.Config{InsecureSkipVerify: true, ServerName: "one.example", ClientSessionCache: tls.NewLRUClientSessionCache(10)}
+	early := func(method string) (int, http.Header) {
+		tr := &http3.Transport{TLSClientConfig: conf}
+		defer tr.Close()
+		q, err := http.NewRequestWithContext(t.Context(), method, "https://"+s.at("https")+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := tr.RoundTrip(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, r.Body)
+		r.Body.Close()
+		if r.StatusCode != 200 {
+			return r.StatusCode, nil
+		}
+		return r.StatusCode, <-s.origin
+	}
+	if status, h := early("GET"); status != 200 || h.Get("Early-Data") != "" {
+		t.Fatalf("the first: %d, %v", status, h)
+	}
+	if status, h := early(http3.MethodGet0RTT); status != 200 || h.Get("Early-Data") != "1" {
+		t.Errorf("a GET with 0-RTT: %d, the server is told %v", status, h)
+	}
+}
