@@ -64,6 +64,9 @@ func (c *clientConn) serve() {
 		c.serveHTTP2()
 		return
 	}
+	if c.loan != nil && c.giveBack() {
+		return
+	}
 	for c.request() && c.one() {
 	}
 	if c.preface {

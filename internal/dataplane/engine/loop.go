@@ -15,9 +15,9 @@ import (
 
 // Loop is the engine of the fast path: an event loop for each processor, each with an
 // epoll of its own, and no goroutine for a connection. It has exchanges over HTTP/1.1
-// on light routes. Whatever may block, and what is rare and long (upgrades, bodies that
-// are not at hand with their head), goes to the goroutine engine inside it, and the
-// connection comes back when that is over.
+// on light routes, in clear or sealed. Handshakes, whatever may block, and what is rare and
+// long (upgrades), go to the goroutine engine inside it, and the connection comes back when
+// that is over.
 type Loop struct {
 	side    *Goroutine // also has the settings, the counts and the open sockets
 	loops   []*loop
@@ -59,10 +59,10 @@ func (e *Loop) Serve(l *dataplane.Listener, socket net.Listener, h dataplane.Han
 	if e.fault != nil {
 		return e.fault
 	}
-	if l.TLS != nil { // what is sealed is for the goroutine engine
-		return e.side.Serve(l, socket, h)
-	}
 	d := &door{listener: l, handler: h}
+	if l.TLS != nil { // a handshake computes for long; then a loop has the connection
+		return e.side.serve(l, socket, h, func() *loan { return &loan{loop: e.next(), door: d} })
+	}
 	s, ok := socket.(*Socket)
 	if !ok {
 		return e.side.accept(l, socket, func(conn net.Conn) error { return e.bring(d, conn) })

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/tls"
 	"errors"
 	"net/netip"
 	"time"
@@ -16,6 +17,8 @@ type loopClient struct {
 	addr    netip.AddrPort
 	id      uint64
 	began   moment
+	tls     *secure              // nil: in clear
+	state   *tls.ConnectionState // likewise
 	tray    *tray
 	phase   phase
 	why     dataplane.Closing // it ends, once that is known
@@ -188,12 +191,12 @@ func (l *loop) listen(c *loopClient) bool {
 		t.grow(c.door.listener.Limits.HeaderBytes)
 		b = t.in[t.have:]
 	}
-	n, full, e := l.read(&c.loopWire, b)
+	n, full, e := l.hearClient(c, b)
 	switch {
 	case e == eagain:
 		c.ready = false
 		return false
-	case e != 0 || n == 0 && t == nil:
+	case e != 0 || n == 0 && t == nil: // what is no record too
 		c.why = closing(nil)
 		l.closeClient(c)
 		return false
@@ -223,7 +226,7 @@ func (l *loop) parse(c *loopClient) (more bool) {
 		}
 		x.Request.Reset()
 	} else {
-		x.Listener, x.Client, x.TLS, x.ConnID = d, c.addr, nil, c.id
+		x.Listener, x.Client, x.TLS, x.ConnID = d, c.addr, c.state, c.id
 		x.Times.Start = time.Now()
 	}
 	if !c.served && prefaced(d, t.in[:t.have]) {
@@ -299,6 +302,7 @@ func (l *loop) date() []byte {
 // linger ends our side of the connection and reads what the client still sends, for a
 // while, as the goroutine engine does.
 func (l *loop) linger(c *loopClient) {
+	l.partClient(c)
 	if closeHalf(c.fd) != 0 {
 		l.closeClient(c)
 		return
@@ -355,6 +359,7 @@ func (l *loop) letGo(c *loopClient) {
 	if fd < 0 {
 		return
 	}
+	l.partClient(c)
 	l.dropTray(c)
 	if int(fd) < len(l.table) && l.table[fd] == &c.loopWire {
 		l.remove(&c.loopWire)

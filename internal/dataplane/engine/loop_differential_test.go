@@ -3,6 +3,7 @@ package engine
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -187,9 +188,9 @@ func (r *record) serve(s *stage, plans []plan) {
 
 // exchanges plays plans on one client connection, or more where one ends, and returns
 // what client, server and handler saw.
-func exchanges(t *testing.T, newEngine func(Config) Engine, plans []plan) [3][]string {
+func exchanges(t *testing.T, newEngine func(Config) Engine, plans []plan, sealed bool) [3][]string {
 	var client, server, handler record
-	s := newStage(t, newEngine, func(s *stage, _ *Config) { s.waited = true })
+	s := newStage(t, newEngine, func(s *stage, _ *Config) { s.waited, s.sealed = true, sealed })
 	go server.serve(s, plans) // ends with the stage
 	var conn net.Conn
 	var in *bufio.Reader
@@ -198,6 +199,9 @@ func exchanges(t *testing.T, newEngine func(Config) Engine, plans []plan) [3][]s
 			var err error
 			if conn, err = net.Dial("tcp", s.socket.Addr().String()); err != nil {
 				t.Fatal(err)
+			}
+			if sealed {
+				conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
 			}
 			conn.SetDeadline(time.Now().Add(patience))
 			in = bufio.NewReader(conn)
@@ -260,21 +264,34 @@ func TestEnginesAgree(t *testing.T) {
 		seeds = 10
 	}
 	for seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			r := rand.New(rand.NewPCG(uint64(seed), 12))
-			var plans []plan
-			for n := range 12 {
-				plans = append(plans, newPlan(r, n, n == 11))
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { agree(t, uint64(seed), false) })
+	}
+}
+
+// They do so through TLS.
+func TestEnginesAgreeThroughTLS(t *testing.T) {
+	seeds := 15
+	if testing.Short() {
+		seeds = 5
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { agree(t, uint64(seed), true) })
+	}
+}
+
+func agree(t *testing.T, seed uint64, sealed bool) {
+	r := rand.New(rand.NewPCG(seed, 12))
+	var plans []plan
+	for n := range 12 {
+		plans = append(plans, newPlan(r, n, n == 11))
+	}
+	want := exchanges(t, func(c Config) Engine { return New(c) }, plans, sealed)
+	for _, batch := range []int{-1, 1} {
+		got := exchanges(t, func(c Config) Engine { c.Batch = batch; return NewLoop(c) }, plans, sealed)
+		for i, side := range []string{"client", "server", "handler"} {
+			if d := cmp.Diff(want[i], got[i]); d != "" {
+				t.Errorf("what the %s saw with batches from %d (-goroutine +loop):\n%s", side, batch, d)
 			}
-			want := exchanges(t, func(c Config) Engine { return New(c) }, plans)
-			for _, batch := range []int{-1, 1} {
-				got := exchanges(t, func(c Config) Engine { c.Batch = batch; return NewLoop(c) }, plans)
-				for i, side := range []string{"client", "server", "handler"} {
-					if d := cmp.Diff(want[i], got[i]); d != "" {
-						t.Errorf("what the %s saw with batches from %d (-goroutine +loop):\n%s", side, batch, d)
-					}
-				}
-			}
-		})
+		}
 	}
 }

@@ -12,7 +12,8 @@ import (
 	"proxyd/internal/dataplane"
 )
 
-// A loan is a connection that a loop has handed over to the goroutine engine.
+// A loan is a connection that a loop has handed over to the goroutine engine, or is to have
+// after its handshake there.
 type loan struct {
 	loop *loop
 	door *door
@@ -57,7 +58,7 @@ func (l *loop) handed(c *loopClient) *clientConn {
 		d.in = make([]byte, t.have+bufferBytes)
 	}
 	copy(d.in, t.in[:t.have])
-	h := &clientConn{peer: c.addr, id: c.id, began: c.began, inside: true, named: c.named}
+	h := &clientConn{peer: c.addr, id: c.id, began: c.began, inside: true, named: c.named, state: c.state}
 	h.engine, h.handler, h.listener = l.engine.side, c.door.handler, c.door.listener
 	h.desk, h.have = d, t.have
 	h.retired.Store(c.retired)
@@ -66,7 +67,8 @@ func (l *loop) handed(c *loopClient) *clientConn {
 
 // part has h go on with c's connection, by serve.
 func (l *loop) part(c *loopClient, h *clientConn, serve func()) {
-	c.tray, c.inside = nil, false
+	sealed := c.tls
+	c.tray, c.inside, c.tls = nil, false, nil
 	fd := c.fd
 	unwatch(l.ep, fd)
 	l.remove(&c.loopWire)
@@ -75,6 +77,9 @@ func (l *loop) part(c *loopClient, h *clientConn, serve func()) {
 			h.lose(err)
 			l.forgetLater(c)
 			return
+		}
+		if sealed != nil {
+			sealed.wire, h.tls = &h.wire, sealed
 		}
 		g := l.engine.side
 		g.conns.add(h)
@@ -153,8 +158,10 @@ func (c *clientConn) giveBack() bool {
 	}
 	l := c.loan.loop
 	l.engine.entered()
+	sealed := c.tls
+	c.tls = nil // it goes along
 	c.close()
-	c.loan.over = l.post(func() { l.welcomeBack(c, int32(fd), read) })
+	c.loan.over = l.post(func() { l.welcomeBack(c, int32(fd), sealed, read) })
 	if !c.loan.over {
 		unix.Close(fd)
 		l.engine.left()
@@ -163,10 +170,14 @@ func (c *clientConn) giveBack() bool {
 }
 
 // welcomeBack takes in a connection that was lent.
-func (l *loop) welcomeBack(from *clientConn, fd int32, read []byte) {
+func (l *loop) welcomeBack(from *clientConn, fd int32, sealed *secure, read []byte) {
 	c := l.newClient()
 	c.fd, c.door, c.addr, c.id, c.began = fd, from.loan.door, from.peer, from.id, from.began
-	c.inside, c.served, c.retired = true, true, from.retired.Load()
+	c.inside, c.served, c.retired = true, from.served, from.retired.Load()
+	if sealed != nil {
+		sealed.wire, sealed.feed.fd, sealed.feed.drained = nil, fd, false
+		c.tls, c.state = sealed, from.state
+	}
 	c.named = from.named
 	if len(read) > 0 {
 		t := l.newTray(len(read))
@@ -180,7 +191,8 @@ func (l *loop) welcomeBack(from *clientConn, fd int32, read []byte) {
 		l.closeClient(c)
 		return
 	}
-	if l.takeIn(c, fd); c.tray != nil {
+	if l.takeIn(c, fd); c.fd >= 0 && (c.tray != nil || c.tls != nil) {
+		c.ready = c.ready || c.tls != nil // crypto/tls may have something already
 		l.later(&c.loopWire)
 	}
 }

@@ -151,7 +151,7 @@ func (l *loop) pump(c *loopClient) {
 			return
 		}
 		n, more := 0, false
-		if r.kind == counted && !r.copying && (t.pipe != nil || r.left >= spliceFrom) {
+		if r.kind == counted && !r.copying && c.tls == nil && (t.pipe != nil || r.left >= spliceFrom) {
 			n, more = l.splice(c)
 		} else {
 			n, more = l.carry(c)
@@ -293,6 +293,9 @@ func (l *loop) breakOff(c *loopClient, err error) {
 	c.keep = false
 	if t.reply.plain && t.reply.kind != counted {
 		resetOnClose(c.fd) // nothing but a reset tells an HTTP/1.0 client
+		if c.tls != nil {
+			c.tls.torn = true
+		}
 	}
 	if t.server != nil {
 		l.leaveServer(t)
@@ -357,8 +360,8 @@ func (l *loop) drainBody(c *loopClient) {
 			return
 		}
 		part := l.in[:min(b.rest, int64(len(l.in)))]
-		n, e := readFD(uintptr(c.fd), part)
-		if l.fromClient(c, n, len(part), e) != nil {
+		n, full, e := l.hearClient(c, part)
+		if l.fromClient(c, n, full, e) != nil {
 			c.keep = false
 			break
 		}

@@ -285,6 +285,9 @@ func (l *loop) event(fd int32, gen uint32, what readiness) {
 	}
 	if what&(canRead|ended|broken) != 0 {
 		w.ready = true
+		if w.client != nil && w.client.tls != nil {
+			w.client.tls.feed.drained = false
+		}
 	}
 	if what&(ended|broken) != 0 {
 		w.ended = true

@@ -12,6 +12,14 @@ import (
 func (l *loop) tell(c *loopClient, a, b []byte) error {
 	t := c.tray
 	t.x.Bytes.Out += int64(len(a) + len(b))
+	if c.tls != nil {
+		sealed, err := c.tls.seal(a, b)
+		if err != nil {
+			return fmt.Errorf("%w: %w", dataplane.ErrClientGone, err)
+		}
+		defer giveSealed(sealed)
+		a, b = sealed, nil
+	}
 	if t.down.pending() {
 		t.down.add(a)
 		t.down.add(b)
@@ -56,8 +64,17 @@ func (l *loop) tellAll(c *loopClient, a, b []byte) error {
 		return l.tell(c, a, b)
 	}
 	t.x.Bytes.Out += int64(len(a) + len(b))
-	t.down.add(a)
-	t.down.add(b)
+	if c.tls != nil {
+		sealed, err := c.tls.seal(a, b)
+		if err != nil {
+			return fmt.Errorf("%w: %w", dataplane.ErrClientGone, err)
+		}
+		t.down.add(sealed)
+		giveSealed(sealed)
+	} else {
+		t.down.add(a)
+		t.down.add(b)
+	}
 	if t.got > 0 {
 		l.keepReply(t, t.got) // the answer's fields lie in it, until End
 	}

@@ -97,7 +97,7 @@ func (l *loop) upload(c *loopClient) {
 func (l *loop) uploadPart(c *loopClient) (n int, err error) {
 	t := c.tray
 	b := &t.body
-	if b.size >= 0 && b.rest >= spliceFrom {
+	if b.size >= 0 && b.rest >= spliceFrom && c.tls == nil {
 		if n, err := l.spliceUp(c); err != errNoPipe {
 			return n, err
 		}
@@ -106,8 +106,8 @@ func (l *loop) uploadPart(c *loopClient) (n int, err error) {
 	if b.size >= 0 {
 		part = part[:min(b.rest, int64(len(part)))]
 	}
-	n, e := readFD(uintptr(c.fd), part)
-	if err := l.fromClient(c, n, len(part), e); n == 0 || err != nil {
+	n, full, e := l.hearClient(c, part)
+	if err := l.fromClient(c, n, full, e); n == 0 || err != nil {
 		return 0, err
 	}
 	if b.size >= 0 {
@@ -137,8 +137,8 @@ func (l *loop) uploadPart(c *loopClient) (n int, err error) {
 	return n, nil
 }
 
-// fromClient notes what a read of the client's body came to: n of at most size bytes.
-func (l *loop) fromClient(c *loopClient, n, size int, e syscall.Errno) error {
+// fromClient notes what a read of the client's body came to: n bytes, and perhaps more.
+func (l *loop) fromClient(c *loopClient, n int, more bool, e syscall.Errno) error {
 	p := &c.tray.up
 	switch {
 	case e == eagain:
@@ -149,7 +149,7 @@ func (l *loop) fromClient(c *loopClient, n, size int, e syscall.Errno) error {
 	case n == 0:
 		return fmt.Errorf("%w: %w", dataplane.ErrClientGone, io.ErrUnexpectedEOF)
 	}
-	c.ready = c.ended || n == size
+	c.ready = c.ended || more
 	if at := p.asked; at != 0 {
 		p.asked = 0
 		if !p.pace.add(spanOf(now()-at), int64(n)) {
@@ -240,7 +240,7 @@ func (l *loop) spliceUp(c *loopClient) (n int, err error) {
 	b.atHand = false
 	size := int(min(b.rest, pipeBytes))
 	n, e := spliceFD(int(c.fd), p.pipe.w, size)
-	if err := l.fromClient(c, n, n, e); n == 0 || err != nil {
+	if err := l.fromClient(c, n, true, e); n == 0 || err != nil {
 		return 0, err
 	}
 	p.piped = n

@@ -18,8 +18,11 @@ import (
 // of a temporary error, keeps what it has of a record, and is asked again when there is
 // more (TestATemporaryErrorIsNotTheEnd). What it wants to send is gathered and goes out by
 // the wire, so that every limit of a wire holds. It is the net.Conn of its tls.Conn.
+//
+// At an event loop there is no wire: loop_secure.go has what is done there.
 type secure struct {
-	wire  *wire
+	wire  *wire // nil: it is a loop's
+	feed  feed  // what a loop knows of what is there to be read
 	conn  *tls.Conn
 	shake *limit        // of the handshake while there is one
 	turns chan struct{} // a place in it for each handshake that may compute at once
@@ -75,6 +78,14 @@ func (s *secure) begin(l limit, of func(net.Conn) *tls.Conn) error {
 
 // Read implements net.Conn for crypto/tls.
 func (s *secure) Read(b []byte) (int, error) {
+	if s.wire == nil || len(s.feed.rest) > 0 {
+		return s.feed.read(b)
+	}
+	n, err := s.readWire(b)
+	return s.feed.pass(b[:n]), err // a loop may have the connection later
+}
+
+func (s *secure) readWire(b []byte) (int, error) {
 	n, e := readFD(s.wire.fd, b)
 	switch {
 	case e == syscall.EAGAIN && s.shake != nil:
@@ -146,7 +157,7 @@ func (s *secure) flush(l *limit) error {
 }
 
 func giveSealed(out []byte) {
-	if cap(out) <= 2*sealedBytes {
+	if c := cap(out); c > 0 && c <= 2*sealedBytes {
 		out = out[:0]
 		sealed.Put(&out)
 	}
@@ -205,9 +216,21 @@ func (s *secure) part() {
 
 // The rest of net.Conn. The wire has the deadlines, and its owner closes it.
 
-func (s *secure) Close() error                     { return nil }
-func (s *secure) LocalAddr() net.Addr              { return s.wire.tcp.LocalAddr() }
-func (s *secure) RemoteAddr() net.Addr             { return s.wire.tcp.RemoteAddr() }
+func (s *secure) Close() error { return nil }
+func (s *secure) LocalAddr() net.Addr {
+	return s.address(func(c *net.TCPConn) net.Addr { return c.LocalAddr() })
+}
+func (s *secure) RemoteAddr() net.Addr {
+	return s.address(func(c *net.TCPConn) net.Addr { return c.RemoteAddr() })
+}
 func (s *secure) SetDeadline(time.Time) error      { return nil }
 func (s *secure) SetReadDeadline(time.Time) error  { return nil }
 func (s *secure) SetWriteDeadline(time.Time) error { return nil }
+
+// address is asked for in a handshake alone.
+func (s *secure) address(of func(*net.TCPConn) net.Addr) net.Addr {
+	if s.wire == nil {
+		return &net.TCPAddr{}
+	}
+	return of(s.wire.tcp)
+}
