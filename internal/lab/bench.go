@@ -36,6 +36,7 @@ type workload struct {
 	conns   int
 	streams int      // of HTTP/2, on each connection at once; 0: HTTP/1.1
 	rate    int      // requests a second; 0: as many as can be
+	tls     bool     // over TLS 1.3, with the same key exchange, cipher and certificate for all
 	half    bool     // the rate is half of what the slowest of all can do
 	among   []string // contestants; none: all of the ordinary ones
 	goal    float64  // CPU per request, as a ratio to the best of against
@@ -60,6 +61,8 @@ func workloads() []workload {
 		{name: "small GET, 5,000 a second", path: "/small", conns: benchConns, rate: 5000, goal: 0.85},
 		{name: "small GET, half load", path: "/small", conns: benchConns, half: true, goal99: 1.00, among: []string{direct, proxydName, "nginx", "HAProxy"}},
 		{name: "small GET, HTTP/2, 16 connections x 32", path: "/small", conns: 16, streams: 32, goal: 1.20, among: []string{proxydName, "nginx", "HAProxy"}},
+		{name: "HTTPS small GET, 64 kept connections", path: "/small", conns: benchConns, tls: true, goal: 0.70, among: []string{proxydName, "nginx", "HAProxy"}},
+		{name: "HTTPS small GET, a full handshake each", path: "/small", conns: 16, tls: true, head: []string{"Connection: close"}, goal: 1.00, among: []string{proxydName, "nginx", "HAProxy"}},
 		{name: "small GET, 100,000 routes", path: "/small", conns: benchConns, goal: 1.05, among: []string{fewName, manyName}, to: []string{fewName}},
 	}
 }
@@ -225,6 +228,9 @@ func (b *Bench) prepare(space *Space, dir *runDir) (benchValues, error) {
 	if err := os.WriteFile(dir.file(postScript), []byte(script), 0o644); err != nil {
 		return v, err
 	}
+	if v.Pair, err = writePair(dir.file("pair.pem")); err != nil {
+		return v, err
+	}
 	return v, space.Do(func() error {
 		// Thousands of short connections a second from one address.
 		return sysctl("net/ipv4/ip_local_port_range", "1024 65535")
@@ -260,7 +266,11 @@ func (b *Bench) turn(ctx context.Context, space *Space, w workload, c *contestan
 	if w.post > 0 {
 		argv = append(argv, "-s", filepath.Join(b.dir, postScript))
 	}
-	argv = append(argv, "http://"+c.listen.String()+w.path)
+	url := "http://" + c.listen.String()
+	if w.tls {
+		url = "https://" + secureOf(c.listen).String()
+	}
+	argv = append(argv, url+w.path)
 	before, err := usage(c.process.PID())
 	if err != nil {
 		return Turn{}, err

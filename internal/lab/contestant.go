@@ -41,6 +41,11 @@ func loopback(port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
 }
 
+// secureOf is where a contestant that listens there speaks TLS.
+func secureOf(listen netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(listen.Addr(), listen.Port()+400)
+}
+
 // contestants returns all of them.
 func contestants(proxyd string) []*contestant {
 	return []*contestant{
@@ -83,6 +88,8 @@ type benchValues struct {
 	Cores, Conns, Files         int
 	Dir, Host                   string
 	Listen, Backend             netip.AddrPort
+	Secure                      netip.AddrPort // where TLS is spoken
+	Pair                        string         // file of a certificate with its key
 	H2                          netip.AddrPort // where HTTP/2 is spoken in clear
 	Name, Interface, Check, VIP string         // of keepalived
 	Priority                    int
@@ -113,7 +120,7 @@ func (v benchValues) fill(name, file string) (string, error) {
 
 // start runs the contestant in a namespace and waits until it serves.
 func (c *contestant) start(space *Space, v benchValues) error {
-	v.Listen, v.H2 = c.listen, inH2(c.listen)
+	v.Listen, v.H2, v.Secure = c.listen, inH2(c.listen), secureOf(c.listen)
 	v.ID = strconv.Itoa(int(c.listen.Port()))
 	for i := range c.routes {
 		v.Routes = append(v.Routes, i)
