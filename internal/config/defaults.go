@@ -80,6 +80,7 @@ func defaultListeners(secure bool) map[string]*Listener {
 func defaultPool() *Pool {
 	return &Pool{
 		Balance:  "round_robin",
+		Protocol: "http1",
 		Host:     "client",
 		Framing:  "as-sent",
 		Location: "rewrite",

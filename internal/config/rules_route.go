@@ -71,6 +71,8 @@ func (d *decoder) checkMirror(c *Config, p path, r *Route) {
 		d.bad(q, `needs pool, such as { pool = "next", percent = 10 }`)
 	case c.Pool[r.Mirror.Pool] == nil || strings.HasPrefix(r.Mirror.Pool, anonymous):
 		d.bad(pool, "%q is not a pool (defined: %s)", r.Mirror.Pool, join(namedPools(c)))
+	case c.Pool[r.Mirror.Pool].Protocol != "http1" && !d.spoilt(to("pool", r.Mirror.Pool).key("protocol")):
+		d.bad(pool, "%q has protocol = %q; copies of requests over HTTP/2 are not built yet", r.Mirror.Pool, c.Pool[r.Mirror.Pool].Protocol)
 	}
 }
 

@@ -88,6 +88,7 @@ func (d *decoder) checkPools(c *Config) {
 		d.checkBalance(p, pool)
 		d.checkHost(p, pool)
 		d.checkPoolTLS(c, p, pool)
+		d.checkProtocol(p, pool)
 		if q := p.key("location"); !d.spoilt(q) && pool.Location != "rewrite" && pool.Location != "keep" {
 			d.bad(q, "%q is neither rewrite nor keep", pool.Location)
 		}
@@ -105,6 +106,31 @@ func (d *decoder) checkPools(c *Config) {
 		if !used[name] {
 			d.warn(c, p, "is used by no route")
 		}
+	}
+}
+
+// checkProtocol judges what the servers of a pool speak, and what that excludes.
+func (d *decoder) checkProtocol(p path, pool *Pool) {
+	q := p.key("protocol")
+	if d.spoilt(q) || pool.Protocol == "http1" {
+		return
+	}
+	sealed := pool.TLS != nil && !pool.TLS.Off
+	switch {
+	case pool.Protocol != "h2" && pool.Protocol != "h2c":
+		d.bad(q, "%q is not http1, h2 or h2c", pool.Protocol)
+		return
+	case d.spoilt(p.key("tls")):
+	case pool.Protocol == "h2" && !sealed:
+		d.bad(q, "h2 needs tls, by which it is agreed on; h2c is HTTP/2 in clear")
+	case pool.Protocol == "h2c" && sealed:
+		d.bad(q, "h2c is in clear; with tls it is h2")
+	}
+	if pool.Proxied != 0 {
+		d.bad(p.key("proxy_protocol"), "a connection of protocol %s is for all clients, and its PROXY header would tell of one", pool.Protocol)
+	}
+	if check := pool.Check; check != nil && check.Type == "http" && check.Port == 0 {
+		d.bad(p.key("check").key("type"), "http asks by HTTP/1.1, which is not what the servers speak: write type = \"tcp\", or the port of a server that does")
 	}
 }
 

@@ -214,6 +214,7 @@ type Pool struct {
 	Framing   string        `toml:"request_framing"` // as-sent, or length: a chunked body is read whole, and sent with Content-Length; 413 above limits.body
 	Location  string        `toml:"location"`        // rewrite: Location, Content-Location, Refresh and cookies that name a server name what the client asked for, strip_prefix put back; or keep
 	TLS       *PoolTLS      `toml:"tls"`             // the servers speak TLS: true, or { ca, name, cert, key, min, insecure }; nil: none
+	Protocol  string        `toml:"protocol"`        // what the servers speak: http1; h2: HTTP/2, which needs tls; h2c: HTTP/2 in clear; gRPC needs one of these (docs/GRPC.md)
 	Host      string        `toml:"host"`            // Host sent on: client (as the client sent it), server (the server's address), or a name
 	Proxied   int           `toml:"proxy_protocol"`  // 1 or 2: a connection to a server begins with a PROXY header of this version, which tells of its client, and serves no other; 0: none; docs/PROXY-PROTOCOL.md
 	Passive   Passive       `toml:"passive"`         // what real exchanges teach about a server

@@ -15,7 +15,7 @@ func unbuiltKeys(table string) []string {
 	case "node":
 		return []string{"region"}
 	case "pool.*":
-		return []string{"discover", "protocol", "zone"}
+		return []string{"discover", "zone"}
 	case "pool.*.retry":
 		return []string{}
 	case "policy.*":

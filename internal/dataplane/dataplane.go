@@ -100,6 +100,7 @@ type Server struct {
 
 	addr    atomic.Pointer[netip.AddrPort] // where the name resolves to now
 	tls     atomic.Pointer[ServerTLS]
+	http2   atomic.Bool
 	gone    atomic.Bool
 	lost    atomic.Bool
 	Active  atomic.Int64 // exchanges in progress
@@ -134,6 +135,12 @@ type ServerTLS struct {
 	// words of an operator.
 	Met func(state *tls.ConnectionState, err error) error
 }
+
+// HTTP2 reports whether the server is spoken to by HTTP/2, in clear by prior knowledge.
+func (s *Server) HTTP2() bool { return s.http2.Load() }
+
+// SetHTTP2 changes that.
+func (s *Server) SetHTTP2(on bool) { s.http2.Store(on) }
 
 // Gone reports that no snapshot has the server any more, so that its connections
 // must not be kept.

@@ -52,6 +52,7 @@ type Mark struct {
 	Trace     Trace      // of which distributed trace the exchange is part
 	Reason    string     // why the answer was made here, for log and metrics
 	Local     bool       // the answer was made here
+	Meant     int        // the status of an answer that is said in the way of gRPC; 0: it is x.Response's
 	Pick      any        // what the pool wants to know again when the attempt ends; nil between attempts
 	Kept      *Server    // the server that a cookie of the client names, if the cookie need not be given again
 	Hash      uint64     // by which a pool with balance = "hash" chooses

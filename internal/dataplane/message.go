@@ -174,6 +174,14 @@ func (r *Request) Proto() string {
 	return "HTTP/1.1"
 }
 
+// GRPC reports whether r is a call of gRPC, by its Content-Type.
+func (r *Request) GRPC() bool {
+	const kind = "application/grpc"
+	v := r.Header.Find("content-type")
+	return len(v) >= len(kind) && string(v[:len(kind)]) == kind &&
+		(len(v) == len(kind) || v[len(kind)] == '+' || v[len(kind)] == ';')
+}
+
 // Reset empties r, keeping the capacity of its header and text.
 func (r *Request) Reset() { *r = Request{Header: r.Header[:0], Text: r.Text[:0]} }
 

@@ -31,6 +31,7 @@ type requestBody struct {
 	chunks  http1.ChunkReader
 	awaited atomic.Bool // the client waits for 100 (Continue) before it sends
 
+	talks    bool     // the client sends when it has something to say, as gRPC's do: it is not slow
 	trailers [][]byte // that are let through
 	held     *held    // the body taken out of its framing; nil while it is sent as it came
 	filtered bool     // the filters of the exchange are before it
@@ -43,6 +44,7 @@ type requestBody struct {
 // HTTP/1.1 does; otherwise nothing has come.
 func (b *requestBody) begin(have []byte, r *dataplane.Request, framed bool) {
 	b.trailers = nil
+	b.talks = r.Version >= 2 && r.GRPC()
 	b.first, b.behind, b.bad, b.sender = nil, nil, nil, nil
 	b.held, b.filtered, b.unsent = nil, false, false
 	b.size, b.rest, b.taken, b.data, b.most = r.Length, 0, 0, 0, 0
@@ -250,7 +252,7 @@ func (e *exchange) tryStreaming(u *serverConn, send, read *limit) error {
 
 // since returns from when on the server owes an answer: not while it is still sent to.
 func (s *sender) since(t moment) moment {
-	if !s.ended.Load() && !s.e.desk.body.awaited.Load() {
+	if !s.ended.Load() && (s.e.desk.body.talks || !s.e.desk.body.awaited.Load()) {
 		return t
 	}
 	return moment(s.heard.Load())
@@ -322,8 +324,7 @@ func (s *sender) all(b *requestBody) error {
 	if b.held != nil {
 		return s.pour(b.held, b)
 	}
-	p := &pace{rate: s.e.listener.Limits.MinRate, window: s.e.listener.Limits.RateWindow, excuse: b.awaited.Load}
-	from := limit{pace: p, late: dataplane.ErrClientSlow, until: s.until, over: dataplane.ErrTotalTime}
+	from := s.e.bodyLimit()
 	b.spare = getBuffer()
 	if b.size >= 0 {
 		return s.plain(b, &from)
@@ -334,7 +335,7 @@ func (s *sender) all(b *requestBody) error {
 // plain sends a body of known length.
 func (s *sender) plain(b *requestBody, from *limit) error {
 	for b.rest > 0 {
-		if b.rest >= spliceFrom && s.e.pipe != nil && s.u.tls == nil {
+		if b.rest >= spliceFrom && s.e.pipe != nil && s.u.call == nil && s.u.tls == nil {
 			if err := b.forget(); err != nil {
 				return err
 			}
@@ -360,12 +361,43 @@ func (s *sender) plain(b *requestBody, from *limit) error {
 		b.rest -= int64(n)
 		s.last.Store(b.rest == 0)
 		s.send.since = now()
-		if err := s.u.write(part[:n], &s.send); err != nil {
+		if err := s.u.put(part[:n], b.rest == 0, &s.send); err != nil {
 			return s.serverFault(err)
 		}
 		s.note(0)
 	}
 	return nil
+}
+
+// bodyLimit is how long the client may take over its body. One that talks may be silent for as
+// long as a tunnel may.
+func (e *exchange) bodyLimit() limit {
+	b := &e.desk.body
+	l := limit{late: dataplane.ErrClientSlow, until: e.deadline(), over: dataplane.ErrTotalTime}
+	if b.talks {
+		l.each, l.since = e.desk.x.Route.Timeout.Tunnel, now()
+		return l
+	}
+	p := e.clientPace()
+	p.excuse = b.awaited.Load
+	l.pace = &p
+	return l
+}
+
+// clear returns what is at hand of a body that is not in chunks, or was taken out of them.
+func (b *requestBody) clear() []byte {
+	if b.held != nil {
+		return b.held.first
+	}
+	return b.first
+}
+
+// tail returns the trailers that go to a server behind a body that is wholly at hand.
+func (b *requestBody) tail() []byte {
+	if b.held == nil || !b.whole || len(b.trailers) == 0 {
+		return nil
+	}
+	return http1.AppendTrailers(nil, b.held.source.chunk.Trailers, b.trailers)
 }
 
 // chunked sends a chunked body in chunks of our own, so that no extension, trailer or
@@ -413,6 +445,7 @@ func (s *sender) pour(h *held, b *requestBody) error {
 	defer putBuffer(part)
 	out := make([]byte, 0, bufferBytes+64)
 	left := h.length - int64(len(h.first))
+	chunks := h.length < 0 && s.u.call == nil
 	for h.length < 0 || left > 0 {
 		n, err := h.more.Read(part[:])
 		if h.length >= 0 && int64(n) > left {
@@ -427,22 +460,21 @@ func (s *sender) pour(h *held, b *requestBody) error {
 		}
 		out = out[:0]
 		switch {
-		case n > 0 && h.length < 0:
+		case n > 0 && chunks:
 			out = appendChunk(out, part[:n])
 		case n > 0:
-			left -= int64(n)
 			out = append(out, part[:n]...)
 		}
-		if err == io.EOF && h.length < 0 {
+		if h.length >= 0 {
+			left -= int64(n)
+		}
+		if err == io.EOF && chunks {
 			out = http1.AppendLastChunk(out, b.held.source.chunk.Trailers, b.trailers)
 		}
 		s.last.Store(left == 0 || err == io.EOF)
 		s.send.since = now()
-		if len(out) > 0 {
-			if err := s.u.write(out, &s.send); err != nil {
-				return s.serverFault(err)
-			}
-			s.note(0)
+		if err := s.pass(out, left == 0 || err == io.EOF && left < 0); err != nil {
+			return s.serverFault(err)
 		}
 		switch {
 		case err == io.EOF && left > 0:
@@ -451,6 +483,28 @@ func (s *sender) pour(h *held, b *requestBody) error {
 			return nil
 		}
 	}
+	return nil
+}
+
+// pass sends out, which ends the body if last is set.
+func (s *sender) pass(out []byte, last bool) error {
+	if c := s.u.call; c != nil && last {
+		b := &s.e.desk.body
+		tail := http1.AppendTrailers(nil, b.held.source.chunk.Trailers, b.trailers)
+		if err := c.write(out, len(tail) == 0, &s.send); err != nil {
+			return err
+		}
+		if len(tail) > 0 {
+			if err := c.end(tail); err != nil {
+				return err
+			}
+		}
+	} else if len(out) == 0 {
+		return nil
+	} else if err := s.u.put(out, false, &s.send); err != nil {
+		return err
+	}
+	s.note(0)
 	return nil
 }
 

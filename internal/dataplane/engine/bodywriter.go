@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"slices"
 
 	"proxyd/internal/dataplane/http1"
 )
@@ -22,7 +23,8 @@ type bodyWriter struct {
 	told bool               // the head has been sent, or may have been
 	done bool
 
-	trailers []byte // the server's, of which the route's are let through
+	trailers []byte   // the server's, of which the route's are let through
+	allowed  [][]byte // and these, to a client whose protocol is as the server's
 
 	err error // why nothing is taken any more
 }
@@ -156,7 +158,7 @@ func (w *bodyWriter) send(last bool) error {
 		}
 	}
 	if last && !w.e.framed && w.trailers != nil {
-		w.e.client.trailed(w.trailers, d.x.Route.Trailers)
+		w.e.client.trailed(w.trailers, slices.Concat(d.x.Route.Trailers, w.allowed))
 	}
 	w.n = 0
 	d.out = out[:0]

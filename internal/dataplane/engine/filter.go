@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/http1"
 )
 
 // A filtered body is on its way through the filters of an exchange to the client.
@@ -61,6 +62,8 @@ func (r *relay) filtered() error {
 	err := r.feed(f)
 	if r.kind == chunks && len(r.chunks.Trailers) > 0 {
 		body.trailers = r.chunks.Trailers
+	} else if raw := r.trailing(); len(raw) > 0 {
+		body.trailers, body.allowed = raw, http1.TrailerNames(raw)
 	}
 	err = f.end(err)
 	r.told = body.told
@@ -94,7 +97,7 @@ func (r *relay) feed(f *filtered) error {
 			n, err = r.u.read(part, &r.read)
 		}
 		switch {
-		case err == io.EOF && r.kind == untilClose && !r.u.cutOff():
+		case err == io.EOF && r.open() && !r.u.cutOff():
 			r.done = true
 			return nil
 		case err != nil:
@@ -118,7 +121,7 @@ func (r *relay) unframe(w io.Writer, in []byte) error {
 		r.done = r.left == 0
 		r.surplus = int(n) < len(in)
 		return writeAll(w, in[:n])
-	case untilClose:
+	case untilClose, told:
 		return writeAll(w, in)
 	}
 	for at := 0; at < len(in) && !r.done; {

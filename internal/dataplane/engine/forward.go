@@ -8,6 +8,7 @@ import (
 
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/http1"
+	"proxyd/internal/dataplane/http2"
 )
 
 // begin asks the handler what to do. The error is of an exchange that is to be closed.
@@ -122,28 +123,14 @@ func (e *exchange) attempt(total moment) (*serverConn, error) {
 	x := &e.desk.x
 	k := e.engine.keptOf(x.Server)
 	x.Sent = false
-	fresh := false
+	fresh, refused := false, 0
 	begun := now()
 	for {
-		var u *serverConn
-		if !fresh {
-			u = e.takeKept(k)
+		u, err := e.reach(k, fresh, total)
+		if err != nil {
+			return nil, err
 		}
-		x.Times.Dial = 0
-		if u == nil {
-			dialled := time.Now()
-			var err error
-			if u, err = e.dial(k, total); err != nil {
-				if e.engine.force.Err() != nil {
-					err = dataplane.ErrDrained
-				}
-				return nil, err
-			}
-			x.Times.Dial = time.Since(dialled)
-		} else {
-			e.engine.counts.reuses.Add(1)
-		}
-		err := e.attach(u)
+		err = e.attach(u)
 		if err == nil {
 			err = e.try(u, begun, total)
 		}
@@ -157,12 +144,51 @@ func (e *exchange) attempt(total moment) (*serverConn, error) {
 		case errors.Is(err, errStale):
 			x.Sent = false
 			continue
+		case notTaken(err):
+			x.Sent = false
+			if refused++; refused <= mostRefused && e.desk.body.atHand {
+				continue
+			}
 		case u.reused && errors.Is(err, errEnded) && (!x.Sent || x.Request.Method.Idempotent()) && e.desk.body.atHand:
 			fresh, x.Sent = true, false
 			continue
 		}
 		return nil, err
 	}
+}
+
+// mostRefused is how often a server that did not take a stream is asked again at once: it may
+// have been about to close the connection.
+const mostRefused = 2
+
+// reach returns a connection to x.Server: one that was kept unless fresh is set, or a new one.
+func (e *exchange) reach(k *kept, fresh bool, total moment) (u *serverConn, err error) {
+	x := &e.desk.x
+	x.Times.Dial = 0
+	begun := time.Now()
+	if k.server.HTTP2() {
+		if u, err = k.call(e.engine.force, connectTime(&x.Route.Timeout), total); err == nil {
+			if u.life = x.Route.Timeout.Idle; !u.reused {
+				x.Times.Dial = time.Since(begun)
+			}
+			return u, nil
+		}
+	} else {
+		if !fresh {
+			if u = e.takeKept(k); u != nil {
+				e.engine.counts.reuses.Add(1)
+				return u, nil
+			}
+		}
+		if u, err = e.dial(k, total); err == nil {
+			x.Times.Dial = time.Since(begun)
+			return u, nil
+		}
+	}
+	if e.engine.force.Err() != nil {
+		err = dataplane.ErrDrained
+	}
+	return nil, err
 }
 
 // connectTime is how long a connect may take.
@@ -188,10 +214,18 @@ var errTryTime = fmt.Errorf("%w: the attempt took too long", dataplane.ErrReadTi
 func (e *exchange) try(u *serverConn, begun, total moment) error {
 	d := e.desk
 	x := &d.x
-	if x.Route.WebSocket && x.Request.WebSocket && x.Request.Header.Get(dataplane.Connection) == nil {
+	if x.Route.WebSocket && x.Request.WebSocket && u.call == nil && x.Request.Header.Get(dataplane.Connection) == nil {
 		x.Request.Header.Add(dataplane.Connection, []byte("Connection"), []byte("upgrade"))
 	}
 	d.body.unsent = false
+	if u.call != nil {
+		send := limit{each: x.Route.Timeout.Send, late: dataplane.ErrSendTime, until: total, over: dataplane.ErrTotalTime}
+		read := limit{each: x.Route.Timeout.Read, late: dataplane.ErrReadTime, until: total, over: dataplane.ErrTotalTime}
+		x.Times.Sent = time.Now()
+		send.since = momentOf(x.Times.Sent)
+		read.since = send.since
+		return e.tryCall(u, begun, &send, &read)
+	}
 	d.out = d.body.appendAtHand(http1.AppendRequest(d.out[:0], &x.Request))
 	send := limit{each: x.Route.Timeout.Send, late: dataplane.ErrSendTime, until: total, over: dataplane.ErrTotalTime}
 	read := limit{each: x.Route.Timeout.Read, late: dataplane.ErrReadTime, until: total, over: dataplane.ErrTotalTime}
@@ -231,7 +265,7 @@ func (e *exchange) blameFirst(u *serverConn, err error) error {
 		return fmt.Errorf("%w: %w", dataplane.ErrRead, errUnasked) // A11
 	}
 	whole := e.blame(u, err, dataplane.ErrRead)
-	if errors.Is(whole, dataplane.ErrRead) {
+	if errors.Is(whole, dataplane.ErrRead) && !errors.Is(whole, http2.ErrReset) {
 		return fmt.Errorf("%w: %w", whole, errEnded)
 	}
 	return whole
@@ -245,6 +279,10 @@ func (e *exchange) blame(u *serverConn, err, kind error) error {
 		return why
 	case errors.Is(err, dataplane.ErrReadTime), errors.Is(err, dataplane.ErrSendTime), errors.Is(err, dataplane.ErrTotalTime):
 		return err
+	case errors.Is(err, dataplane.ErrResponse):
+		return err
+	case notTaken(err):
+		return fmt.Errorf("%w: %w", dataplane.ErrConnect, err) // nothing has come of it
 	case err == io.EOF:
 		err = io.ErrUnexpectedEOF
 	}

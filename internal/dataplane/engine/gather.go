@@ -94,6 +94,9 @@ func (s *bodySource) open(b *requestBody, p []byte) (int, error) {
 	if s.ended {
 		return 0, io.EOF
 	}
+	if b.talks {
+		s.from.since = now()
+	}
 	n, err := s.e.client.read(p, &s.from)
 	if err == io.EOF {
 		s.ended = true
@@ -140,10 +143,8 @@ func (e *exchange) take() *held {
 	if b.held != nil {
 		return b.held
 	}
-	p := e.clientPace()
-	p.excuse = b.awaited.Load
 	s := &bodySource{e: e, raw: b.first, chunk: &http1.ChunkReader{Keep: len(b.trailers) > 0}}
-	s.from = limit{pace: &p, late: dataplane.ErrClientSlow, until: e.deadline(), over: dataplane.ErrTotalTime}
+	s.from = e.bodyLimit()
 	s.ended = b.whole && len(b.first) == 0
 	b.held = &held{source: s, more: s, length: b.size}
 	b.whole = false

@@ -16,6 +16,7 @@ type reply struct {
 	chunks  http1.ChunkReader
 	done    bool
 	surplus bool // the server sent more than its answer
+	sized   bool // told, and the client's head has the length
 
 	trailers [][]byte // that are let through
 }
@@ -27,6 +28,7 @@ const (
 	counted framing = iota // Content-Length; also no body at all
 	chunks
 	untilClose
+	told // the server's protocol says it
 )
 
 // begin is for an answer p to q, by a route that lets some trailers through.
@@ -49,7 +51,17 @@ func (r *reply) unframed() { r.plain, r.chunks.Keep = true, len(r.trailers) > 0 
 
 // ends reports whether the client will know where the answer ends without the end of its
 // connection.
-func (r *reply) ends() bool { return r.kind == counted || !r.plain }
+func (r *reply) ends() bool { return r.kind == counted || r.sized || !r.plain }
+
+// byCall is for an answer of a server that speaks HTTP/2. p is its head.
+func (r *reply) byCall(p *dataplane.Response) {
+	if !p.NoBody && p.Length != 0 {
+		r.kind, r.sized = told, p.Length > 0
+	}
+}
+
+// open reports whether only the end of what is read tells that of the answer.
+func (r *reply) open() bool { return r.kind == untilClose || r.kind == told }
 
 // take works off what the server sent: it returns out with what goes to the client
 // appended, and what is to follow it as it is.
@@ -61,8 +73,8 @@ func (r *reply) take(out, in []byte) (_, body []byte, err error) {
 		r.done = r.left == 0
 		r.surplus = int(n) < len(in)
 		return out, in[:n], nil
-	case untilClose:
-		if r.plain || len(in) == 0 {
+	case untilClose, told:
+		if r.plain || r.sized || len(in) == 0 {
 			return out, in, nil
 		}
 		return appendChunk(out, in), nil, nil

@@ -23,6 +23,9 @@ func (e *exchange) respond(u *serverConn, total moment) (told bool, err error) {
 	early := d.body.sender != nil || !d.body.whole || d.body.unsent || !d.body.consumed()
 	answer := relay{e: e, u: u}
 	answer.begin(&x.Request, &x.Response, x.Route.Trailers)
+	if u.call != nil {
+		answer.byCall(&x.Response)
+	}
 	if !e.framed {
 		answer.unframed()
 	}
@@ -44,6 +47,9 @@ func (e *exchange) respond(u *serverConn, total moment) (told bool, err error) {
 
 	answer.read = limit{each: x.Route.Timeout.Read, late: dataplane.ErrReadTime, until: total, over: dataplane.ErrTotalTime}
 	answer.read.since = momentOf(x.Times.FirstByte)
+	if u.call != nil && d.body.talks {
+		answer.read.each = x.Route.Timeout.Tunnel
+	}
 	e.again = e.again && !early && !e.engine.closing() && !(x.Request.WebSocket && len(d.body.behind) > 0)
 	if !x.Response.NoBody && (len(x.Filters) > 0 && x.Response.Length != 0 || x.Response.Length != length) {
 		err = answer.filtered()
@@ -157,7 +163,7 @@ func (r *relay) all() error {
 			in = buf[:min(r.left, int64(len(buf)))]
 		}
 		n, err := r.u.read(in, &r.read)
-		if err == io.EOF && r.kind == untilClose && !r.u.cutOff() {
+		if err == io.EOF && r.open() && !r.u.cutOff() {
 			return r.ended()
 		}
 		if err != nil {
@@ -181,11 +187,25 @@ func (r *relay) ended() error {
 	r.done = true
 	switch {
 	case !r.e.framed:
+		if raw := r.trailing(); len(raw) > 0 {
+			r.e.client.trailed(raw, http1.TrailerNames(raw))
+		}
 		return r.say(nil, nil)
-	case r.plain:
+	case r.plain, r.sized:
 		return nil
 	}
+	if raw := r.trailing(); len(raw) > 0 {
+		return r.e.client.say(http1.AppendLastChunk(nil, raw, r.trailers), nil, true)
+	}
 	return r.e.client.say(http1.LastChunk, nil, true)
+}
+
+// trailing returns the trailers of an answer over HTTP/2.
+func (r *relay) trailing() []byte {
+	if r.u.call == nil {
+		return nil
+	}
+	return r.u.call.trailers()
 }
 
 // say sends what take returned.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,18 +16,62 @@ import (
 	"proxyd/internal/dataplane"
 )
 
-// A serverConn is a connection to a server. One exchange at a time has it.
+// A serverConn is a connection to a server, or a stream of one that speaks HTTP/2. One exchange
+// at a time has it.
 type serverConn struct {
-	wire
+	wire            // the connection; of a stream only what interrupts
+	call    *h2call // nil: it is no stream
 	home    *kept
 	how     *dataplane.ServerTLS // by which it was made; nil: in clear
 	expires moment               // when it is too old to be used again
 	reused  bool                 // this exchange is not its first
 	proxied int                  // the version of the PROXY header that it began with; 0: none
+	life    time.Duration        // of a stream: how long its connection is kept without any
+}
+
+// interrupt makes every wait on u return err, as that of a wire.
+func (u *serverConn) interrupt(err error) {
+	if u.call == nil {
+		u.wire.interrupt(err)
+		return
+	}
+	u.set(err)
+	u.call.wake()
+}
+
+// read waits until there is something of the answer and reads it. At the end it returns io.EOF.
+func (u *serverConn) read(b []byte, l *limit) (int, error) {
+	if u.call != nil {
+		return u.call.read(b, l)
+	}
+	return u.wire.read(b, l)
+}
+
+// glance is read, but for its wait.
+func (u *serverConn) glance(b []byte, l *limit) (int, error) {
+	if u.call != nil {
+		return u.call.glance(b)
+	}
+	return u.wire.glance(b, l)
+}
+
+// put writes a part of the request's body, framed as u wants it; last is that it is the end.
+func (u *serverConn) put(b []byte, last bool, l *limit) error {
+	if u.call != nil {
+		return u.call.write(b, last, l)
+	}
+	return u.wire.write(b, l)
 }
 
 // close closes the connection and counts it no more; a second call does nothing.
 func (u *serverConn) close() {
+	if u.call != nil {
+		if u.home != nil {
+			u.call.close(u.life)
+			u.home = nil
+		}
+		return
+	}
 	u.wire.close()
 	if u.home != nil {
 		u.home.server.Conns.Add(-1)
@@ -40,8 +85,10 @@ type kept struct {
 	engine *Goroutine
 	server *dataplane.Server
 
-	mu   sync.Mutex // guards what follows
-	idle []*serverConn
+	mu     sync.Mutex // guards what follows
+	idle   []*serverConn
+	links  []*h2link // those that speak HTTP/2
+	making *linking  // one of them
 
 	listed atomic.Bool // in the engine's servers; changed under its mutex
 }
@@ -76,6 +123,11 @@ func (k *kept) take() *serverConn {
 
 // keep takes back a connection on which all is said, to be used again within life.
 func (k *kept) keep(u *serverConn, life time.Duration) {
+	if u.call != nil {
+		u.life = life
+		u.close()
+		return
+	}
 	if life <= 0 || u.how != k.server.TLS() || k.server.Gone() || k.engine.draining.Load() {
 		u.close()
 		return
@@ -90,6 +142,11 @@ func (k *kept) keep(u *serverConn, life time.Duration) {
 	if full {
 		u.close()
 	}
+	k.list()
+}
+
+// list has the sweeper look after k.
+func (k *kept) list() {
 	if !k.listed.Load() {
 		k.engine.mu.Lock()
 		k.engine.servers[k] = struct{}{}
@@ -114,9 +171,13 @@ func (k *kept) sweep(t moment, all bool) {
 	}
 	clear(k.idle[len(still):])
 	k.idle = still
+	links := slices.Clone(k.links)
 	k.mu.Unlock()
 	for _, u := range old {
 		u.close()
+	}
+	for _, l := range links {
+		l.sweep(t, all || l.u.how != how || !k.server.HTTP2())
 	}
 }
 
@@ -124,7 +185,7 @@ func (k *kept) sweep(t moment, all bool) {
 func (k *kept) over() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return len(k.idle) == 0 && k.server.Gone()
+	return len(k.idle)+len(k.links) == 0 && k.server.Gone()
 }
 
 var errNoAddress = errors.New("the server's name does not resolve")

@@ -1,6 +1,10 @@
 package http1
 
-import "bytes"
+import (
+	"bytes"
+
+	"proxyd/internal/dataplane"
+)
 
 // AppendLastChunk appends the end of a chunked body with those of its trailers that are
 // allowed. section is what a ChunkReader kept; names are in lower case. A field of
@@ -66,4 +70,32 @@ func visibleText(v []byte) bool {
 		}
 	}
 	return true
+}
+
+// MayTrail reports whether a field of that name, in lower case, passes among the trailers of an
+// answer over HTTP/2: nothing that frames, routes, or says who somebody is (A5 of the threat
+// list, RFC 9110 6.5.1).
+func MayTrail(name string) bool {
+	switch identify([]byte(name)) {
+	case dataplane.Other, dataplane.Date, dataplane.ServerField, dataplane.XRequestID:
+	default:
+		return false
+	}
+	switch name {
+	case "set-cookie", "www-authenticate", "content-encoding", "content-type", "content-range", "cache-control", "expires", "age", "vary", "max-forwards", "strict-transport-security":
+		return false
+	}
+	return true
+}
+
+// TrailerNames returns the names of some field lines, as AppendTrailers is told those that are
+// let through.
+func TrailerNames(lines []byte) [][]byte {
+	var all [][]byte
+	for len(lines) > 0 {
+		var name []byte
+		name, _, lines = CutLine(lines)
+		all = append(all, name)
+	}
+	return all
 }

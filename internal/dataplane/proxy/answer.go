@@ -158,7 +158,9 @@ func (p *Plane) finish(x *dataplane.Exchange, s *snapshot, r *compiledRoute) {
 	s.trace.tell(x)
 	s.pledge(x)
 	offer(x)
-	p.filter(x, s, r)
+	if v := p.filter(x, s, r); v != dataplane.Close {
+		sayGRPC(x)
+	}
 }
 
 // filter has the policies look at an answer. Where one leaves the answer to us, it is

@@ -246,8 +246,8 @@ func (r *compiledRoute) followPool() {
 	r.Sized = conf.Framing == "length"
 	r.Proxied = conf.Proxied
 	r.buffers = r.Buffer > 0
-	// Loops speak to servers in clear.
-	r.Heavy = r.Heavy || r.pool.Secure() != nil
+	// Loops speak to servers in clear, and HTTP/1.1.
+	r.Heavy = r.Heavy || r.pool.Secure() != nil || r.pool.HTTP2()
 	r.Heavy = r.Heavy || r.buffers || r.Sized // what reads a body to hand waits for it
 	r.Heavy = r.Heavy || r.Proxied != 0       // loops share all connections to servers
 	r.attempts = min(max(conf.Retry.Attempts, 1), maxAttempts)

@@ -33,6 +33,9 @@ func (p *Plane) End(x *dataplane.Exchange, err error) {
 	}
 	p.leave(x)
 	status := x.Response.Status
+	if x.Mark.Meant != 0 {
+		status = x.Mark.Meant
+	}
 	if !x.Mark.Answered && !x.Mark.Local {
 		status = unanswered(err)
 	}

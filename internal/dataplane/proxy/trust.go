@@ -40,7 +40,7 @@ func secureOf(c *config.Pool, trust *cert.Trust, before *upstream.Pool) *upstrea
 	if before != nil {
 		was = before.Secure()
 	}
-	return upstream.NewSecure(c.TLS, trust.Roots(c.TLS.CA), trust.Pair(pairOf(c.TLS)), was)
+	return upstream.NewSecure(c.TLS, trust.Roots(c.TLS.CA), trust.Pair(pairOf(c.TLS)), c.Protocol == "h2", was)
 }
 
 // believe takes files into use that were read, and has them looked after. p.mu is held.

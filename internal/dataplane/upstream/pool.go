@@ -217,6 +217,9 @@ func (p *Pool) enter() {
 	p.changes.Add(1)
 }
 
+// HTTP2 reports whether the servers are spoken to by HTTP/2.
+func (p *Pool) HTTP2() bool { return p.Config.Protocol == "h2" || p.Config.Protocol == "h2c" }
+
 // Servers returns the pool's servers in the order of the configuration. The caller
 // must not change the slice.
 func (p *Pool) Servers() []*Server { return p.servers }

@@ -18,16 +18,17 @@ type Secure struct {
 	conf  config.PoolTLS
 	roots *cert.Roots       // nil: those that this system trusts
 	shown *cert.Certificate // nil: none
+	http2 bool              // is what they must speak
 }
 
 // NewSecure returns what c says, with what its files hold: roots is nil where c names none,
 // and so is shown. It is before where nothing has changed since then, so that connections
 // and sessions go on.
-func NewSecure(c *config.PoolTLS, roots *cert.Roots, shown *cert.Certificate, before *Secure) *Secure {
-	if before != nil && before.conf == *c && before.roots.Same(roots) && before.shown.Same(shown) {
+func NewSecure(c *config.PoolTLS, roots *cert.Roots, shown *cert.Certificate, http2 bool, before *Secure) *Secure {
+	if before != nil && before.http2 == http2 && before.conf == *c && before.roots.Same(roots) && before.shown.Same(shown) {
 		return before
 	}
-	return &Secure{conf: *c, roots: roots, shown: shown}
+	return &Secure{conf: *c, roots: roots, shown: shown, http2: http2}
 }
 
 // Secure returns how the pool's servers are spoken to; nil is in clear.
@@ -62,6 +63,9 @@ func (s *Secure) config(name string) *tls.Config {
 		ClientSessionCache:          tls.NewLRUClientSessionCache(sessionsKept),
 		InsecureSkipVerify:          s.conf.Insecure,
 		DynamicRecordSizingDisabled: true,
+	}
+	if s.http2 {
+		c.NextProtos = []string{"h2"}
 	}
 	if s.conf.Min == "1.3" {
 		c.MinVersion = tls.VersionTLS13

@@ -98,6 +98,7 @@ func (w *Watch) Use(pools map[string]*Pool) {
 		p.enter()
 		for _, s := range p.servers {
 			s.secure(p.Secure(), w.env.Log)
+			s.SetHTTP2(p.HTTP2())
 			s.change(func(h *Health) { h.Forget(p.Config) })
 			if s.host != "" && w.lookUps.keep(s, p) == nil {
 				t := &turn{server: s, pool: p, due: now}
