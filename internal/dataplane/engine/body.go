@@ -359,6 +359,7 @@ func (s *sender) plain(b *requestBody, from *limit) error {
 		b.awaited.Store(false)
 		s.took(b, part[:n])
 		b.rest -= int64(n)
+		s.read = b.rest == 0 && b.atHand
 		s.last.Store(b.rest == 0)
 		s.send.since = now()
 		if err := s.u.put(part[:n], b.rest == 0, &s.send); err != nil {

@@ -31,14 +31,12 @@ func TestSealedConnectionsAreAtTheLoops(t *testing.T) {
 		runtime.Gosched()
 	}
 	held := 0
-	s.eachLoop(func() {
-		for _, l := range s.engine.(*Loop).loops {
-			for _, w := range l.table {
-				if w != nil && w.client != nil && w.client.tls != nil {
-					held += cap(w.client.tls.out) + len(w.client.tls.feed.rest)
-					if w.client.tray != nil {
-						held++
-					}
+	s.eachLoop(func(l *loop) {
+		for _, w := range l.table {
+			if w != nil && w.client != nil && w.client.tls != nil {
+				held += cap(w.client.tls.out) + len(w.client.tls.feed.rest)
+				if w.client.tray != nil {
+					held++
 				}
 			}
 		}

@@ -381,7 +381,7 @@ func (s *stage) line(line string) error {
 		}
 		return nil
 	case line == "seen":
-		s.eachLoop(func() {})
+		s.eachLoop(func(*loop) {})
 		return nil
 	case line == "lost":
 		s.upstream.SetLost(true)
@@ -435,11 +435,11 @@ func (s *stage) line(line string) error {
 }
 
 // eachLoop has do called by each loop, after it has seen to what came so far.
-func (s *stage) eachLoop(do func()) {
+func (s *stage) eachLoop(do func(*loop)) {
 	if e, ok := s.engine.(*Loop); ok {
 		done := make(chan bool)
 		for _, l := range e.loops {
-			l.post(func() { do(); done <- true })
+			l.post(func() { do(l); done <- true })
 			<-done
 		}
 	}
@@ -453,7 +453,7 @@ func (s *stage) hold() (release func()) {
 		l.post(func() { close(held); <-end })
 		<-held
 	}
-	return func() { close(end); s.eachLoop(func() {}) }
+	return func() { close(end); s.eachLoop(func(*loop) {}) }
 }
 
 func (s *stage) shutdown(force bool) error {
