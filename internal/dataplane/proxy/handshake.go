@@ -45,7 +45,7 @@ func (h *handshakes) use(c *config.Config, set *cert.Set, trust *cert.Trust) {
 	conf.GetCertificate = h.certs.Get
 	conf.SetSessionTicketKeys(h.tickets.at(h.plane.opt.Now()))
 	one := conf.Clone()
-	conf.NextProtos = []string{"h2", "http/1.1"}
+	conf.NextProtos = append([]string{"h2"}, one.NextProtos...)
 	h.conf.Store(conf)
 	h.one.Store(one)
 	h.admit(c, trust)
@@ -93,7 +93,7 @@ func (h *handshakes) close() {
 func tlsConfig(c config.TLS) *tls.Config {
 	conf := &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"http/1.1"},
+		NextProtos: []string{"http/1.1", "http/1.0"}, // the last is all that curl --http1.0 offers
 		CipherSuites: []uint16{
 			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
 			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,

@@ -189,6 +189,8 @@ func TestG5G6WhatIsNotSpokenIsRefused(t *testing.T) {
 		"no forward secrecy":    {&tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}}, false},
 		"no authenticated mode": {&tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}}, false},
 		"ALPN http/1.1":         {&tls.Config{NextProtos: []string{"h2", "http/1.1"}}, true},
+		"ALPN http/1.0":         {&tls.Config{NextProtos: []string{"http/1.0"}}, true},
+		"ALPN http/1.0 first":   {&tls.Config{NextProtos: []string{"http/1.0", "http/1.1"}}, true},
 		"ALPN h2 alone":         {&tls.Config{NextProtos: []string{"h2"}}, false},
 		"ALPN of mail":          {&tls.Config{NextProtos: []string{"imap"}}, false},
 	} {
@@ -196,7 +198,11 @@ func TestG5G6WhatIsNotSpokenIsRefused(t *testing.T) {
 		if (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
 		}
-		if err == nil && len(c.conf.NextProtos) > 0 && state.NegotiatedProtocol != "http/1.1" {
+		want := "http/1.1"
+		if len(c.conf.NextProtos) == 1 {
+			want = c.conf.NextProtos[0]
+		}
+		if err == nil && len(c.conf.NextProtos) > 0 && state.NegotiatedProtocol != want {
 			t.Errorf("%s: %q is spoken", name, state.NegotiatedProtocol)
 		}
 	}
