@@ -45,6 +45,8 @@ const (
 	quietTime = 5*time.Minute + 10*time.Second
 	// pingTime is how long that may take.
 	pingTime = 15 * time.Second
+	// writeTime is how long a server may take nothing of what was gathered for all its streams.
+	writeTime = time.Minute
 )
 
 // A linking is a connection in the making, for which others wait too.
@@ -254,7 +256,7 @@ func (w *h2linkWriter) work() {
 		if l.spare = out; len(out) == 0 {
 			return
 		}
-		if err := l.u.wire.write(out, &limit{}); err != nil {
+		if err := l.u.wire.write(out, &limit{each: writeTime, late: dataplane.ErrSendTime, since: now()}); err != nil {
 			l.fail(err)
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"runtime"
 	"sync"
 	"time"
@@ -252,6 +253,9 @@ func (h *h2conn) end(err error) dataplane.Closing {
 	defer h.mu.Unlock()
 	for h.state.Running() > 0 || h.writing {
 		h.ended.Wait()
+	}
+	if h.lost == nil {
+		h.lost = net.ErrClosed // its descriptor will be another's: who still wants to take leave must not write to it
 	}
 	return why
 }

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"bytes"
+	"math"
 	"strconv"
+	"time"
 
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/http1"
@@ -55,6 +57,26 @@ var (
 	kindGRPC        = []byte("application/grpc")
 )
 
+// grpcTimeout reads how long a call may take, as its client says. A value that is none has no
+// limit.
+func grpcTimeout(v []byte) (t time.Duration, limited bool) {
+	if len(v) < 2 || len(v) > 9 {
+		return 0, false
+	}
+	for _, c := range v[:len(v)-1] {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		t = t*10 + time.Duration(c-'0')
+	}
+	units := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': 1}
+	unit, known := units[v[len(v)-1]]
+	if !known || t > math.MaxInt64/unit {
+		return 0, false
+	}
+	return t * unit, true
+}
+
 // sayGRPC makes an answer of ours to a call of gRPC one that its client understands: the status
 // in a head that is all there is, with 200 ("trailers-only"). Fields that were added to the
 // answer stay.
@@ -65,6 +87,9 @@ func sayGRPC(x *dataplane.Exchange) {
 	}
 	x.Mark.Meant = r.Status
 	said := grpcStatus(r.Status)
+	if t, limited := grpcTimeout(q.Header.Find("grpc-timeout")); limited && time.Since(x.Times.Start) >= t {
+		said = grpcDeadline // and a server that ends the stream then is not to blame
+	}
 	why := "proxyd: " + http1.Reason(r.Status)
 	if x.Mark.Reason != "" {
 		why += " (" + x.Mark.Reason + ")"

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	grpccodes "google.golang.org/grpc/codes"
@@ -107,6 +108,21 @@ func TestGRPCErrorsAreSaidAsStatus(t *testing.T) {
 	_, err = tc.EmptyCall(ctx, &testgrpc.Empty{})
 	if status.Code(err) != grpccodes.Unavailable || !strings.Contains(err.Error(), "connect") {
 		t.Errorf("without a server: %v", err)
+	}
+}
+
+func TestGRPCTimeout(t *testing.T) {
+	for in, want := range map[string]time.Duration{
+		"1m": time.Millisecond, "20S": 20 * time.Second, "99999999H": -1, "100n": 100, "3u": 3 * time.Microsecond, "2M": 2 * time.Minute,
+		"": -1, "S": -1, "1": -1, "1x": -1, "-1S": -1, "123456789S": -1,
+	} {
+		got, limited := grpcTimeout([]byte(in))
+		if !limited {
+			got = -1
+		}
+		if got != want {
+			t.Errorf("%q: %v, want %v", in, got, want)
+		}
 	}
 }
 
