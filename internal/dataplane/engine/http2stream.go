@@ -124,6 +124,9 @@ func (s *h2stream) send(p part, l *limit) (int, error) {
 		h.blocked = append(h.blocked, s)
 		h.kick()
 		h.mu.Unlock()
+		if l.pace != nil {
+			l.pace.excuse = s.crowded
+		}
 		err := s.await(s.out, l, &begun)
 		if err == nil && taken > 0 && l.pace != nil && !l.pace.add(time.Duration(now()-begun), int64(taken)) {
 			err = l.late
@@ -142,6 +145,14 @@ func (s *h2stream) send(p part, l *limit) (int, error) {
 	}
 	h.kick()
 	return sent, nil
+}
+
+// crowded reports whether s waits for its turn among the streams of its connection, though the
+// client lets it send. How fast the client takes what they all send, the writer judges.
+func (s *h2stream) crowded() bool {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.conn.state.MaySend(&s.flow)
 }
 
 // broken says why nothing can be sent. The connection's mutex is held.

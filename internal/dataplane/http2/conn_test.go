@@ -561,3 +561,25 @@ func TestTrailersPass(t *testing.T) {
 		t.Errorf("trailers %q", got)
 	}
 }
+
+// A stream that waits for its turn among others is not its client's fault; one whose window is
+// shut is.
+func TestE1WhoseFaultItIsThatAStreamWaits(t *testing.T) {
+	p := newPair(t, func(c *Config) { c.Unsent = 16 << 10 })
+	p.client.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 30 << 10})
+	p.ask(1, true)
+	p.ask(3, true)
+	p.feed()
+	body := make([]byte, 64<<10)
+	if taken, _ := p.c.Data(p.streams[1], body, nil, false); taken == 0 || !p.c.MaySend(p.streams[1]) {
+		t.Errorf("of a stream %d bytes are taken; may it send more? %t", taken, p.c.MaySend(p.streams[1]))
+	}
+	if taken, _ := p.c.Data(p.streams[3], body, nil, false); taken != 0 || !p.c.MaySend(p.streams[3]) {
+		t.Errorf("behind another %d bytes are taken; may it send? %t", taken, p.c.MaySend(p.streams[3]))
+	}
+	p.c.Take(nil)
+	p.c.Data(p.streams[1], body, nil, false)
+	if p.c.MaySend(p.streams[1]) {
+		t.Error("a stream may send more than its client's window has")
+	}
+}

@@ -223,6 +223,9 @@ func (c *Conn) Data(s *Stream, a, b []byte, last bool) (taken, sent int) {
 	return taken, len(c.out) - from
 }
 
+// MaySend reports whether the client's windows let s send (RFC 9113, 5.2).
+func (c *Conn) MaySend(s *Stream) bool { return s.window > 0 && c.window > 0 }
+
 // EndWith sends trailers, which are field lines, and with them the end of the answer.
 func (c *Conn) EndWith(s *Stream, lines []byte) int {
 	if s.closed || s.sent {
