@@ -126,7 +126,7 @@ func TestARefusedNameHoldsUpNoOther(t *testing.T) {
 	w.mu.Unlock()
 
 	mu.Lock()
-	ahead = v[1].Renew.Sub(time.Now()) + time.Minute
+	ahead = time.Until(v[1].Renew) + time.Minute
 	mu.Unlock()
 	m.Look()
 	eventually(t, "it is renewed", func() bool {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net/netip"
@@ -24,7 +23,6 @@ type h3conn struct {
 	quic     *quic.Conn
 	client   netip.AddrPort
 	id       uint64
-	state    *tls.ConnectionState
 	early    bool // there was 0-RTT
 	own      private
 

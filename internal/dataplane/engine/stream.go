@@ -45,9 +45,6 @@ type part struct {
 	last     bool                // the answer ends behind it
 }
 
-// interim reports whether p is an interim answer.
-func (p *part) interim() bool { return p.head != nil && p.head.Status < 200 }
-
 // A stop interrupts who waits.
 type stop struct{ err atomic.Pointer[error] }
 

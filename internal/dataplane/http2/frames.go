@@ -434,9 +434,6 @@ func (c *Conn) seal() {
 	c.Leave(true)
 }
 
-// errSealed stops the decoder.
-var errSealed = errors.New("larger than it may be")
-
 // emit takes in a field.
 func (c *Conn) emit(f hpack.HeaderField) {
 	h := &c.head
