@@ -26,9 +26,9 @@ type h2conn struct {
 
 	mu      sync.Mutex // guards what follows
 	state   *http2.Conn
-	writing bool        // somebody does
-	lost    error       // why nothing can be written any more
-	blocked []*h2stream // that wait for what is to be sent to become less
+	writing bool  // somebody does
+	lost    error // why nothing can be written any more
+	turns   turns
 	fresh   []*h2stream // whose requests have just come
 	idle    moment      // since when there is no stream; 0: there is one
 	leaving bool
@@ -334,7 +334,7 @@ func (w *h2writer) work() {
 		runtime.Gosched() // whoever can run now has something to say as well: one write for all
 		h.mu.Lock()
 		out := h.state.Take(h.spare)
-		h.wakeBlocked()
+		h.grant()
 		h.ended.Broadcast()
 		h.mu.Unlock()
 		if h.spare = out; len(out) == 0 {
@@ -351,22 +351,15 @@ func (w *h2writer) work() {
 	}
 }
 
-// wakeBlocked has streams look whether there is room for what they have to send. mu is held.
-func (h *h2conn) wakeBlocked() {
-	for i, s := range h.blocked {
-		signal(s.out)
-		h.blocked[i] = nil
-	}
-	h.blocked = h.blocked[:0]
-}
-
 // fail ends a connection on which nothing can be written.
 func (h *h2conn) fail(err error) {
 	h.mu.Lock()
 	h.lost = err
 	h.state.Take(nil)
 	h.state.End(err)
-	h.wakeBlocked()
+	for _, s := range h.turns.waiting {
+		signal(s.out)
+	}
 	h.mu.Unlock()
 	h.c.interrupt(err)
 }
@@ -405,6 +398,7 @@ func (h *h2conn) Wake(s *http2.Stream) {
 		return
 	}
 	t.wake()
+	h.grant() // its window may have been what all waited for
 }
 
 func (h *h2conn) Glitch(kind dataplane.Glitch) { h.c.handler.Glitch(h.c.listener, kind) }

@@ -16,6 +16,7 @@ type h2stream struct {
 	flow    http2.Stream  // belongs to the connection's state
 	in, out chan struct{} // who reads, and who sends, is to look again
 	refused error         // why there is an answer without an exchange
+	queued  bool          // waits in the connection's turns
 }
 
 // streamOf returns the h2stream that s is the flow of.
@@ -104,6 +105,8 @@ func (s *h2stream) send(p part, l *limit) (int, error) {
 	begun := now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	defer h.grant()
+	defer h.turns.leave(s)
 	size := len(p.a) + len(p.b)
 	tail := len(p.trailers) > 0
 	sent := 0
@@ -114,14 +117,18 @@ func (s *h2stream) send(p part, l *limit) (int, error) {
 		if err := s.broken(); err != nil {
 			return sent, err
 		}
-		taken, n := h.state.Data(&s.flow, p.a, p.b, p.last && !tail)
+		taken, n := 0, 0
+		if size == 0 || h.turns.mayGo(s) { // an end alone needs neither room nor window
+			taken, n = h.state.Data(&s.flow, p.a, p.b, p.last && !tail, len(h.turns.waiting) > 0)
+		}
 		sent += n
 		k := min(taken, len(p.a))
 		p.a, p.b = p.a[k:], p.b[taken-k:]
 		if size -= taken; size == 0 && (s.flow.Gone() || !p.last || tail) {
 			break
 		}
-		h.blocked = append(h.blocked, s)
+		h.turns.queue(s)
+		h.grant()
 		h.kick()
 		h.mu.Unlock()
 		if l.pace != nil {

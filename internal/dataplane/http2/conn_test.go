@@ -401,7 +401,7 @@ func TestD4WhoReadsMuchMayUpdateWindows(t *testing.T) {
 	p.feed()
 	p.c.Head(p.streams[1], &dataplane.Response{Status: 200, Length: -1}, nil, false)
 	for range 10 * controlAtOnce {
-		if n, _ := p.c.Data(p.streams[1], make([]byte, 1000), nil, false); n != 1000 {
+		if n, _ := p.c.Data(p.streams[1], make([]byte, 1000), nil, false, false); n != 1000 {
 			t.Fatalf("%d bytes taken", n)
 		}
 		p.c.Take(nil)
@@ -456,7 +456,7 @@ func TestD6WhatWaitsForTheClientIsBounded(t *testing.T) {
 	for i := range 50 {
 		s := p.streams[uint32(2*i+1)]
 		p.c.Head(s, &dataplane.Response{Status: 200, Length: -1}, nil, false)
-		p.c.Data(s, make([]byte, 16<<10), nil, false)
+		p.c.Data(s, make([]byte, 16<<10), nil, false, false)
 	}
 	if n := p.c.Unsent(); n > 64<<10+50*100 {
 		t.Errorf("%d bytes wait to be sent", n)
@@ -468,12 +468,12 @@ func TestD6AZeroWindowHoldsNothing(t *testing.T) {
 	p.client.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 	p.ask(1, true)
 	p.feed()
-	if n, _ := p.c.Data(p.streams[1], []byte("x"), nil, true); n != 0 {
+	if n, _ := p.c.Data(p.streams[1], []byte("x"), nil, true, false); n != 0 {
 		t.Errorf("%d bytes taken into no window", n)
 	}
 	p.client.WriteWindowUpdate(1, 1)
 	p.feed()
-	if n, _ := p.c.Data(p.streams[1], []byte("x"), nil, true); n != 1 {
+	if n, _ := p.c.Data(p.streams[1], []byte("x"), nil, true, false); n != 1 {
 		t.Errorf("%d bytes taken into a window of 1", n)
 	}
 }
@@ -571,14 +571,14 @@ func TestE1WhoseFaultItIsThatAStreamWaits(t *testing.T) {
 	p.ask(3, true)
 	p.feed()
 	body := make([]byte, 64<<10)
-	if taken, _ := p.c.Data(p.streams[1], body, nil, false); taken == 0 || !p.c.MaySend(p.streams[1]) {
+	if taken, _ := p.c.Data(p.streams[1], body, nil, false, false); taken == 0 || !p.c.MaySend(p.streams[1]) {
 		t.Errorf("of a stream %d bytes are taken; may it send more? %t", taken, p.c.MaySend(p.streams[1]))
 	}
-	if taken, _ := p.c.Data(p.streams[3], body, nil, false); taken != 0 || !p.c.MaySend(p.streams[3]) {
+	if taken, _ := p.c.Data(p.streams[3], body, nil, false, false); taken != 0 || !p.c.MaySend(p.streams[3]) {
 		t.Errorf("behind another %d bytes are taken; may it send? %t", taken, p.c.MaySend(p.streams[3]))
 	}
 	p.c.Take(nil)
-	p.c.Data(p.streams[1], body, nil, false)
+	p.c.Data(p.streams[1], body, nil, false, false)
 	if p.c.MaySend(p.streams[1]) {
 		t.Error("a stream may send more than its client's window has")
 	}

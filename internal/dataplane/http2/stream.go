@@ -184,7 +184,8 @@ func (c *Conn) frameHead(n int, kind http2.FrameType, flags http2.Flags, id uint
 
 // Data sends what of a and then b the windows, and the bytes that wait already, allow: taken
 // bytes, and the end if that is all and last is set. sent is how much that is with frames.
-func (c *Conn) Data(s *Stream, a, b []byte, last bool) (taken, sent int) {
+// Where other streams wait too, it is one frame at most.
+func (c *Conn) Data(s *Stream, a, b []byte, last, others bool) (taken, sent int) {
 	from := len(c.out)
 	for {
 		n := len(a) + len(b) - taken
@@ -216,7 +217,7 @@ func (c *Conn) Data(s *Stream, a, b []byte, last bool) (taken, sent int) {
 			c.finished(s)
 			break
 		}
-		if m == n {
+		if m == n || others {
 			break
 		}
 	}

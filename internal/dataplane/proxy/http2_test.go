@@ -341,3 +341,32 @@ func TestHTTP1OfAListenerWithH2CIsAsEver(t *testing.T) {
 		t.Errorf("%d %q, %v", status, body, err)
 	}
 }
+
+// While a client takes less than its streams have to say, each of them has its turn.
+func TestHTTP2StreamsTakeTurns(t *testing.T) {
+	const streams, size = 16, 1 << 20
+	w := inClear(t, "", server(t, func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, size)) }))
+	c := w.raw(t)
+	c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	c.WriteWindowUpdate(0, 1<<30)
+	for i := range uint32(streams) {
+		c.ask(2*i+1, true, ":method: GET", ":scheme: http", ":authority: a", ":path: /")
+	}
+	for range streams {
+		frame[*http2.MetaHeadersFrame](c)
+	}
+	c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 2 * size}) // they all begin
+	got := map[uint32]int{}
+	for all := 0; all < streams*size*3/4; {
+		f := frame[*http2.DataFrame](c)
+		got[f.StreamID] += len(f.Data())
+		all += len(f.Data())
+	}
+	least := size
+	for i := range uint32(streams) {
+		least = min(least, got[2*i+1])
+	}
+	if least < size/4 {
+		t.Errorf("after three quarters of all one stream has had %d bytes of %d", least, size)
+	}
+}
