@@ -7,6 +7,8 @@ import (
 	"net"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/http1"
 )
@@ -38,6 +40,9 @@ func (c *clientConn) handshake() bool {
 		c.unshaken(err)
 		return false
 	}
+	// A client whose kernel holds small segments back (Nagle) sends no request before its last
+	// message is acknowledged, to which nothing is answered. A failure costs those some time.
+	_ = unix.SetsockoptInt(int(c.fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
 	state := c.tls.conn.ConnectionState()
 	c.state = &state
 	if state.NegotiatedProtocol == challengeProtocol {
