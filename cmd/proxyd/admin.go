@@ -225,11 +225,16 @@ func (a *admin) sockets() ([]baton.File, error) {
 	return files, nil
 }
 
-// leave closes the sockets for this process alone: another one has them too.
-func (a *admin) leave() {
+// keepSocket has the admin socket's path stay when this process closes it: another one
+// listens there. It comes before the end of what serves it, which closes it.
+func (a *admin) keepSocket() {
 	if u, ok := bare(a.socket).(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false)
 	}
+}
+
+// leave closes the sockets for this process alone: another one has them too.
+func (a *admin) leave() {
 	a.socket.Close()
 	for _, d := range a.doors {
 		d.listener.Close()

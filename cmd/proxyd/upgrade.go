@@ -47,6 +47,7 @@ func (n *node) Upgrade(ctx context.Context, u control.Upgrade) (*control.Upgrade
 	r := &control.Upgraded{From: build(), To: to.hello.Version, PID: to.hello.PID,
 		MS: time.Since(began).Milliseconds(), PauseMS: float64(to.pause.Microseconds()) / 1000, Left: n.plane.Connections()}
 	// Who asks next is answered by the other process.
+	n.admin.keepSocket()
 	n.end()
 	n.admin.leave()
 	n.handed <- to // there is room: one process can be left to one other

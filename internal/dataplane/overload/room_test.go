@@ -1,6 +1,7 @@
 package overload
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,29 +59,30 @@ func TestOneTimerSeesToAllWhoWait(t *testing.T) {
 
 func TestSomeGoOnEarlyWhenTheNodeHasTimeForThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		spare := true
-		r := &Room{Early: func() bool { return spare }}
+		var spare atomic.Bool
+		spare.Store(true)
+		r := &Room{Early: spare.Load}
 		const n = 12800
-		called := 0
+		var called atomic.Int64
 		for range n {
-			r.Wait(5*time.Second, func() { called++ })
+			r.Wait(5*time.Second, func() { called.Add(1) })
 		}
 		time.Sleep(5*roomTick + time.Millisecond)
 		synctest.Wait()
-		if called < 400 || called > 5*n/earlyPart {
-			t.Errorf("after five ticks %d of %d have gone on", called, n)
+		if c := called.Load(); c < 400 || c > 5*n/earlyPart {
+			t.Errorf("after five ticks %d of %d have gone on", c, n)
 		}
-		spare = false
-		was := called
+		spare.Store(false)
+		was := called.Load()
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if called != was {
-			t.Errorf("%d went on though the node had no time for them", called-was)
+		if called.Load() != was {
+			t.Errorf("%d went on though the node had no time for them", called.Load()-was)
 		}
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if called != n {
-			t.Errorf("%d of %d went on in the end", called, n)
+		if called.Load() != n {
+			t.Errorf("%d of %d went on in the end", called.Load(), n)
 		}
 	})
 }
