@@ -47,7 +47,7 @@ func (c *routeCounters) grow(n int) {
 
 // count notes a finished exchange.
 func (c *routeCounters) count(x *dataplane.Exchange, status int, took time.Duration) {
-	c.inflight.Add(-1)
+	defer c.inflight.Add(-1) // last: what is no longer in progress has been counted
 	c.in.Add(uint64(x.Bytes.In))
 	c.out.Add(uint64(x.Bytes.Out))
 	if d := &c.duration[classOf(status)]; x.Mark.Trace.Sampled {
