@@ -228,7 +228,11 @@ func (e *exchange) tryCall(u *serverConn, begun moment, send, read *limit) error
 		return e.callHeads(u, read)
 	}
 	if err != nil {
-		return e.blameFirst(u, err)
+		if u.interrupted() != nil || !c.answered() {
+			return e.blameFirst(u, err)
+		}
+		b.unsent = true // the server has answered and wants no more of it (RFC 9113, 8.1)
+		return e.callHeads(u, read)
 	}
 	s := &sender{e: e, u: u, done: make(chan struct{}), send: *send, until: send.until}
 	s.heard.Store(int64(now()))

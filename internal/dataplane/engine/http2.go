@@ -398,7 +398,9 @@ func (h *h2conn) Wake(s *http2.Stream) {
 		return
 	}
 	t.wake()
-	h.grant() // its window may have been what all waited for
+	if t.queued && h.state.MaySend(s) {
+		h.grant() // its window may have been what all waited for
+	}
 }
 
 func (h *h2conn) Glitch(kind dataplane.Glitch) { h.c.handler.Glitch(h.c.listener, kind) }

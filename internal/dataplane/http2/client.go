@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/http1"
@@ -31,13 +30,7 @@ type Client struct {
 	conf ClientConfig
 	wake func(*Call) // there is something new about it
 
-	src     source
-	frames  *http2.Framer
-	fields  *hpack.Decoder
-	encoder *hpack.Encoder
-	block   []byte
-	name    []byte
-	out     []byte
+	framing
 
 	settled bool
 	fault   error // why nothing more comes
@@ -49,8 +42,6 @@ type Client struct {
 	window  int64
 	room    int64
 	credit  int64
-	initial int64
-	frame   int
 	asked   bool // a ping of ours is on its way
 
 	head    answerHead
@@ -61,32 +52,12 @@ type Client struct {
 // connWindow is how much of all answers together may be on its way.
 const connWindow = 16 << 20
 
-// Write appends what the framer writes.
-func (c *Client) Write(p []byte) (int, error) {
-	c.out = append(c.out, p...)
-	return len(p), nil
-}
-
-type clientBlock struct{ c *Client }
-
-func (w clientBlock) Write(p []byte) (int, error) {
-	w.c.block = append(w.c.block, p...)
-	return len(p), nil
-}
-
 // NewClient returns a new connection, whose greeting is to be sent. wake is called within the
 // methods, and must not call any.
 func NewClient(conf ClientConfig, wake func(*Call), now time.Duration) *Client {
 	c := &Client{conf: conf, wake: wake, calls: make(map[uint32]*Call), next: 1, allowed: conf.Streams,
-		window: startWindow, initial: startWindow, frame: frameBytes, room: connWindow, seen: now}
-	c.frames = http2.NewFramer(c, &c.src)
-	c.frames.SetReuseFrames()
-	c.frames.SetMaxReadFrameSize(frameBytes)
-	c.fields = hpack.NewDecoder(tableBytes, c.emit)
-	c.fields.SetMaxStringLength(conf.Limits.HeaderBytes)
-	c.encoder = hpack.NewEncoder(clientBlock{c})
-	// What one client asks must not be guessed by the length of what another does.
-	c.encoder.SetMaxDynamicTableSizeLimit(0)
+		window: startWindow, room: connWindow, seen: now}
+	c.framing.begin(c.emit, conf.Limits.HeaderBytes)
 	c.control = budgetOf(serverFrames, serverFrames)
 	c.out = append(c.out, Preface...)
 	_ = c.frames.WriteSettings(
@@ -99,17 +70,8 @@ func NewClient(conf ClientConfig, wake func(*Call), now time.Duration) *Client {
 }
 
 // serverFrames is how many frames that carry nothing a server may send at once, and a second.
+// Requests and what we send earn more, as with clients.
 const serverFrames = 10000
-
-// Take returns what is to be sent, and has gathered nothing then. b is what was taken before.
-func (c *Client) Take(b []byte) []byte {
-	out := c.out
-	c.out = b[:0]
-	return out
-}
-
-// Unsent returns how many bytes are to be sent.
-func (c *Client) Unsent() int { return len(c.out) }
 
 // Open returns how many streams there are, or will be at once.
 func (c *Client) Open() int { return len(c.calls) + c.places }
@@ -136,9 +98,12 @@ func (c *Client) Retire() { c.leaving = true }
 func (c *Client) Ping() {
 	if !c.asked && c.fault == nil {
 		c.asked = true
-		_ = c.frames.WritePing(false, [8]byte{'a', 'l', 'i', 'v', 'e', '?'})
+		_ = c.frames.WritePing(false, alive)
 	}
 }
+
+// alive asks for a sign of life.
+var alive = [8]byte{'a', 'l', 'i', 'v', 'e', '?'}
 
 // Pinged reports whether the answer to a ping is waited for.
 func (c *Client) Pinged() bool { return c.asked }
@@ -216,6 +181,7 @@ func (c *Client) Ask(s *Call, q *dataplane.Request, scheme string, last bool) bo
 	c.next += 2
 	c.leaving = c.leaving || c.next > lastStreamID
 	c.calls[s.id] = s
+	c.control.earn(controlForRequest)
 	c.block = c.block[:0]
 	c.write(":method", text(q.MethodText))
 	c.write(":scheme", scheme)
@@ -238,7 +204,10 @@ func (c *Client) Ask(s *Call, q *dataplane.Request, scheme string, last bool) bo
 		c.writeField(f.Name, f.Value)
 	}
 	c.write("te", "trailers")
-	c.sendBlock(s, last)
+	c.sendBlock(s.id, last)
+	if last {
+		c.finished(s)
+	}
 	return true
 }
 
@@ -247,45 +216,6 @@ func query(q *dataplane.Request) []byte {
 		return nil
 	}
 	return append([]byte{'?'}, q.Query...)
-}
-
-func (c *Client) writeField(name, value []byte) {
-	c.name = c.name[:0]
-	for _, b := range name {
-		if 'A' <= b && b <= 'Z' {
-			b += 'a' - 'A'
-		}
-		c.name = append(c.name, b)
-	}
-	c.write(text(c.name), text(value))
-}
-
-func (c *Client) write(name, value string) {
-	_ = c.encoder.WriteField(hpack.HeaderField{Name: name, Value: value}) // to memory
-}
-
-// sendBlock sends the fields in c.block.
-func (c *Client) sendBlock(s *Call, end bool) {
-	kind, flags := http2.FrameHeaders, http2.Flags(0)
-	if end {
-		flags = http2.FlagHeadersEndStream
-	}
-	for first, rest := true, c.block; first || len(rest) > 0; first = false {
-		n := min(len(rest), c.frame)
-		if n == len(rest) {
-			flags |= http2.FlagHeadersEndHeaders
-		}
-		c.frameHead(n, kind, flags, s.id)
-		c.out = append(c.out, rest[:n]...)
-		rest, kind, flags = rest[n:], http2.FrameContinuation, 0
-	}
-	if end {
-		c.finished(s)
-	}
-}
-
-func (c *Client) frameHead(n int, kind http2.FrameType, flags http2.Flags, id uint32) {
-	c.out = append(c.out, byte(n>>16), byte(n>>8), byte(n), byte(kind), byte(flags), byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
 }
 
 // Data sends what of b the windows, and the bytes that wait already, allow, and the end if that
@@ -299,8 +229,8 @@ func (c *Client) Data(s *Call, b []byte, last bool) (taken int, err error) {
 		if s.sent || n == 0 && !last {
 			return taken, nil
 		}
-		m := min(n, int(min(s.window, c.window)), c.frame, max(c.conf.Unsent-len(c.out), 0))
-		if m <= 0 && n > 0 {
+		m := c.fits(n, min(s.window, c.window), c.conf.Unsent)
+		if m == 0 && n > 0 {
 			return taken, nil
 		}
 		flags := http2.Flags(0)
@@ -308,6 +238,7 @@ func (c *Client) Data(s *Call, b []byte, last bool) (taken int, err error) {
 			flags = http2.FlagDataEndStream
 		}
 		c.frameHead(m, http2.FrameData, flags, s.id)
+		c.control.earn(controlForFrame)
 		c.out = append(c.out, b[taken:taken+m]...)
 		s.window -= int64(m)
 		c.window -= int64(m)
@@ -324,12 +255,9 @@ func (c *Client) EndWith(s *Call, lines []byte) error {
 		return s.stopped
 	}
 	c.block = c.block[:0]
-	for len(lines) > 0 {
-		var name, value []byte
-		name, value, lines = http1.CutLine(lines)
-		c.writeField(name, value)
-	}
-	c.sendBlock(s, true)
+	c.writeLines(lines)
+	c.sendBlock(s.id, true)
+	c.finished(s)
 	return nil
 }
 
@@ -358,16 +286,24 @@ func (c *Client) Read(s *Call, p []byte) (int, error) {
 	n := s.body.read(p)
 	switch {
 	case n > 0:
-		if s.credit += int64(n); s.credit >= int64(c.conf.Window/2) && !s.ended && !s.closed {
-			s.room += s.credit
-			_ = c.frames.WriteWindowUpdate(s.id, uint32(s.credit))
-			s.credit = 0
-		}
+		c.giveBack(s, int64(n))
 		return n, nil
 	case s.ended:
 		return 0, io.EOF
 	}
 	return 0, s.fault
+}
+
+// giveBack gives n bytes of room back to the server, when that is worth a frame.
+func (c *Client) giveBack(s *Call, n int64) {
+	if s.ended || s.closed {
+		return
+	}
+	if s.credit += n; s.credit >= int64(c.conf.Window/2) {
+		s.room += s.credit
+		_ = c.frames.WriteWindowUpdate(s.id, uint32(s.credit))
+		s.credit = 0
+	}
 }
 
 // Trailers returns the field lines that came behind the body.

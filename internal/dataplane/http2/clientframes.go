@@ -1,7 +1,6 @@
 package http2
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -19,33 +18,26 @@ func (c *Client) Feed(b []byte, now time.Duration) (used int, err error) {
 		c.control.refill(passed)
 		c.seen = now
 	}
-	for c.fault == nil && len(b)-used >= frameHead {
-		rest := b[used:]
-		n := int(rest[0])<<16 | int(rest[1])<<8 | int(rest[2])
-		if n > frameBytes {
-			if !c.settled {
-				c.fail(http2.ErrCodeProtocol, "the server does not speak HTTP/2")
-			} else {
-				c.fail(http2.ErrCodeFrameSize, "a frame of more than it may have")
-			}
+	for c.fault == nil {
+		n, f, err := c.cut(b[used:])
+		if n == 0 {
 			break
 		}
-		if len(rest) < frameHead+n {
-			break
-		}
-		c.src.b = rest[:frameHead+n]
-		used += frameHead + n
-		c.take(c.frames.ReadFrame())
+		used += n
+		c.take(f, err)
 	}
 	return used, c.fault
 }
 
 func (c *Client) take(f http2.Frame, err error) {
-	if err != nil {
+	switch {
+	case err != nil && !c.settled:
+		c.fail(http2.ErrCodeProtocol, "the server does not speak HTTP/2")
+		return
+	case err != nil:
 		c.refuse(err)
 		return
-	}
-	if !c.settled {
+	case !c.settled:
 		if s, ok := f.(*http2.SettingsFrame); !ok || s.IsAck() {
 			c.fail(http2.ErrCodeProtocol, "no SETTINGS first")
 			return
@@ -91,19 +83,11 @@ func (c *Client) pay() bool {
 
 // refuse is for a frame that the framer does not take.
 func (c *Client) refuse(err error) {
-	var ofStream http2.StreamError
-	var ofConn http2.ConnectionError
-	switch {
-	case errors.As(err, &ofStream):
-		c.wrong(ofStream.StreamID, ofStream.Code, "h2_stream", "frame")
-	case errors.As(err, &ofConn):
-		detail := "frame"
-		if d := c.frames.ErrorDetail(); d != nil {
-			detail = d.Error()
-		}
-		c.fail(http2.ErrCode(ofConn), detail)
-	default:
-		c.fail(http2.ErrCodeProtocol, err.Error())
+	id, code, detail := c.blame(err)
+	if id != 0 {
+		c.wrong(id, code, "h2_stream", detail)
+	} else {
+		c.fail(code, detail)
 	}
 }
 
@@ -149,19 +133,25 @@ func (c *Client) data(f *http2.DataFrame) {
 	}
 	s := c.calls[f.StreamID]
 	if s == nil { // it was reset, and the server could not know
+		c.pay()
 		return
 	}
 	data := f.Data()
 	ends := f.StreamEnded()
 	s.room -= n
-	s.got += int64(len(data))
 	switch {
-	case !s.final || s.ended:
-		c.wrong(f.StreamID, http2.ErrCodeProtocol, "h2_stream", "DATA without a head, or behind the end")
+	case !s.final:
+		c.wrong(f.StreamID, http2.ErrCodeProtocol, "h2_stream", "DATA without a head")
+		return
+	case s.ended: // the answer is whole all the same
+		c.wrong(f.StreamID, http2.ErrCodeStreamClosed, "h2_stream", "DATA behind the end")
 		return
 	case s.room < 0:
 		c.wrong(f.StreamID, http2.ErrCodeFlowControl, "h2_stream", "more than the window of the stream")
 		return
+	}
+	s.got += int64(len(data))
+	switch {
 	case s.length >= 0 && (s.got > s.length || ends && s.got < s.length):
 		c.wrong(f.StreamID, http2.ErrCodeProtocol, "content_length", "the body is not as long as it says")
 		return
@@ -169,10 +159,10 @@ func (c *Client) data(f *http2.DataFrame) {
 		return
 	}
 	s.body.add(data)
-	s.credit += n - int64(len(data))
 	if ends {
 		c.ends(s)
 	}
+	c.giveBack(s, n-int64(len(data)))
 	c.wake(s)
 }
 
@@ -184,6 +174,9 @@ func (c *Client) ends(s *Call) {
 }
 
 func (c *Client) widen(f *http2.WindowUpdateFrame) {
+	if !c.pay() {
+		return
+	}
 	n := int64(f.Increment)
 	if f.StreamID == 0 {
 		if c.window += n; c.window > mostWindow {
@@ -216,6 +209,7 @@ func (c *Client) wasReset(f *http2.RSTStreamFrame) {
 	s := c.calls[f.StreamID]
 	switch {
 	case s == nil:
+		c.pay()
 	case f.ErrCode == http2.ErrCodeNo && s.ended:
 		s.stopped = errNoRequest
 		c.close(s)
@@ -228,30 +222,21 @@ func (c *Client) wasReset(f *http2.RSTStreamFrame) {
 }
 
 func (c *Client) settings(f *http2.SettingsFrame) {
-	if f.IsAck() || !c.pay() {
+	if !c.pay() || f.IsAck() {
 		return
 	}
-	err := f.ForeachSetting(func(s http2.Setting) error {
-		if err := s.Valid(); err != nil {
-			return err
-		}
-		switch s.ID {
-		case http2.SettingInitialWindowSize:
-			more := int64(s.Val) - c.initial
-			c.initial = int64(s.Val)
-			for _, call := range c.calls {
-				if call.window += more; call.window > mostWindow {
-					return http2.ConnectionError(http2.ErrCodeFlowControl)
-				}
-				c.wake(call)
-			}
-		case http2.SettingMaxFrameSize:
-			c.frame = int(min(s.Val, 4*frameBytes))
-		case http2.SettingMaxConcurrentStreams:
+	more, err := c.accept(f, func(s http2.Setting) error {
+		switch {
+		case s.ID == http2.SettingEnablePush && s.Val != 0: // RFC 9113, 6.5.2
+			return http2.ConnectionError(http2.ErrCodeProtocol)
+		case s.ID == http2.SettingMaxConcurrentStreams:
 			c.allowed = int(min(s.Val, lastStreamID))
 		}
 		return nil
 	})
+	if err == nil && more != 0 {
+		err = c.resize(more)
+	}
 	if err != nil {
 		c.refuse(err)
 		return
@@ -259,21 +244,40 @@ func (c *Client) settings(f *http2.SettingsFrame) {
 	_ = c.frames.WriteSettingsAck()
 }
 
+// resize changes the windows of all streams (RFC 9113, 6.9.2).
+func (c *Client) resize(more int64) error {
+	for _, s := range c.calls {
+		if s.window += more; s.window > mostWindow {
+			return http2.ConnectionError(http2.ErrCodeFlowControl)
+		}
+		c.wake(s)
+	}
+	return nil
+}
+
 func (c *Client) ping(f *http2.PingFrame) {
-	if f.IsAck() {
-		c.asked = false
+	if !c.pay() {
 		return
 	}
-	if c.pay() {
-		_ = c.frames.WritePing(true, f.Data)
+	if f.IsAck() {
+		c.asked = c.asked && f.Data != alive
+		return
 	}
+	_ = c.frames.WritePing(true, f.Data)
 }
 
 // goAway takes in that the server opens no more streams, and which ones it has not worked on.
 func (c *Client) goAway(f *http2.GoAwayFrame) {
+	if !c.pay() {
+		return
+	}
 	c.leaving = true
 	for id, s := range c.calls {
-		if id > f.LastStreamID {
+		switch {
+		case id <= f.LastStreamID:
+		case s.final: // it has worked on it, whatever it says
+			c.lose(s, fmt.Errorf("%w: GOAWAY, %v", ErrReset, f.ErrCode))
+		default:
 			c.lose(s, ErrRefused)
 		}
 	}
@@ -304,6 +308,9 @@ func (c *Client) headers(f *http2.HeadersFrame) {
 	*h = answerHead{call: s, id: f.StreamID, ends: f.StreamEnded(), text: h.text[:0]}
 	switch {
 	case s == nil:
+		if !c.pay() {
+			return
+		}
 	case s.final:
 		h.trailer = true
 	default:

@@ -18,7 +18,7 @@ import (
 
 // A pair is a connection and its client, without a network. It is the Host, too.
 type pair struct {
-	t       *testing.T
+	t       testing.TB
 	c       *Conn
 	now     time.Duration
 	said    bytes.Buffer // by the client, not fed yet
@@ -31,11 +31,12 @@ type pair struct {
 	refused  map[uint32]error
 	dropped  []error
 	glitches [dataplane.Glitches]int
+	woken    int
 }
 
 var testLimits = http1.Limits{HeaderBytes: 32 << 10, URIBytes: 8 << 10, Fields: 100}
 
-func newPair(t *testing.T, set func(*Config)) *pair {
+func newPair(t testing.TB, set func(*Config)) *pair {
 	p := &pair{t: t, requests: map[uint32]*dataplane.Request{}, streams: map[uint32]*Stream{}, refused: map[uint32]error{}}
 	conf := Config{Streams: 100, Requests: 10_000, Window: 64 << 10, ConnWindow: 256 << 10, Unsent: 64 << 10, Limits: testLimits, MayUpgrade: true}
 	if set != nil {
@@ -71,7 +72,7 @@ func (p *pair) Drop(s *Stream, err error) {
 	delete(p.requests, s.ID)
 	p.dropped = append(p.dropped, err)
 }
-func (p *pair) Wake(*Stream)              {}
+func (p *pair) Wake(*Stream)              { p.woken++ }
 func (p *pair) Glitch(k dataplane.Glitch) { p.glitches[k]++ }
 
 // ask begins a request of GET / with more fields, as "name: value".
@@ -581,5 +582,62 @@ func TestE1WhoseFaultItIsThatAStreamWaits(t *testing.T) {
 	p.c.Data(p.streams[1], body, nil, false, false)
 	if p.c.MaySend(p.streams[1]) {
 		t.Error("a stream may send more than its client's window has")
+	}
+}
+
+// A client may shrink the window of a stream below nothing (RFC 9113, 6.9.2). The end of an
+// answer needs none.
+func TestAnEndOfAnAnswerNeedsNoWindow(t *testing.T) {
+	p := newPair(t, nil)
+	p.ask(1, true)
+	p.feed()
+	s := p.streams[1]
+	p.c.Head(s, &dataplane.Response{Status: 200, Length: -1}, nil, false)
+	if n, _ := p.c.Data(s, make([]byte, 1000), nil, false, false); n != 1000 {
+		t.Fatalf("%d bytes taken", n)
+	}
+	p.client.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	p.feed()
+	p.c.Take(nil)
+	if n, _ := p.c.Data(s, []byte("x"), nil, true, false); n != 0 || s.Gone() {
+		t.Errorf("%d bytes taken into less than no window", n)
+	}
+	if n, sent := p.c.Data(s, nil, nil, true, false); n != 0 || sent != frameHead || !s.Gone() {
+		t.Errorf("the end is not sent: %d bytes of %d", n, sent)
+	}
+}
+
+// What a head's block puts into the table is not known if its padding is wrong, so nothing that
+// comes behind it can be decoded (RFC 9113, 4.3).
+func TestAHeadThatCannotBeDecodedEndsTheConnection(t *testing.T) {
+	p := newPair(t, nil)
+	p.client.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersPadded|http2.FlagHeadersEndHeaders, 1, []byte{9, 0x82})
+	if fault := p.feed(); fault == nil || fault.Code != http2.ErrCodeProtocol {
+		t.Errorf("%v, want PROTOCOL_ERROR", fault)
+	}
+}
+
+// A frame of SETTINGS changes windows once, however often it says so.
+func TestD4SettingsThatRepeatThemselvesCostNoMore(t *testing.T) {
+	p := newPair(t, nil)
+	for i := range 50 {
+		p.ask(uint32(2*i+1), true)
+	}
+	p.feed()
+	p.woken = 0
+	var all []http2.Setting
+	for i := range 2000 {
+		all = append(all, http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(i)})
+	}
+	p.client.WriteSettings(all...)
+	if fault := p.feed(); fault != nil {
+		t.Fatal(fault)
+	}
+	if p.woken != 50 {
+		t.Errorf("streams were woken %d times, want once each", p.woken)
+	}
+	p.c.Head(p.streams[1], &dataplane.Response{Status: 200, Length: -1}, nil, false)
+	if n, _ := p.c.Data(p.streams[1], make([]byte, 3000), nil, false, false); n != 1999 {
+		t.Errorf("%d bytes taken, want the last window that was said", n)
 	}
 }

@@ -3,7 +3,6 @@ package http2
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -27,21 +26,12 @@ func (c *Conn) Feed(b []byte, now time.Duration) (used int, fault *Fault) {
 		used = n
 	}
 	for c.fault == nil && !(c.final && c.running == 0) {
-		rest := b[used:]
-		if len(rest) < frameHead {
+		n, f, err := c.cut(b[used:])
+		if n == 0 {
 			break
 		}
-		n := int(rest[0])<<16 | int(rest[1])<<8 | int(rest[2])
-		if n > frameBytes {
-			c.fail(http2.ErrCodeFrameSize, "a frame of more than it may have")
-			break
-		}
-		if len(rest) < frameHead+n {
-			break
-		}
-		c.src.b = rest[:frameHead+n]
-		used += frameHead + n
-		c.take(c.frames.ReadFrame())
+		used += n
+		c.take(f, err)
 	}
 	return used, c.fault
 }
@@ -87,19 +77,11 @@ func (c *Conn) take(f http2.Frame, err error) {
 
 // refuse is for a frame that the framer does not take.
 func (c *Conn) refuse(err error) {
-	var ofStream http2.StreamError
-	var ofConn http2.ConnectionError
-	switch {
-	case errors.As(err, &ofStream):
-		c.wrong(ofStream.StreamID, ofStream.Code, "frame")
-	case errors.As(err, &ofConn):
-		detail := "frame"
-		if d := c.frames.ErrorDetail(); d != nil {
-			detail = d.Error()
-		}
-		c.fail(http2.ErrCode(ofConn), detail)
-	default:
-		c.fail(http2.ErrCodeProtocol, err.Error())
+	id, code, detail := c.blame(err)
+	if id != 0 {
+		c.wrong(id, code, detail)
+	} else {
+		c.fail(code, detail)
 	}
 }
 
@@ -245,18 +227,10 @@ func (c *Conn) settings(f *http2.SettingsFrame) {
 	if c.glitch(dataplane.GlitchSettings) != nil {
 		return
 	}
-	err := f.ForeachSetting(func(s http2.Setting) error {
-		if err := s.Valid(); err != nil {
-			return err
-		}
-		switch s.ID {
-		case http2.SettingInitialWindowSize:
-			return c.resize(int64(s.Val))
-		case http2.SettingMaxFrameSize:
-			c.frame = int(min(s.Val, 4*frameBytes))
-		}
-		return nil
-	})
+	more, err := c.accept(f, func(http2.Setting) error { return nil })
+	if err == nil && more != 0 {
+		err = c.resize(more)
+	}
 	if err != nil {
 		c.refuse(err)
 		return
@@ -265,9 +239,7 @@ func (c *Conn) settings(f *http2.SettingsFrame) {
 }
 
 // resize changes the windows of all streams (RFC 9113, 6.9.2).
-func (c *Conn) resize(window int64) error {
-	more := window - c.initial
-	c.initial = window
+func (c *Conn) resize(more int64) error {
 	for _, s := range c.streams {
 		if s.window += more; s.window > mostWindow {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
@@ -459,19 +431,6 @@ func (h *headState) trail(f hpack.HeaderField, most int) {
 		return
 	}
 	h.text = append(append(append(append(h.text, f.Name...), ": "...), f.Value...), "\r\n"...)
-}
-
-// goodTrailer reports whether a field may be one of trailers.
-func goodTrailer(name, value string) bool {
-	if name == "" || name[0] == ':' {
-		return false
-	}
-	for i := range len(name) {
-		if c := name[i]; c <= ' ' || c >= 0x7f || c == ':' || 'A' <= c && c <= 'Z' {
-			return false
-		}
-	}
-	return !strings.ContainsAny(value, "\x00\r\n")
 }
 
 // complete works off a block of fields.

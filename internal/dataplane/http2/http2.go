@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/http1"
@@ -74,13 +73,7 @@ type Conn struct {
 	conf Config
 	host Host
 
-	src     source
-	frames  *http2.Framer
-	fields  *hpack.Decoder
-	encoder *hpack.Encoder
-	block   []byte // what the encoder writes to
-	name    []byte // a field's name in lower case
-	out     []byte // what is to be sent
+	framing
 
 	now     time.Duration
 	greeted int  // bytes of the preface that came
@@ -100,49 +93,17 @@ type Conn struct {
 	window    int64
 	room      int64 // that the client may send, of all streams
 	credit    int64 // that was consumed and not given back
-	initial   int64 // window of a new stream, by the client
-	frame     int   // the largest payload that the client takes
 
 	head headState
 	budgets
-}
-
-// A source gives the framer what is known to be a whole frame.
-type source struct{ b []byte }
-
-func (s *source) Read(p []byte) (int, error) {
-	n := copy(p, s.b)
-	s.b = s.b[n:]
-	return n, nil
-}
-
-// Write appends what the framer writes.
-func (c *Conn) Write(p []byte) (int, error) {
-	c.out = append(c.out, p...)
-	return len(p), nil
-}
-
-type blockWriter struct{ c *Conn }
-
-func (w blockWriter) Write(p []byte) (int, error) {
-	w.c.block = append(w.c.block, p...)
-	return len(p), nil
 }
 
 // New returns the connection of a client from which nothing was read. Our settings are to be
 // sent.
 func New(conf Config, host Host, now time.Duration) *Conn {
 	c := &Conn{conf: conf, host: host, now: now, streams: make(map[uint32]*Stream),
-		window: startWindow, initial: startWindow, frame: frameBytes, room: int64(conf.ConnWindow), served: lastStreamID}
-	c.frames = http2.NewFramer(c, &c.src)
-	c.frames.SetReuseFrames()
-	c.frames.SetMaxReadFrameSize(frameBytes)
-	c.fields = hpack.NewDecoder(tableBytes, c.emit)
-	c.fields.SetMaxStringLength(conf.Limits.HeaderBytes)
-	c.encoder = hpack.NewEncoder(blockWriter{c})
-	// Nothing is remembered of what a server says: no bytes are kept for a client, and no
-	// secret of one answer can be guessed by the length of the next.
-	c.encoder.SetMaxDynamicTableSizeLimit(0)
+		window: startWindow, room: int64(conf.ConnWindow), served: lastStreamID}
+	c.framing.begin(c.emit, conf.Limits.HeaderBytes)
 	c.budgets.begin(now)
 	settings := []http2.Setting{
 		{ID: http2.SettingMaxConcurrentStreams, Val: uint32(conf.Streams)},
@@ -159,17 +120,6 @@ func New(conf Config, host Host, now time.Duration) *Conn {
 	}
 	return c
 }
-
-// Take returns what is to be sent, and has gathered nothing then. b is what was taken before,
-// to be used again.
-func (c *Conn) Take(b []byte) []byte {
-	out := c.out
-	c.out = b[:0]
-	return out
-}
-
-// Unsent returns how many bytes are to be sent.
-func (c *Conn) Unsent() int { return len(c.out) }
 
 // Running returns how many exchanges have not ended.
 func (c *Conn) Running() int { return c.running }

@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"unsafe"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/http1"
@@ -118,7 +116,10 @@ func (c *Conn) Head(s *Stream, r *dataplane.Response, date []byte, end bool) int
 			c.write("content-length", text(strconv.AppendInt(digits[:0], r.Length, 10)))
 		}
 	}
-	r.HeadBytes = c.sendBlock(s, end)
+	r.HeadBytes = c.sendBlock(s.ID, end)
+	if end {
+		c.finished(s)
+	}
 	return r.HeadBytes
 }
 
@@ -135,53 +136,6 @@ func statusText(status int) string {
 	return strconv.Itoa(status)
 }
 
-// text is b as a string that nobody keeps.
-func text(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
-
-// writeField writes a field of HTTP/1.1.
-func (c *Conn) writeField(name, value []byte) {
-	c.name = c.name[:0]
-	for _, b := range name {
-		if 'A' <= b && b <= 'Z' {
-			b += 'a' - 'A'
-		}
-		c.name = append(c.name, b)
-	}
-	c.write(text(c.name), text(value))
-}
-
-func (c *Conn) write(name, value string) {
-	_ = c.encoder.WriteField(hpack.HeaderField{Name: name, Value: value}) // to memory; with a table of no size it keeps neither
-}
-
-// sendBlock sends the fields in c.block, in as many frames as they need.
-func (c *Conn) sendBlock(s *Stream, end bool) int {
-	from := len(c.out)
-	kind := http2.FrameHeaders
-	flags := http2.Flags(0)
-	if end {
-		flags = http2.FlagHeadersEndStream
-	}
-	for first, rest := true, c.block; first || len(rest) > 0; first = false {
-		n := min(len(rest), c.frame)
-		if n == len(rest) {
-			flags |= http2.FlagHeadersEndHeaders
-		}
-		c.frameHead(n, kind, flags, s.ID)
-		c.out = append(c.out, rest[:n]...)
-		rest, kind, flags = rest[n:], http2.FrameContinuation, 0
-	}
-	if end {
-		c.finished(s)
-	}
-	return len(c.out) - from
-}
-
-// frameHead appends the head of a frame.
-func (c *Conn) frameHead(n int, kind http2.FrameType, flags http2.Flags, id uint32) {
-	c.out = append(c.out, byte(n>>16), byte(n>>8), byte(n), byte(kind), byte(flags), byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
-}
-
 // Data sends what of a and then b the windows, and the bytes that wait already, allow: taken
 // bytes, and the end if that is all and last is set. sent is how much that is with frames.
 // Where other streams wait too, it is one frame at most.
@@ -192,8 +146,8 @@ func (c *Conn) Data(s *Stream, a, b []byte, last, others bool) (taken, sent int)
 		if s.closed || s.sent || n == 0 && !last {
 			break
 		}
-		m := min(n, int(min(s.window, c.window)), c.frame, max(c.conf.Unsent-len(c.out), 0))
-		if m <= 0 && n > 0 {
+		m := c.fits(n, min(s.window, c.window), c.conf.Unsent)
+		if m == 0 && n > 0 {
 			break
 		}
 		flags := http2.Flags(0)
@@ -233,12 +187,10 @@ func (c *Conn) EndWith(s *Stream, lines []byte) int {
 		return 0
 	}
 	c.block = c.block[:0]
-	for len(lines) > 0 {
-		var name, value []byte
-		name, value, lines = http1.CutLine(lines)
-		c.writeField(name, value)
-	}
-	return c.sendBlock(s, true)
+	c.writeLines(lines)
+	n := c.sendBlock(s.ID, true)
+	c.finished(s)
+	return n
 }
 
 // finished notes that the answer has been sent.
