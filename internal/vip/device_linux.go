@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"proxyd/internal/vip/fence"
+	"proxyd/internal/vip/gather"
 	"proxyd/internal/vip/relay"
 )
 
@@ -28,11 +29,11 @@ type Device struct {
 	sysctls *Sysctls
 	log     *slog.Logger
 
-	change  *netlink.Handle // for addresses, so that no long answer keeps a takeover waiting
-	query   *netlink.Handle // for all else
-	listing listing
-	arp     *wire
-	nd      *wire
+	change   *changes        // of addresses, so that no long answer keeps a takeover waiting
+	query    *netlink.Handle // for all else
+	listings gather.Queue[listed]
+	arp      *wire
+	nd       *wire
 
 	fence    atomic.Pointer[fence.Fence] // nil: none was put up
 	place    atomic.Pointer[place]       // nil: there is no interface of the name
@@ -88,15 +89,15 @@ func AwaitLink(ctx context.Context, name string, s *Sysctls, log *slog.Logger, r
 }
 
 func (d *Device) open() (err error) {
-	if d.change, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+	// Whatever keeps the kernel for longer is an error, and tried again: nobody may wait
+	// for ever for an address to go.
+	if d.change, err = openChanges(life); err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	if d.query, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
-	// Whatever keeps the kernel for longer is an error, and tried again: nobody may wait
-	// for ever for an address to go.
-	if err = errors.Join(d.change.SetSocketTimeout(life), d.query.SetSocketTimeout(2*life)); err != nil {
+	if err = d.query.SetSocketTimeout(2 * life); err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	if d.arp, err = openWire(etherARP, nil); err != nil {
@@ -125,10 +126,11 @@ func (d *Device) Close() error {
 			errs = append(errs, w.Close())
 		}
 	}
-	for _, h := range []*netlink.Handle{d.change, d.query} {
-		if h != nil {
-			h.Close()
-		}
+	if d.change != nil {
+		errs = append(errs, d.change.close())
+	}
+	if d.query != nil {
+		d.query.Close()
 	}
 	return errors.Join(errs...)
 }

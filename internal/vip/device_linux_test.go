@@ -264,7 +264,8 @@ func TestAddressRemovedByHandIsPutBack(t *testing.T) {
 			// A renewal may be faster than the news of the removal: then once more.
 			if time.Since(removed) > time.Second && k.Stats.Repairs.Load() == 0 {
 				removed = time.Now()
-				ok(t, absent(netlink.AddrDel(nil, address(f.vip, index, 0))))
+				one := net.CIDRMask(f.vip.BitLen(), f.vip.BitLen())
+				ok(t, absent(netlink.AddrDel(nil, &netlink.Addr{IPNet: &net.IPNet{IP: f.vip.AsSlice(), Mask: one}, LinkIndex: index})))
 			}
 			return k.Stats.Repairs.Load() == 1 && k.Stats.Announcements.Load() > announced
 		})

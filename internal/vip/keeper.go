@@ -450,7 +450,6 @@ func (k *Keeper) lapse() {
 
 // announceAnew starts the schedule of announcements from its beginning.
 func (k *Keeper) announceAnew() error {
-	defer k.look()
 	k.plan.restart(k.port.now())
 	return k.announce()
 }
@@ -472,6 +471,9 @@ func (k *Keeper) announce() error {
 	k.Stats.last.Store(int64(now))
 	if first {
 		k.Stats.announced.Store(int64(now))
+	}
+	if k.plan.n > 1 {
+		k.look() // not with the first, when every keeper of this node may be in a hurry
 	}
 	return nil
 }

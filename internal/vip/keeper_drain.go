@@ -38,8 +38,8 @@ func (k *Keeper) Draining() (until clock.Instant, conns int) {
 // NoteConns says how many connections a parked address still has.
 func (k *Keeper) NoteConns(n int) { k.left.Store(int64(n)) }
 
-// Seat returns where this host is on the address's network, as it was when the address
-// last came, went or was announced anew.
+// Seat returns where this host is on the address's network, as it was when the keeper began,
+// or when the address was last announced again.
 func (k *Keeper) Seat() (mac [6]byte, own netip.Addr) {
 	s := k.seat.Load()
 	return s.MAC, s.Addr

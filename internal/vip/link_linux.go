@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -23,7 +22,7 @@ const loopback = 1
 // it is free was asked before, and detection would keep it silent for a second.
 func (d *Device) Add(p netip.Prefix, life time.Duration) error {
 	return d.at(p, "add %s to %s: %w", func(index int) error {
-		err := d.change.AddrReplace(nil, address(p.Addr(), index, life))
+		err := d.change.put(p.Addr(), index, life)
 		if err == nil && p.Addr().Is6() {
 			d.await(func() bool { return d.local(p.Addr()) })
 		}
@@ -34,7 +33,7 @@ func (d *Device) Add(p netip.Prefix, life time.Duration) error {
 // Remove removes p. It is no error if it is not there, or the interface is not.
 func (d *Device) Remove(p netip.Prefix) error {
 	err := d.at(p, "remove %s from %s: %w", func(index int) error {
-		return absent(d.change.AddrDel(nil, address(p.Addr(), index, 0)))
+		return absent(d.change.remove(p.Addr(), index))
 	})
 	if errors.Is(err, ErrNoInterface) {
 		return nil
@@ -45,7 +44,7 @@ func (d *Device) Remove(p netip.Prefix) error {
 // Park puts p on loopback, where it accepts and nobody is told. It is silent only with
 // arp_ignore on the interface: see Sysctls.
 func (d *Device) Park(p netip.Prefix, life time.Duration) error {
-	if err := d.change.AddrReplace(nil, address(p.Addr(), loopback, life)); err != nil {
+	if err := d.change.put(p.Addr(), loopback, life); err != nil {
 		return fmt.Errorf("park %s on lo: %w", p.Addr(), err)
 	}
 	if p.Addr().Is6() {
@@ -62,7 +61,7 @@ func (d *Device) Unpark(p netip.Prefix) error {
 			return err != nil || !contains(there, p.Addr()) || d.localBy(p.Addr(), at.index)
 		})
 	}
-	if err := absent(d.change.AddrDel(nil, address(p.Addr(), loopback, 0))); err != nil {
+	if err := absent(d.change.remove(p.Addr(), loopback)); err != nil {
 		return fmt.Errorf("take %s from lo: %w", p.Addr(), err)
 	}
 	return nil
@@ -110,23 +109,6 @@ func (d *Device) at(p netip.Prefix, format string, do func(index int) error) err
 	return nil
 }
 
-// address describes a virtual address to the kernel, which counts its life in seconds.
-func address(a netip.Addr, index int, life time.Duration) *netlink.Addr {
-	n := a.BitLen()
-	na := &netlink.Addr{
-		IPNet:     &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(n, n)},
-		LinkIndex: index,
-		ValidLft:  int((life + time.Second - 1) / time.Second),
-	}
-	if a.Is6() {
-		na.Flags = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE
-	}
-	if index == loopback {
-		na.Scope = unix.RT_SCOPE_HOST
-	}
-	return na
-}
-
 // absent turns the errors that say that there is nothing to remove into none.
 func absent(err error) error {
 	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
@@ -145,45 +127,20 @@ func (d *Device) Addrs() ([]netip.Prefix, error) {
 }
 
 func (d *Device) addrsOf(index int) ([]netip.Prefix, error) {
-	all, err := d.listing.get(func() ([]netlink.Addr, error) { return listAddrs(d.query) })
-	return on(index, all), err
+	var l listed
+	d.listings.Do(&l, func(all []*listed) {
+		addrs, err := listAddrs(d.query)
+		for _, l := range all {
+			*l = listed{addrs, err}
+		}
+	})
+	return on(index, l.addrs), l.err
 }
 
-// A listing asks the kernel for all addresses, once for all who want to know at the same
-// time: the keepers of many addresses that come here at once.
-type listing struct {
-	mu   sync.Mutex
-	next *listed // that will be asked for next; nil: nobody waits
-
-	asking sync.Mutex
-}
-
-// listed is an answer of the kernel. The mutex asking of its listing guards it.
+// listed is an answer of the kernel to who asked it for all addresses.
 type listed struct {
-	done  bool
 	addrs []netlink.Addr
 	err   error
-}
-
-// get returns what ask returned when it was called after get was.
-func (l *listing) get(ask func() ([]netlink.Addr, error)) ([]netlink.Addr, error) {
-	l.mu.Lock()
-	if l.next == nil {
-		l.next = new(listed)
-	}
-	mine := l.next
-	l.mu.Unlock()
-
-	l.asking.Lock()
-	defer l.asking.Unlock()
-	if !mine.done {
-		l.mu.Lock()
-		l.next = nil
-		l.mu.Unlock()
-		mine.addrs, mine.err = ask()
-		mine.done = true
-	}
-	return mine.addrs, mine.err
 }
 
 func listAddrs(h *netlink.Handle) ([]netlink.Addr, error) {

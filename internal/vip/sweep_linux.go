@@ -20,7 +20,7 @@ func (d *Device) Sweep(vips []netip.Prefix) (found []netip.Prefix, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return sweep(d.change, p.index, d.name, vips)
+	return sweep(d.query, d.change, p.index, d.name, vips)
 }
 
 // Release takes this host's virtual addresses away, by interface name, without any
@@ -32,6 +32,11 @@ func Release(vips map[string][]netip.Prefix) error {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer h.Close()
+	c, err := openChanges(life)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer c.close()
 	var errs []error
 	for name, ps := range vips {
 		index := loopback // parked ones at the least
@@ -42,13 +47,13 @@ func Release(vips map[string][]netip.Prefix) error {
 		case !errors.As(err, new(netlink.LinkNotFoundError)):
 			errs = append(errs, fmt.Errorf("find interface %q: %w", name, err))
 		}
-		_, err = sweep(h, index, name, ps)
+		_, err = sweep(h, c, index, name, ps)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-func sweep(h *netlink.Handle, index int, name string, vips []netip.Prefix) (found []netip.Prefix, err error) {
+func sweep(h *netlink.Handle, c *changes, index int, name string, vips []netip.Prefix) (found []netip.Prefix, err error) {
 	var errs []error
 	for at, name := range map[int]string{index: name, loopback: "lo"} {
 		all, err := listAddrs(h)
@@ -63,7 +68,7 @@ func sweep(h *netlink.Handle, index int, name string, vips []netip.Prefix) (foun
 				errs = append(errs, fmt.Errorf("%s is on %s already and was not put there by proxyd: remove it from the host's own configuration", p, name))
 				continue
 			}
-			if err := absent(h.AddrDel(nil, address(p.Addr(), at, 0))); err != nil {
+			if err := absent(c.remove(p.Addr(), at)); err != nil {
 				errs = append(errs, fmt.Errorf("remove %s: %w", p.Addr(), err))
 				continue
 			}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"proxyd/internal/clock"
+	"proxyd/internal/vip/gather"
 )
 
 // Kind is what a fence is made of.
@@ -90,10 +91,7 @@ type barrier interface {
 type Fence struct {
 	log *slog.Logger
 
-	queue struct {
-		sync.Mutex
-		waiting []*setting
-	}
+	queue gather.Queue[setting]
 
 	mu     sync.Mutex
 	addrs  []netip.Addr
@@ -169,40 +167,28 @@ func (f *Fence) open(c Config) error {
 	return errors.New(strings.Join(f.status.Worse, "; "))
 }
 
-// A setting is a Set that is under way. The mutex of the Fence guards done and err.
+// A setting is a Set that is under way.
 type setting struct {
 	addr netip.Addr
 	gate Gate
-	done bool
 	err  error
 }
 
 // Set says until when what concerns a may pass, in place of what was said before. What
-// several say at once is done in one step: a node that holds many addresses renews all of
-// them at the same moment, and a step of nftables costs more than what is in it.
+// several say at once is done in one step.
 func (f *Fence) Set(a netip.Addr, g Gate) error {
 	s := &setting{addr: a.Unmap(), gate: g}
-	f.queue.Lock()
-	f.queue.waiting = append(f.queue.waiting, s)
-	f.queue.Unlock()
-
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !s.done {
-		f.queue.Lock()
-		all := f.queue.waiting
-		f.queue.waiting = nil
-		f.queue.Unlock()
-		f.setAll(all)
-	}
+	f.queue.Do(s, f.setAll)
 	return s.err
 }
 
-// setAll does what several said. f.mu is held.
+// setAll does what several said.
 func (f *Fence) setAll(all []*setting) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	gates := map[netip.Addr]Gate{}
 	for _, s := range all {
-		if s.done = true; !slices.Contains(f.addrs, s.addr) {
+		if !slices.Contains(f.addrs, s.addr) {
 			s.err = fmt.Errorf("fence %s: %w", s.addr, ErrUnfenced)
 		} else {
 			gates[s.addr] = s.gate

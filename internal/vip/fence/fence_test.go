@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -62,10 +63,8 @@ func setAtOnce(t *testing.T, s *slow, all []netip.Addr) map[netip.Addr]error {
 			}()
 		}
 		ready.Wait()
-		for queued := 0; queued < len(all)-1; { // a goroutine at a mutex is not at rest for synctest.Wait
-			f.queue.Lock()
-			queued = len(f.queue.waiting)
-			f.queue.Unlock()
+		for f.queue.Waiting() < len(all)-1 { // a goroutine at a mutex is not at rest for synctest.Wait
+			runtime.Gosched()
 		}
 		close(s.let)
 	})

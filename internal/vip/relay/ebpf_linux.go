@@ -22,12 +22,11 @@ type tcx struct {
 	program *ebpf.Program
 	at      Place
 	link    link.Link
-	there   map[[16]byte]bool // what is in targets
 	slots   slots
 }
 
 func openProgram(at Place) (_ means, err error) {
-	t := &tcx{there: map[[16]byte]bool{}}
+	t := &tcx{}
 	defer func() {
 		if err != nil {
 			_ = t.close() // what was opened until then
@@ -71,24 +70,33 @@ func (t *tcx) move(at Place) error {
 	return nil
 }
 
-func (t *tcx) set(targets map[netip.Addr]Target) error {
+func (t *tcx) set(targets map[netip.Addr]Target, changed []netip.Addr) error {
+	var keys [][16]byte
+	var entries [][entryLen]byte
 	var errs []error
-	for vip, to := range targets {
+	for _, vip := range changed {
 		key := vip.As16()
+		to, wanted := targets[vip]
+		if !wanted {
+			if err := t.targets.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				errs = append(errs, err)
+			}
+			continue
+		}
 		var entry [entryLen]byte
 		binary.NativeEndian.PutUint64(entry[untilOff:], uint64(to.Until))
 		copy(entry[macsOff:], to.MAC[:])
 		copy(entry[macsOff+6:], t.at.MAC[:])
 		binary.NativeEndian.PutUint32(entry[slotOff:], t.slots.of(vip))
-		err := t.targets.Put(key, entry)
-		errs = append(errs, err)
-		t.there[key] = t.there[key] || err == nil
+		keys, entries = append(keys, key), append(entries, entry)
 	}
-	for key := range t.there {
-		if _, wanted := targets[netip.AddrFrom16(key).Unmap()]; !wanted {
-			errs = append(errs, t.targets.Delete(key))
-			delete(t.there, key)
+	if len(keys) > 1 {
+		if _, err := t.targets.BatchUpdate(keys, entries, nil); err == nil {
+			keys = nil
 		}
+	}
+	for i, key := range keys {
+		errs = append(errs, t.targets.Put(key, entries[i]))
 	}
 	errs = append(errs, t.active.Put(uint32(0), uint32(len(targets))))
 	return errors.Join(errs...)

@@ -87,7 +87,7 @@ func (n *rules) move(at Place) error {
 	return nil
 }
 
-func (n *rules) set(targets map[netip.Addr]Target) error {
+func (n *rules) set(targets map[netip.Addr]Target, _ []netip.Addr) error {
 	for vip := range n.now {
 		// Where somebody else took the tables away the count is lost with them.
 		k, _ := n.counted(vip)

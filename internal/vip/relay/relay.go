@@ -11,11 +11,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
 
 	"proxyd/internal/clock"
+	"proxyd/internal/vip/gather"
 )
 
 // A Way is by which means packets are sent on; the values are those of cluster.handover.
@@ -49,6 +51,8 @@ type Relay struct {
 	why error // why it is not a better one
 	log *slog.Logger
 
+	queue gather.Queue[setting]
+
 	mu      sync.Mutex // guards what follows
 	means   means
 	targets map[netip.Addr]Target
@@ -58,8 +62,9 @@ type Relay struct {
 type means interface {
 	// move makes the place the one that is used.
 	move(Place) error
-	// set sends on for these addresses, and for no others.
-	set(map[netip.Addr]Target) error
+	// set sends on for these addresses, and for no others. changed names those that are not
+	// as they were when set last returned nil.
+	set(targets map[netip.Addr]Target, changed []netip.Addr) error
 	// sent returns how many packets were sent on for an address.
 	sent(netip.Addr) (uint64, error)
 	close() error
@@ -106,29 +111,68 @@ func (r *Relay) Way() Way { return r.way }
 // Why returns why the way is not a better one; nil if it is the best, or was asked for.
 func (r *Relay) Why() error { return r.why }
 
+// A setting is a Set that is under way.
+type setting struct {
+	vip netip.Addr
+	to  Target
+	err error
+}
+
 // Set sends packets for the virtual address on to the target from now on: those of
-// connections that this host does not have. The zero Target ends it.
+// connections that this host does not have. The zero Target ends it. What several say at
+// once is done in one step: that of nftables writes the tables of all addresses.
 func (r *Relay) Set(vip netip.Addr, to Target) error {
+	s := &setting{vip: vip, to: to}
+	r.queue.Do(s, r.setAll)
+	return s.err
+}
+
+// setAll does what several said.
+func (r *Relay) setAll(all []*setting) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	was, had := r.targets[vip]
-	if to == was {
+	err := r.write(all)
+	if err == nil {
+		return
+	}
+	for _, s := range all {
+		if s.err = err; len(all) > 1 { // what is wrong with one must not be the others' fault
+			s.err = r.write([]*setting{s})
+		}
+		if s.err != nil {
+			s.err = fmt.Errorf("send packets for %s on: %w", s.vip, s.err)
+		}
+	}
+}
+
+// write makes targets what several said, all of it or nothing. r.mu is held.
+func (r *Relay) write(all []*setting) error {
+	next := maps.Clone(r.targets)
+	for _, s := range all {
+		if s.to.Until == 0 {
+			delete(next, s.vip)
+		} else {
+			next[s.vip] = s.to
+		}
+	}
+	var changed []netip.Addr
+	for _, s := range all {
+		if next[s.vip] != r.targets[s.vip] {
+			changed = append(changed, s.vip)
+		}
+	}
+	if len(changed) == 0 {
 		return nil
 	}
-	if to.Until == 0 {
-		delete(r.targets, vip)
-	} else {
-		r.targets[vip] = to
+	if err := r.means.set(next, changed); err != nil {
+		return err
 	}
-	if err := r.means.set(r.targets); err != nil {
-		if delete(r.targets, vip); had {
-			r.targets[vip] = was
+	for _, vip := range changed {
+		if to := next[vip]; to.MAC != r.targets[vip].MAC {
+			r.log.Info("older connections", "vip", vip, "to", to.Addr, "way", r.way)
 		}
-		return fmt.Errorf("send packets for %s on: %w", vip, err)
 	}
-	if to.MAC != was.MAC {
-		r.log.Info("older connections", "vip", vip, "to", to.Addr, "way", r.way)
-	}
+	r.targets = next
 	return nil
 }
 
@@ -138,7 +182,7 @@ func (r *Relay) Move(to Place) error {
 	defer r.mu.Unlock()
 	err := r.means.move(to)
 	if err == nil {
-		err = r.means.set(r.targets)
+		err = r.means.set(r.targets, slices.Collect(maps.Keys(r.targets)))
 	}
 	if err != nil {
 		return fmt.Errorf("send packets on through %s: %w", to.Name, err)
@@ -163,10 +207,10 @@ func (r *Relay) Close() error {
 // plain sends nothing on.
 type plain struct{}
 
-func (plain) move(Place) error                { return nil }
-func (plain) set(map[netip.Addr]Target) error { return nil }
-func (plain) sent(netip.Addr) (uint64, error) { return 0, nil }
-func (plain) close() error                    { return nil }
+func (plain) move(Place) error                              { return nil }
+func (plain) set(map[netip.Addr]Target, []netip.Addr) error { return nil }
+func (plain) sent(netip.Addr) (uint64, error)               { return 0, nil }
+func (plain) close() error                                  { return nil }
 
 // slots gives each address a small number, so that counts outlive their targets.
 type slots []netip.Addr
