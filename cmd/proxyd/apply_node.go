@@ -176,7 +176,7 @@ func (n *node) applyCheck(q applyQuestion) (checked, error) {
 		return checked{}, control.Invalid(err.Error())
 	}
 	r.Changed = r.Changed || after.digest() != before.digest()
-	return checked{Reload: *r, Recluster: n.cluster != nil && !n.cluster.live(c)}, nil
+	return checked{Reload: *r, Recluster: n.cluster != nil && !n.cluster.live(c) && !n.cluster.revotes(c)}, nil
 }
 
 // bundleOf is what an apply gives this node. n.mu is held.

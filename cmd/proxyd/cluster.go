@@ -62,13 +62,13 @@ func (k *cluster) now() *addresses { return k.set.Load() }
 
 // startCluster opens everything that c's VIPs and cluster need and starts taking part.
 // It returns nil and no error if there is neither. An error names what is missing on
-// this host; nothing is left open then.
-func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, err error) {
+// this host; nothing is left open then. It goes on from where from is, if that lives.
+func startCluster(ctx context.Context, n *node, c *config.Config, from *predecessor) (_ *cluster, err error) {
 	if len(c.VIP) == 0 && len(c.Cluster.Join) == 0 {
-		return nil, n.from.takeOver(n, nil)
+		return nil, from.takeOver(n, nil)
 	}
 	k := &cluster{
-		log: n.log, from: n.from, shared: n.shared, record: n.record, changes: newChanges(), links: make(chan struct{}, 1), clients: n.engine,
+		log: n.log, from: from, shared: n.shared, record: n.record, changes: newChanges(), links: make(chan struct{}, 1), clients: n.engine,
 		devices: map[string]*vip.Device{}, ports: map[string]*vip.Port{},
 	}
 	k.set.Store(&addresses{config: c, keepers: map[string]*vip.Keeper{}})
@@ -130,7 +130,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config) (_ *cluster, e
 	if k.node, err = ha.New(conf); err != nil {
 		return nil, err
 	}
-	if err := n.from.takeOver(n, k.adopt); err != nil {
+	if err := from.takeOver(n, k.adopt); err != nil {
 		return nil, err
 	}
 	ctx, k.cancel = context.WithCancel(ctx)
@@ -252,7 +252,7 @@ func (k *cluster) openMesh(n *node, c *config.Config, self election.ID, voters [
 		return err
 	}
 	g := gossip.Config{Cluster: c.Cluster.Name, Secrets: k.keys.Secrets(), Self: self, Voters: voters, Log: k.log, State: k.shared, Answer: n.answerPeer, Wire: speaks(),
-		ListenTCP: n.from.memberTCP, ListenUDP: n.from.memberUDP}
+		ListenTCP: k.from.memberTCP, ListenUDP: k.from.memberUDP}
 	// The mesh gives the carrier what it brings, and the carrier is opened first.
 	g.Receive = func(b []byte) { k.mesh.Receive(b) }
 	carrier := &lateCarrier{}
@@ -272,7 +272,7 @@ func (k *cluster) openMesh(n *node, c *config.Config, self election.ID, voters [
 	k.mesh, err = beat.Listen(beat.Config{
 		Cluster: c.Cluster.Name, Secrets: k.keys.Secrets(), Self: self, Voters: voters,
 		Interface: beat.InterfaceOf(own.Addr()), Paths: paths,
-		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log, Devices: devices, Unheard: k.askAnew, Open: n.from.openers(), Wire: speaks(),
+		Heartbeat: c.Cluster.Timing.Heartbeat, Now: clock.Now, Log: k.log, Devices: devices, Unheard: k.askAnew, Open: k.from.openers(), Wire: speaks(),
 	}, carrier)
 	if err != nil {
 		return err
@@ -335,6 +335,13 @@ func (k *cluster) stop() {
 // close closes what was opened; what it cannot undo it says.
 func (k *cluster) close() {
 	var errs []error
+	if k.from.lives() {
+		for _, keeper := range k.now().keepers { // what one of them adopted already goes on being the other's
+			if _, settle, err := keeper.Halt(); err == nil {
+				settle(true)
+			}
+		}
+	}
 	if k.cancel == nil { // else both have ended with their loops
 		if k.mesh != nil {
 			k.mesh.Close()
@@ -348,6 +355,9 @@ func (k *cluster) close() {
 		errs = append(errs, p.Close())
 	}
 	for _, d := range k.devices {
+		if f := d.Fence(); f != nil && k.from.lives() { // the addresses behind it are another's
+			errs = append(errs, f.Leave())
+		}
 		errs = append(errs, d.Close())
 	}
 	if k.sysctls != nil {
@@ -370,15 +380,22 @@ func (a *addresses) holders() map[string]ha.Holder {
 // live reports whether c can be put in force while taking part goes on: it says the same of
 // the cluster, and its VIPs are on interfaces that are open.
 func (k *cluster) live(c *config.Config) bool {
+	return slices.Equal(k.now().config.Cluster.Join, c.Cluster.Join) && k.liveBut(c)
+}
+
+// liveBut reports whether c could be put in force so if it had the present list of voters.
+func (k *cluster) liveBut(c *config.Config) bool {
 	a, b := k.now().config.Cluster, c.Cluster
-	return slices.Equal(a.Join, b.Join) && k.sameKeys(c) && a.Timing == b.Timing &&
+	return k.sameKeys(c) && a.Timing == b.Timing &&
 		a.Witness == b.Witness && slices.Equal(a.Arbiter, b.Arbiter) && a.Fence == b.Fence && a.Handover == b.Handover && slices.Equal(a.Paths, b.Paths) &&
 		!slices.ContainsFunc(held(c), func(v *config.VIP) bool { return k.ports[v.Interface] == nil })
 }
 
 // same reports whether c says the same of the cluster and its VIPs.
-func (k *cluster) same(c *config.Config) bool {
-	return k.live(c) && slices.EqualFunc(vipsOf(k.now().config), vipsOf(c), func(x, y *config.VIP) bool {
+func (k *cluster) same(c *config.Config) bool { return k.live(c) && k.sameVIPs(c) }
+
+func (k *cluster) sameVIPs(c *config.Config) bool {
+	return slices.EqualFunc(vipsOf(k.now().config), vipsOf(c), func(x, y *config.VIP) bool {
 		return x.Name == y.Name && x.Address == y.Address && x.Interface == y.Interface && x.Preempt == y.Preempt &&
 			x.Follow == y.Follow && x.Spread == y.Spread && slices.Equal(x.Prefer, y.Prefer)
 	})

@@ -144,8 +144,10 @@ func (k *cluster) adopt(state json.RawMessage) error {
 		if err := k.keys.Reread(); err != nil {
 			return err
 		}
-		if err := k.mesh.Recall(s.Mesh); err != nil {
-			return err
+		if len(s.Mesh) > 0 { // else the part before had no other voters
+			if err := k.mesh.Recall(s.Mesh); err != nil {
+				return err
+			}
 		}
 	}
 	if k.sysctls != nil {

@@ -12,7 +12,6 @@ import (
 
 	"proxyd/internal/control"
 	"proxyd/internal/ha"
-	"proxyd/internal/ha/election"
 	"proxyd/internal/ha/keyring"
 )
 
@@ -123,9 +122,6 @@ func (n *node) removable(ctx context.Context, w *control.MemberWish) (netip.Addr
 func (n *node) applyVoters(ctx context.Context, w control.MemberWish, voters []netip.AddrPort, comment string) (*control.Applied, error) {
 	a := control.Apply{CanaryMS: w.CanaryMS, DryRun: w.DryRun, By: w.By, Without: w.Without, Comment: comment}
 	p := &application{request: a, voters: voters}
-	if why := n.gap(ctx, voters); why != "" {
-		p.warnings = append(p.warnings, why)
-	}
 	if need := n.newHostNeeds(); need != "" && w.Op != "remove" {
 		p.warnings = append(p.warnings, need)
 	}
@@ -144,44 +140,6 @@ func (n *node) newHostNeeds() string {
 	}
 	return fmt.Sprintf("the keys were rotated since cluster.secret was written: before proxyd is started on the new host, copy %s of this one into node.state there, "+
 		"readable by proxyd alone (install -m 0600 -o proxyd -g proxyd keys.json /var/lib/proxyd/), or restore a backup with its secrets", filepath.Join(dir, keyring.File))
-}
-
-// gap says why VIPs have no holder for a moment while the list of voters becomes another; ""
-// if they have one throughout.
-func (n *node) gap(ctx context.Context, next []netip.AddrPort) string {
-	k, _, _ := n.part()
-	if k == nil {
-		return "" // the apply says so
-	}
-	v, err := k.node.Status(ctx)
-	if err != nil {
-		return ""
-	}
-	var now, heard []election.ID
-	for _, nv := range v.Nodes {
-		now = append(now, nv.ID)
-		if nv.State != ha.Unheard {
-			heard = append(heard, nv.ID)
-		}
-	}
-	c := k.now().config
-	if len(held(c)) == 0 || !short(now, heard) && !short(ha.Voters(next), heard) {
-		return ""
-	}
-	return fmt.Sprintf("while the cluster part of a node starts anew, those that are left are no majority of the voters: VIPs have no holder for about %v then",
-		c.Cluster.Timing.Lease+c.Cluster.Timing.Guard)
-}
-
-// short reports whether those of a list that are heard are no majority of it without one of
-// them. A pair goes by other rights.
-func short(list, heard []election.ID) bool {
-	in := 0
-	for _, v := range list {
-		if slices.Contains(heard, v) {
-			in++
-		}
-	}
-	return len(list) > 2 && in-1 < len(list)/2+1
 }
 
 // awaitAll waits until every voter is heard again after a change of their list.

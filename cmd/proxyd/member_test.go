@@ -10,7 +10,6 @@ import (
 	"proxyd/internal/backup"
 	"proxyd/internal/config"
 	"proxyd/internal/control"
-	"proxyd/internal/ha/election"
 )
 
 func TestLostNodeIsReplacedFromItsBackupWhileTheOtherServes(t *testing.T) {
@@ -110,31 +109,5 @@ func TestMembersAreRemovedAndAddedOneByOne(t *testing.T) {
 	}
 	if _, err := a.Member(t.Context(), control.MemberWish{Op: "add", Address: "edge-4"}); !errors.Is(err, control.ErrInvalid) {
 		t.Errorf("add of a name = %v", err)
-	}
-}
-
-func TestAChangeOfVotersLeavesAGapWithoutAMajority(t *testing.T) {
-	ids := func(names string) (out []election.ID) {
-		for _, name := range names {
-			out = append(out, election.ID(name))
-		}
-		return out
-	}
-	for _, c := range []struct {
-		list, heard string
-		want        bool
-	}{
-		{"ab", "ab", false},   // one of a pair goes on alone
-		{"ab", "a", false},    // likewise
-		{"abc", "ab", true},   // the third is not there yet, or not any more
-		{"abc", "abc", false}, // two are left
-		{"abcd", "abc", true}, // of four three must be left
-		{"abcd", "abcd", false},
-		{"abcde", "abcd", false},
-		{"abcde", "abcx", true}, // who is not in the list does not count
-	} {
-		if got := short(ids(c.list), ids(c.heard)); got != c.want {
-			t.Errorf("of %s %s are heard: %v, want %v", c.list, c.heard, got, c.want)
-		}
 	}
 }

@@ -159,7 +159,7 @@ func run(ctx context.Context, file string) (err error) {
 		return err
 	}
 	n.tracks.Use(c.Track)
-	part, err := startCluster(life, n, c)
+	part, err := startCluster(life, n, c, from)
 	if err != nil {
 		return err
 	}

@@ -21,9 +21,13 @@ import (
 	"proxyd/internal/ha/beat"
 )
 
-// A predecessor is the process whose place this one takes. A nil one is none: then this
-// process opens everything itself.
+// A predecessor is the process whose place this one takes, or the cluster part of this process
+// in whose place another comes. A nil one is none: then everything is opened anew.
 type predecessor struct {
+	// within, if set, is the moment of change within this process: it has take put in place
+	// what the part before knows. There is no line then.
+	within func(take func(cluster json.RawMessage) error) error
+
 	line   *baton.Line
 	stderr *os.File // where it writes its log; nil: where this process does
 	words  socketsWords
@@ -227,6 +231,11 @@ func bare(l net.Listener) net.Listener {
 func (p *predecessor) takeOver(n *node, take func(cluster json.RawMessage) error) error {
 	if !p.lives() {
 		return nil
+	}
+	if p.within != nil {
+		err := p.within(take)
+		p.ours = err == nil
+		return err
 	}
 	p.settle(n.plane)
 	if err := p.line.Send(answerTime, sayReady, nil); err != nil {

@@ -133,7 +133,8 @@ func (n *node) Diff(_ context.Context, f control.File) (*control.Reload, error) 
 }
 
 // recluster makes the cluster part say what c says. VIPs come, go and change while the rest
-// goes on. Where the cluster itself is another, the part leaves as it does at
+// goes on. Where the voters are others, the part that counts them goes on from where the one
+// before is. Where the cluster itself is another, the part leaves as it does at
 // the end, so that another node holds the addresses meanwhile, and starts anew. n.mu is
 // held.
 func (n *node) recluster(c *config.Config) error {
@@ -155,15 +156,18 @@ func (n *node) recluster(c *config.Config) error {
 		if err := old.mayVote(c); err != nil {
 			return fmt.Errorf("%s: %w", c.Name, err)
 		}
+		if old.revotes(c) {
+			return n.revote(c)
+		}
 		n.log.Info("the cluster part starts anew with other settings: what it holds is handed over first")
 		ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 		old.leave(ctx)
 		cancel()
 		old.stop()
 	}
-	next, err := startCluster(context.Background(), n, c)
+	next, err := startCluster(context.Background(), n, c, nil)
 	if err != nil && old != nil {
-		if next, back := startCluster(context.Background(), n, n.config); back == nil {
+		if next, back := startCluster(context.Background(), n, n.config, nil); back == nil {
 			n.cluster = next
 			n.standNow()
 		} else {

@@ -221,7 +221,7 @@ func (n *node) revive() {
 		return
 	}
 	n.cluster.stop()
-	k, err := startCluster(n.life, n, n.config)
+	k, err := startCluster(n.life, n, n.config, nil)
 	if err != nil {
 		n.log.Error("the cluster part could not be started again", "error", err)
 	}

@@ -233,6 +233,14 @@ func (e *elector) tookFromTheDead(at clock.Instant, why election.Reason) {
 	}
 }
 
+// recount begins to count anew: what was counted so far is kept by who asked for it.
+func (u *unheld) recount(now clock.Instant) {
+	u.total = 0
+	if u.since != 0 {
+		u.since = now
+	}
+}
+
 func (u *unheld) until(now clock.Instant) time.Duration {
 	if u.since == 0 {
 		return u.total

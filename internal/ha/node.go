@@ -68,6 +68,7 @@ type Node struct {
 	// What follows belongs to Run's goroutine.
 	born     clock.Instant // when this life began: New, then Run
 	knows    clock.Instant // since when it could hear who holds: it began, or woke
+	listed   clock.Instant // since when it has its list of voters
 	electors []*elector
 	staged   []*elector          // those with something for perform
 	byVIP    map[string]*elector // also those that follow
@@ -122,6 +123,7 @@ func New(c Config) (*Node, error) {
 		done:    make(chan struct{}),
 		byVIP:   map[string]*elector{},
 	}
+	n.listed = n.born
 	for _, v := range slices.Sorted(slices.Values(c.Voters)) {
 		if v != c.Self {
 			n.peers = append(n.peers, n.newPeer(v))

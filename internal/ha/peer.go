@@ -26,6 +26,7 @@ type peer struct {
 	foreign clock.Instant // when it last spoke and was not understood; 0: it was
 	alien   string        // why not
 	newest  uint8         // version of the wire that it speaks; 0: not heard yet
+	listed  clock.Instant // since when it has the list of voters that it says it has
 
 	asked    clock.Instant // when it last asked for anything
 	beaten   clock.Instant // when it was last sent our hello
@@ -288,6 +289,9 @@ func (n *Node) hello(now clock.Instant, p *peer, h hello) {
 		n.flapped(now, h.Name, &p.flaps)
 	}
 	other := h.Name != p.hello.Name || h.State != p.hello.State || h.Witness != p.hello.Witness
+	if h.Voters != p.hello.Voters {
+		p.listed = now
+	}
 	p.hello = h
 	if other {
 		n.replace = true

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"proxyd/internal/clock"
 	"proxyd/internal/config"
@@ -157,32 +158,53 @@ func (n *Node) exchange(e *elector, before map[string]Holder) {
 // differ by two they need not. So a change begins when the one before has come to all. Of a
 // pair the half that is lost may be replaced in one: every majority of either list is both of
 // it, and has the survivor.
+//
+// It waits, up to ctx's end, for the change before to be old enough.
 func (n *Node) MayVote(ctx context.Context, next []election.ID) error {
-	var refused error
-	err := n.ask(ctx, func(clock.Instant) { refused = n.mayVote(next) })
-	if err != nil {
-		return err
+	for {
+		var refused error
+		var wait time.Duration
+		if err := n.ask(ctx, func(now clock.Instant) { wait, refused = n.mayVote(now, next) }); err != nil {
+			return err
+		}
+		if wait <= 0 {
+			return refused
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return fmt.Errorf("%w: cluster.join: the change of the voters before this one is too young: %w", ErrRefused, ctx.Err())
+		}
 	}
-	return refused
 }
 
-func (n *Node) mayVote(next []election.ID) error {
+// mayVote returns why not, or for how long still not: nodes that take over what they know with
+// another list keep the leases that they won by the one before, for a lease at the most. Such
+// a lease and one by next need not have a voter in common.
+func (n *Node) mayVote(now clock.Instant, next []election.ID) (wait time.Duration, refused error) {
 	added, removed := lacking(next, n.Voters), lacking(n.Voters, next)
 	if len(added)+len(removed) > 1 && !n.replacesLost(next, removed) {
-		return fmt.Errorf("%w: cluster.join: one node at a time: adds %v and removes %v at once, so that the nodes with the old list and those "+
+		return 0, fmt.Errorf("%w: cluster.join: one node at a time: adds %v and removes %v at once, so that the nodes with the old list and those "+
 			"with the new could each elect a holder; change one, reload every node, then change the next", ErrRefused, added, removed)
 	}
+	young := n.listed
 	for _, p := range n.peers {
 		switch {
 		case slices.Contains(removed, p.id):
+			continue
 		case !p.alive:
-			return fmt.Errorf("%w: cluster.join: %s is not heard (%s): what it does with the old list is not known; wait for it, or take it out first",
+			return 0, fmt.Errorf("%w: cluster.join: %s is not heard (%s): what it does with the old list is not known; wait for it, or take it out first",
 				ErrRefused, n.nameOf(p.id), p.why)
-		case p.hello.Voters != fingerprint(n.Voters) && p.hello.Voters != fingerprint(next):
-			return fmt.Errorf("%w: cluster.join: %s has yet another list: the change before this one has not come to it; reload it first", ErrRefused, n.nameOf(p.id))
+		case p.hello.Voters == fingerprint(next):
+			continue // it has looked at the same
+		case p.hello.Voters != fingerprint(n.Voters):
+			return 0, fmt.Errorf("%w: cluster.join: %s has yet another list: the change before this one has not come to it; reload it first", ErrRefused, n.nameOf(p.id))
 		}
+		young = max(young, p.listed)
 	}
-	return nil
+	return young.Add(n.Timing.Lease + n.Timing.Guard).Sub(now), nil
 }
 
 // replacesLost reports whether next puts another in the place of a pair's lost half.

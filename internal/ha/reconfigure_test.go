@@ -169,6 +169,138 @@ func TestVotersChangeOneByOne(t *testing.T) {
 	})
 }
 
+// relist gives a node another list of voters, in the place of what it knows with the old one.
+func (h *host) relist(t *testing.T, names ...string) {
+	t.Helper()
+	next := h.Config
+	next.Voters = nil
+	for _, name := range names {
+		next.Voters = append(next.Voters, h.w.id(name))
+	}
+	if err := h.MayVote(t.Context(), next.Voters); err != nil {
+		t.Fatal(err)
+	}
+	n, err := New(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, settle, err := h.Halt(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Recall(known); err != nil {
+		t.Fatal(err)
+	}
+	settle(true)
+	<-h.ended
+	ctx, cancel := contextWithCancel(t)
+	h.w.mu.Lock()
+	h.Node, h.cancel, h.ended = n, cancel, make(chan struct{})
+	h.w.mu.Unlock()
+	go func(ended chan struct{}) { defer close(ended); _ = n.Run(ctx) }(h.ended)
+}
+
+// Each node goes on with another list of voters where it was: nothing moves, and nobody holds
+// what another has.
+func TestVotersChangeAndNothingMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a", "b", "c")
+		vips := public("a", "b", "c")
+		two := func(_ string, c *Config) { c.Voters = c.Voters[:2] }
+		w.adapt = two
+		a, b := w.start("a", vips), w.start("b", vips)
+		w.held("public", "a", 5*time.Second)
+		time.Sleep(time.Second)
+		moved := len(w.moved)
+		before, _ := a.Status(t.Context())
+		all := func(names ...string) {
+			t.Helper()
+			for _, h := range []*host{b, a} {
+				h.relist(t, names...)
+				w.held("public", "a", 0)
+				time.Sleep(beat)
+			}
+			time.Sleep(5 * lease)
+			w.held("public", "a", 0)
+		}
+		all("a", "b", "c")
+		w.adapt = nil
+		w.start("c", vips)
+		time.Sleep(2 * time.Second)
+		w.kill("c")
+		time.Sleep(time.Second)
+		all("a", "b")
+		if len(w.moved) != moved {
+			t.Errorf("held in turn by %v", w.moved)
+		}
+		after, _ := a.Status(t.Context())
+		if was, is := before.VIPs[0], after.VIPs[0]; is.Term != was.Term || is.Unheld != 0 {
+			t.Errorf("of the VIP: before %+v, after %+v", was, is)
+		}
+		// What it knows is of use: it goes on voting, and takes over at once.
+		w.kill("a")
+		w.held("public", "b", 50*time.Millisecond)
+		w.never2(t)
+	})
+}
+
+func TestNextChangeOfVotersWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a", "b", "c", "d")
+		w.adapt = func(_ string, c *Config) { c.Voters = c.Voters[:3] }
+		var all []*host
+		for _, name := range []string{"a", "b", "c"} {
+			all = append(all, w.start(name, public("a", "b", "c", "d")))
+		}
+		w.held("public", "a", 5*time.Second)
+		time.Sleep(time.Second)
+		for _, h := range all[:2] {
+			h.relist(t, "a", "b", "c", "d")
+		}
+		time.Sleep(4 * lease)
+		all[2].relist(t, "a", "b", "c", "d")
+		time.Sleep(2 * beat)
+		began := time.Now()
+		if err := all[0].MayVote(t.Context(), []election.ID{w.id("a"), w.id("b"), w.id("c"), w.id("d"), "10.0.0.9:7946"}); err == nil {
+			t.Error("d is not heard, and the voters may change")
+		}
+		w.adapt = nil
+		w.start("d", public("a", "b", "c", "d"))
+		time.Sleep(3 * beat)
+		if err := all[0].MayVote(t.Context(), []election.ID{w.id("a"), w.id("b"), w.id("c"), w.id("d"), "10.0.0.9:7946"}); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took < lease+guard {
+			t.Errorf("the next change may begin after %v, while leases of the list before the last go on", took)
+		}
+		w.never2(t)
+	})
+}
+
+// A witness keeps what it promised in the election of a VIP that it has not itself.
+func TestAnUpgradeForgetsNothingThatAGuestPromised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a", "b", "c")
+		w.adapt = func(name string, c *Config) { c.Witness = name == "c" }
+		w.start("a", public("a", "b"))
+		w.start("b", public("a", "b"))
+		c := w.start("c", nil)
+		w.held("public", "a", 5*time.Second)
+		time.Sleep(time.Second)
+		c.relist(t, "a", "b", "c")
+		var to election.ID
+		_ = c.ask(t.Context(), func(clock.Instant) {
+			if e := c.byVIP["public"]; e != nil {
+				to = e.machine.View().PromisedTo
+			}
+		})
+		if to != w.id("a") {
+			t.Errorf("the witness has promised the VIP to %q, want a", to)
+		}
+		w.never2(t)
+	})
+}
+
 func TestLostHalfOfAPairIsReplacedInOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, a, _ := pair(t, public("a", "b"))

@@ -15,7 +15,7 @@ func (n *Node) fields() memory.Fields {
 		"wish": memory.Fields{"withheld": &n.wish.withheld, "last": &n.wish.last, "paused": &n.wish.paused,
 			"leaving": &n.wish.leaving, "ill": &n.wish.ill, "why": &n.wish.why},
 		"strayed": &n.strayed, "left": &n.left, "seq": &n.seq, "news": &n.news, "replace": &n.replace,
-		"flaps": n.flaps.fields(), "asleep": &n.asleep, "turned": &n.turned,
+		"flaps": n.flaps.fields(), "asleep": &n.asleep, "turned": &n.turned, "listed": &n.listed,
 		"changes": &n.history.list, "trail": &n.trail, "stats": &n.stats, "records": &n.records,
 	}
 }
@@ -38,7 +38,7 @@ func (p *peer) fields() memory.Fields {
 		"longest": memory.Fields{"hours": &p.longest.hours, "hour": &p.longest.hour},
 		"path":    p.path.fields(),
 		"suspect": &p.suspect, "miss_at": &p.missAt, "miss": &p.miss, "gaps": &p.gaps,
-		"foreign": &p.foreign, "alien": &p.alien, "newest": &p.newest,
+		"foreign": &p.foreign, "alien": &p.alien, "newest": &p.newest, "listed": &p.listed,
 		"asked": &p.asked, "beaten": &p.beaten, "beat_at": &p.beatAt, "requests": &p.requests, "turn": &p.turn,
 		"flaps": p.flaps.fields(),
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"proxyd/internal/clock"
 	"proxyd/internal/memory"
@@ -15,14 +17,14 @@ const memoryVersion = 1
 // known is all that a Node knows and has promised. The instants in it are of the boot's
 // clock, which both processes have. What the machines know is written down by them.
 func (n *Node) known(machines map[string]json.RawMessage) memory.Fields {
-	electors, peers := memory.Fields{}, memory.Fields{}
+	electors, peers, voters := memory.Fields{}, memory.Fields{}, slices.Clone(n.Voters)
 	for _, e := range n.electors {
 		electors[e.name] = e.fields()
 	}
 	for _, p := range n.peers {
 		peers[string(p.id)] = p.fields()
 	}
-	return memory.Fields{"node": n.fields(), "electors": electors, "peers": peers, "machines": &machines}
+	return memory.Fields{"node": n.fields(), "electors": electors, "peers": peers, "machines": &machines, "voters": &voters}
 }
 
 // Halt stops the loop where it is and returns what this node knows. Until settle is called
@@ -73,10 +75,17 @@ func (n *Node) remember() (json.RawMessage, error) {
 	return memory.Write(memoryVersion, n.known(machines))
 }
 
-// Recall goes on from where the loop of another process was halted. It is called before Run,
-// on a node of the same voters and VIPs.
+// Recall goes on from where another loop was halted, of another process or, where the list of
+// voters is another, of this one (election.Machine's Recall says which list that may be). It is
+// called before Run, on a node of the same VIPs.
 func (n *Node) Recall(known json.RawMessage) error {
-	machines := map[string]json.RawMessage{}
+	machines, voters := map[string]json.RawMessage{}, n.Voters
+	if err := memory.Read(known, memoryVersion, memory.Fields{"machines": &machines, "voters": &voters}); err != nil {
+		return fmt.Errorf("what the process before knew: %w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(machines)) {
+		n.guest(n.born, name) // what was promised in the election of a guest stays promised
+	}
 	if err := memory.Read(known, memoryVersion, n.known(machines)); err != nil {
 		return fmt.Errorf("what the process before knew: %w", err)
 	}
@@ -87,6 +96,13 @@ func (n *Node) Recall(known json.RawMessage) error {
 		}
 		if err := e.machine.Recall(text); err != nil {
 			return fmt.Errorf("what the process before knew of vip %q: %w", e.name, err)
+		}
+		e.unheld.recount(n.Now())
+	}
+	if fingerprint(voters) != fingerprint(n.Voters) {
+		n.listed, n.replace = n.Now(), true
+		for _, e := range n.electors {
+			e.order = slices.Clone(e.machine.Voters) // place orders them, and tells the machine
 		}
 	}
 	for _, p := range n.peers {

@@ -69,7 +69,7 @@ type VIPView struct {
 	Fault   string                     // why this node could not hold it
 	Changes map[election.Reason]uint64 // how often this node became the holder
 	Standby bool                       // another node could take it over now
-	Unheld  time.Duration              // in which this node knew of no holder, since it started
+	Unheld  time.Duration              // in which this node knew of no holder, since this loop began
 	Prefer  []election.ID              // the order of the candidates, the best first
 	Chosen  bool                       // an operator moved it here, and it stays until the holder fails
 	Sole    bool                       // this node, of two, holds it without the other's vote

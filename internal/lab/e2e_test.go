@@ -58,7 +58,12 @@ func pairPlan(t *testing.T) Plan {
 // pair starts two nodes under load and under watch.
 func pair(t *testing.T) *Rig {
 	t.Helper()
-	r, err := NewRig(pairPlan(t), DrillLoad())
+	return pairOf(t, pairPlan(t))
+}
+
+func pairOf(t *testing.T, p Plan) *Rig {
+	t.Helper()
+	r, err := NewRig(p, DrillLoad())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,6 +204,20 @@ func TestReloadsAndDeploysAreNotNoticed(t *testing.T) {
 	}
 	if m := r.Measure("reloads and a deploy", unnoticed(), from, Now()); m.FailedAll() > 0 && m.Before == m.After {
 		t.Errorf("they were noticed: %v", m)
+	}
+}
+
+// The drill itself looks that no VIP moved and none was unheld.
+func TestVotersComeAndGoUnnoticed(t *testing.T) {
+	p := pairPlan(t)
+	p.Timing = "slow"
+	r := pairOf(t, p)
+	from := Now()
+	if err := voters(t.Context(), r.Stage, r.Holder()); err != nil {
+		t.Error(err)
+	}
+	if m := r.Measure("voters come and go", unnoticed(), from, Now()); m.FailedAll() > 0 || m.Changes > 0 {
+		t.Errorf("it was noticed: %v", m)
 	}
 }
 

@@ -38,6 +38,7 @@ func changes() []Fault {
 			return upgradeAll(ctx, s, h, "")
 		}},
 		{Key: "downgrade", Name: "up a release and back again", Promise: none, Strike: downgrade},
+		{Key: "voters", Name: "a third voter comes and goes", Promise: none, Strike: voters},
 		{Key: "deploy", Name: "rolling deploy of three servers", Promise: none, Strike: deploy},
 		{Key: "reload", Name: fmt.Sprintf("%d reloads", reloads), Promise: none, Strike: func(ctx context.Context, s *Stage, h *Node) error {
 			return reloadAgain(ctx, s, h, heldSockets, reloads)

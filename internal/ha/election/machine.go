@@ -272,7 +272,7 @@ func (m *Machine) receive(p *peer, msg Msg) {
 // of late: an Ask after the latest one, or an answer to what we lately asked.
 func (m *Machine) hear(p *peer, msg Msg) bool {
 	fresh := msg.Kind == Ask && msg.Term > p.waived && (msg.Term > p.askTerm || msg.Sent > p.askSent) ||
-		(msg.Kind == Grant || msg.Kind == Refuse) && m.role >= Candidate && msg.Sent.Add(m.Lease) > m.now
+		(msg.Kind == Grant || msg.Kind == Refuse) && m.role >= Candidate && m.recent(msg)
 	m.met(p, msg.Info)
 	if msg.Info.Ill == Well && (!p.known || p.info.Ill != Well || m.now.Sub(p.heard) > m.Lease) {
 		p.fit = m.now
@@ -289,6 +289,10 @@ func (m *Machine) hear(p *peer, msg Msg) bool {
 	}
 	return fresh
 }
+
+// recent reports whether an answer is one to what we asked within the last lease. One to an ask
+// of our future was asked before this host started anew, when its clock was another.
+func (m *Machine) recent(msg Msg) bool { return msg.Sent <= m.asked && msg.Sent.Add(m.Lease) > m.now }
 
 // echo notes whether p, by what it says, hears us. It says so of the last few beats, and
 // may well have been told nothing in them: only who was spoken to all the time is deaf.
@@ -401,7 +405,7 @@ func (m *Machine) deafen(deaf bool) {
 
 // reorder takes in another order of the same candidates. What was promised stays.
 func (m *Machine) reorder(order []ID) {
-	if !slices.Equal(slices.Sorted(slices.Values(order)), slices.Sorted(slices.Values(m.Voters))) {
+	if !sameVoters(order, m.Voters) {
 		return
 	}
 	m.Voters = slices.Clone(order)
@@ -409,6 +413,11 @@ func (m *Machine) reorder(order []ID) {
 		m.peers[i].index = slices.Index(m.Voters, m.peers[i].id)
 	}
 	slices.SortFunc(m.peers, func(a, b peer) int { return a.index - b.index })
+}
+
+// sameVoters reports whether two lists have the same voters, in whatever order.
+func sameVoters(a, b []ID) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
 // barred reports whether this node must not hold at all.

@@ -53,8 +53,11 @@ func (m *Machine) Memory() (json.RawMessage, error) {
 	return memory.Write(memoryVersion, f)
 }
 
-// Recall makes m go on where the machine stopped whose Memory it is, of the same voters. It
-// does without the quiet start, since nothing that was promised is forgotten.
+// Recall makes m go on where the machine stopped whose Memory it is. It does without the quiet
+// start, since nothing that was promised is forgotten.
+//
+// The list of voters may be another one, which differs by a single voter (of a pair the lost
+// half may be another), if every lease that was won under the list before that one is over.
 func (m *Machine) Recall(text json.RawMessage) error {
 	var order []ID
 	f := m.fields()
@@ -62,6 +65,34 @@ func (m *Machine) Recall(text json.RawMessage) error {
 	if err := memory.Read(text, memoryVersion, f); err != nil {
 		return err
 	}
+	if len(order) > 0 && !sameVoters(order, m.Voters) {
+		m.revoted(len(order))
+		return nil
+	}
 	m.reorder(order)
 	return nil
+}
+
+// revoted goes on under another list of voters, after one of so many. What this voter promised
+// stays promised, to one who is no voter any more too, and a lease that was won stays won: any
+// majority of the old list and any of the new one have a voter in common. Only what a pair may
+// do alone is no matter of majorities.
+func (m *Machine) revoted(before int) {
+	alone := m.pair.sole
+	switch {
+	case len(m.Voters) != 2 || before != 2:
+		m.pair = pair{deaf: m.pair.deaf}
+	default: // another half: what was asked about the lost one says nothing of it
+		m.pair.waiting, m.pair.granted, m.pair.rival, m.pair.unheard = false, false, false, 0
+	}
+	if alone && len(m.Voters) > 2 {
+		m.until = 0 // the first Step lets go: of three or more nobody holds alone
+	}
+	if m.heir.to != m.Self && m.peer(m.heir.to) == nil {
+		if m.giving() {
+			m.heir.until = m.now // it will not take the address: the first Step takes it back
+		} else {
+			m.heir = heir{}
+		}
+	}
 }

@@ -79,6 +79,7 @@ func mutants() []mutant {
 			}
 		}},
 		{name: "an upgrade forgets what was promised", forgets: true},
+		{name: "a change of the voters forgets what was promised", forgetsList: true},
 		{name: "a permit without a sign of life of the arbiter", blind: true},
 		{name: "a witness holds", config: func(w *world, c *Config) { c.Witness = false }},
 		{name: "who holds alone never asks again", acts: func(n *node, ev Event, acts []Action) []Action {

@@ -179,7 +179,7 @@ func (m *Machine) pairLost() {
 // pairRefused lets one of a pair hold alone while the other has just started: that one
 // holds nothing, and what it promised in an earlier life it promised to us.
 func (m *Machine) pairRefused(msg Msg) {
-	if m.other() != nil && msg.Info.Quiet && msg.Sent.Add(m.Lease) > m.now && !m.pair.sole {
+	if m.other() != nil && msg.Info.Quiet && m.recent(msg) && !m.pair.sole {
 		m.alone()
 		m.ask()
 	}

@@ -53,6 +53,7 @@ type world struct {
 
 	arbiter  bool // a pair has one
 	changing bool // the voters change
+	paired   bool // there were once two of them
 }
 
 // mutant takes one rule out, at the edge of the machine: nothing in the machine knows.
@@ -68,6 +69,8 @@ type mutant struct {
 	forgets bool // an upgrade forgets what was promised, and owes no silence
 	rates   float64
 	from    uint64 // the worlds before are not tried: they take long to find a rare thing
+
+	forgetsList bool // a change of the voters forgets what was promised, and owes no silence
 }
 
 type node struct {
@@ -85,6 +88,7 @@ type node struct {
 	inbox  []Event
 	timer  int
 	due    time.Duration // what the timer is set to
+	listed time.Duration // true time at which it got its list of voters; 0: it always had it
 	ill    Ill
 	deaf   bool
 	deafAt time.Duration
@@ -123,9 +127,10 @@ func newWorld(seed uint64, size int, mu mutant) *world {
 	}
 	w.arbiter = size == 2 && w.r.IntN(2) == 0
 	voters := ids
-	if size > 3 && w.r.IntN(2) == 0 {
-		voters = ids[:size-1]
+	if size > 2 && w.r.IntN(2) == 0 {
+		voters = ids[:size-1] // the last one may come while all is under way
 	}
+	w.paired = len(voters) == 2
 	for i := range size {
 		n := &node{w: w, i: i, rate: 1 + d*(2*w.r.Float64()-1), offset: clock.Instant(w.r.Int64N(int64(time.Hour)))}
 		n.conf = Config{Self: ids[i], Voters: voters, Lease: lease, Guard: guard, Beat: beat, Quiet: true}
@@ -377,7 +382,7 @@ func (w *world) holding(n *node, a Hold) {
 		if o == n || !o.holds() || w.fail != "" {
 			continue
 		}
-		if len(w.nodes) == 2 && (n.permit || o.permit) && w.now-w.unwell <= settle {
+		if (n.permit || o.permit) && w.now-w.unwell <= settle {
 			continue
 		}
 		w.fail = fmt.Sprintf("at %v %s holds, term %d, while %s does until %v", w.now, n.conf.Self, a.Term, o.conf.Self, o.until)
@@ -386,7 +391,7 @@ func (w *world) holding(n *node, a Hold) {
 		w.fail = fmt.Sprintf("at %v %s holds, a witness", w.now, n.conf.Self)
 	}
 	if n.i != w.lastH {
-		if len(w.nodes) > 2 && a.Term <= w.term && w.fail == "" {
+		if !w.paired && a.Term <= w.term && w.fail == "" { // a pair that was cut and held twice knows no order
 			w.fail = fmt.Sprintf("at %v %s holds with term %d, not above %d", w.now, n.conf.Self, a.Term, w.term)
 		}
 	}
