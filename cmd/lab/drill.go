@@ -49,6 +49,9 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 			if slices.Equal(only, []string{"carry"}) {
 				return lab.Carry{Plan: p, Rounds: rounds, Out: cmd.OutOrStdout()}.Run(cmd.Context())
 			}
+			if slices.Equal(only, []string{"handover3"}) {
+				return lab.HandOver3{Plan: p, Rounds: rounds, Out: cmd.OutOrStdout()}.Run(cmd.Context())
+			}
 			if slices.Equal(only, []string{"many"}) {
 				return lab.Many{Plan: p, Rounds: rounds, VIPs: vips, Out: cmd.OutOrStdout()}.Run(cmd.Context())
 			}
@@ -102,7 +105,7 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 	f.StringVar(&proxyd, "proxyd", "", "the program to drill; default: the one beside this")
 	f.StringVar(&timing, "timing", "", "timing preset of the cluster; default: its own")
 	f.StringVar(&fence, "fence", "", "auto, ebpf, nftables or lifetime, which does not keep all promises; default: auto")
-	f.StringSliceVar(&only, "only", nil, "play these faults alone; overload (one capped node), carry (200 live connections over hand-overs), many (50 VIPs at once) and calm (what an idle node takes) are drills of their own")
+	f.StringSliceVar(&only, "only", nil, "play these faults alone; overload (one capped node), carry (200 live connections over hand-overs), handover3 (the same for HTTP/3), many (50 VIPs at once) and calm (what an idle node takes) are drills of their own")
 	f.IntVar(&vips, "vips", 50, "how many VIPs the drill many moves")
 	f.IntVarP(&rounds, "rounds", "n", 5, "times that each fault is played")
 	f.BoolVar(&short, "short", false, "the few faults of a CI run, once")

@@ -11,6 +11,7 @@ import (
 	"proxyd/internal/clock"
 	"proxyd/internal/config"
 	"proxyd/internal/control"
+	"proxyd/internal/dataplane/proxy"
 	"proxyd/internal/ha"
 	"proxyd/internal/vip"
 	"proxyd/internal/vip/relay"
@@ -40,12 +41,12 @@ func (k *cluster) openRelay(c *config.Config, d *vip.Device) error {
 	if len(c.Cluster.Join) == 0 {
 		way = relay.Plain // there is nobody to hand anything over
 	}
-	if err := d.OpenRelay(way); err != nil {
+	if err := d.OpenRelay(way, proxy.ConnectionMark(c)); err != nil {
 		return fmt.Errorf("%s: cluster.handover = %q on %s: %w", c.Name, c.Cluster.Handover, d.Name(), err)
 	}
 	r := d.Relay()
 	if listener, _ := c.BoundToVIP(); r.Way() == relay.Nftables && listener != "" { // only auto comes here
-		if err := d.OpenRelay(relay.Plain); err != nil {
+		if err := d.OpenRelay(relay.Plain, relay.Mark{}); err != nil {
 			return err
 		}
 		k.log.Warn("a hand-over resets connections on this host", "interface", d.Name(), "listener", listener,

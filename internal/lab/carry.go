@@ -178,7 +178,7 @@ func openLive(ctx context.Context, s *Stage, vip netip.Addr, n int) (l *live, er
 		host = "[" + host + "]"
 	}
 	for range n / 5 {
-		l.downloads = append(l.downloads, beginDownload(ctx, through, host, carriedSize, 4<<10))
+		l.downloads = append(l.downloads, beginDownload(ctx, through, "http://"+host, carriedSize, 4<<10))
 	}
 	if l.sockets, err = openSockets(ctx, through, host, n*2/5); err != nil {
 		return l, err

@@ -221,6 +221,15 @@ func TestVotersComeAndGoUnnoticed(t *testing.T) {
 	}
 }
 
+func TestHTTP3OutlivesAHandOver(t *testing.T) {
+	p := pairPlan(t)
+	p.Timing = "slow"
+	d := HandOver3{Plan: p, Rounds: 2, Live: 8, Rate: 5, Out: t.Output(), kinds: []handOver3Kind{{name: "auto"}}}
+	if err := d.Run(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestReleaseTakesTheAddressAway(t *testing.T) {
 	r := pair(t)
 	n := r.Holder()

@@ -106,7 +106,7 @@ func reloadAgain(ctx context.Context, s *Stage, n *Node, sockets, times int) (er
 		return err
 	}
 	defer held.close()
-	d := beginDownload(ctx, through, at, downloadSize, 16<<10)
+	d := beginDownload(ctx, through, "http://"+at, downloadSize, 16<<10)
 	defer d.cancel()
 
 	var warm sizes
@@ -222,15 +222,15 @@ type download struct {
 	done       chan error
 }
 
-func beginDownload(ctx context.Context, through *http.Client, host string, size, step int64) *download {
+func beginDownload(ctx context.Context, through *http.Client, site string, size, step int64) *download {
 	ctx, cancel := context.WithCancel(ctx)
 	d := &download{size: size, step: step, cancel: cancel, hurry: make(chan struct{}), done: make(chan error, 1)}
-	go func() { d.done <- d.read(ctx, through, host) }() // ends with ctx
+	go func() { d.done <- d.read(ctx, through, site) }() // ends with ctx
 	return d
 }
 
-func (d *download) read(ctx context.Context, through *http.Client, host string) error {
-	req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("http://%s/bytes/%d", host, d.size), nil)
+func (d *download) read(ctx context.Context, through *http.Client, site string) error {
+	req, err := http.NewRequestWithContext(ctx, "GET", fmt.Sprintf("%s/bytes/%d", site, d.size), nil)
 	if err != nil {
 		return err
 	}

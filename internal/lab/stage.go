@@ -35,6 +35,9 @@ const (
 	joinPort    = 7946
 )
 
+// pairFile has a certificate with its key, for every node.
+const pairFile = "pair.pem"
+
 // VIPName is the name that the stage's virtual address has in the configuration.
 const VIPName = "public"
 
@@ -50,6 +53,7 @@ type Plan struct {
 	Six     bool   // hosts have IPv6 addresses too, and there is a VIP of IPv6 that follows the other
 	Fence   string // kind, as cluster.fence; "": the default
 	More    int    // further VIPs, each with an election of its own
+	Secure  bool   // there is a listener at :443 for HTTPS and HTTP/3 too
 }
 
 // A Stage is a network with its hosts. It is not for concurrent use, except that a Node
@@ -117,6 +121,11 @@ func NewStage(p Plan) (s *Stage, err error) {
 	}
 	if err = os.WriteFile(s.dir.file("cluster.key"), []byte("a key for one run of the lab 0123456789abcdef\n"), 0o600); err != nil {
 		return s, err
+	}
+	if p.Secure {
+		if _, err = writePair(s.dir.file(pairFile)); err != nil {
+			return s, err
+		}
 	}
 	for i := range p.Edges {
 		h, err := s.host(fmt.Sprintf("edge-%d", i+1), edgeOctet+i)
@@ -201,6 +210,9 @@ func (s *Stage) configuration(p Plan, node string) string {
 	more := ""
 	for i, a := range s.More {
 		more += fmt.Sprintf("[vip.more-%02d]\naddress = \"%v/%d\"\ninterface = %q\n", i+1, a, subnetBits, hostInterface)
+	}
+	if p.Secure {
+		more += fmt.Sprintf("[listener.http]\naddress = \":80\"\n[listener.https]\naddress = \":443\"\ntls = true\nhttp3 = true\n[[cert]]\ncert = %q\n", s.dir.file(pairFile))
 	}
 	return fmt.Sprintf(`[node]
 name  = %q

@@ -425,12 +425,12 @@ func TestARelayInThePlaceOfAnotherLeavesNothingOfIt(t *testing.T) {
 	}
 	s := newStage(t)
 	d, _ := s.open(&Sysctls{})
-	ok(t, d.OpenRelay(relay.Nftables))
+	ok(t, d.OpenRelay(relay.Nftables, relay.Mark{}))
 	tables := func() (n int) { return len(must(must(nftables.New())(t).ListTables())(t)) }
 	if tables() == 0 {
 		t.Fatal("the relay made no tables")
 	}
-	ok(t, d.OpenRelay(relay.Plain))
+	ok(t, d.OpenRelay(relay.Plain, relay.Mark{}))
 	if n := tables(); n != 0 {
 		t.Errorf("%d tables are left", n)
 	}

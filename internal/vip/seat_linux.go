@@ -8,13 +8,14 @@ import (
 )
 
 // OpenRelay makes SendOn work, by the way that cluster.handover asks for. Without it, or
-// with the plain way, SendOn does nothing. One that was opened before is closed. Close ends it.
-func (d *Device) OpenRelay(way relay.Way) error {
+// with the plain way, SendOn does nothing. The mark is that of this node's connections of QUIC. One
+// that was opened before is closed. Close ends it.
+func (d *Device) OpenRelay(way relay.Way, mark relay.Mark) error {
 	p, err := d.here()
 	if err != nil {
 		return err
 	}
-	r, err := relay.Open(way, p.relay(d.name), d.log)
+	r, err := relay.Open(way, p.relay(d.name), mark, d.log)
 	if err != nil {
 		return err
 	}

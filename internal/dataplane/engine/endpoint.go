@@ -46,7 +46,7 @@ type seat struct {
 type EndpointKeys struct {
 	Reset [32]byte // of the tokens by which a client learns that nobody knows its connection
 	Token [32]byte // of those that show an address to be a client's own
-	Node  [4]byte  // this node, in connection ids
+	Mark  [6]byte  // of this node, with which its connection ids begin; see IDMark
 }
 
 const (
@@ -68,7 +68,7 @@ func (g *Goroutine) Endpoint(socket net.PacketConn, k EndpointKeys, l *dataplane
 	e := &Endpoint{engine: g, socket: socket, conns: map[*h3conn]struct{}{}, empty: make(chan struct{})}
 	e.life, e.end = context.WithCancel(context.Background())
 	e.seat.Store(&seat{l, h})
-	e.ids.node = k.Node
+	e.ids.mark = k.Mark
 	rand.Read(e.ids.tag[:]) // never fails
 	e.transport = &quic.Transport{
 		Conn:                  socket,
@@ -231,34 +231,6 @@ func greeted(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	conf.NextProtos = []string{"h3"}
 	return conf, nil
 }
-
-// An idMaker makes connection ids that say which node they are of, in clear (as the
-// plaintext algorithm of QUIC-LB, draft-ietf-quic-load-balancers): whoever hands packets on
-// between nodes can tell whose they are.
-//
-// Behind it is a mark of the endpoint, by which two processes of a node tell their connections
-// apart (steer_linux.go).
-type idMaker struct {
-	node [4]byte
-	tag  [2]byte
-}
-
-const (
-	idBytes = 12
-	nodeAt  = 1
-	tagAt   = 5
-)
-
-func (m idMaker) GenerateConnectionID() (quic.ConnectionID, error) {
-	var b [idBytes]byte
-	b[0] = idBytes - 1 // configuration 0, and the length of the rest
-	copy(b[nodeAt:], m.node[:])
-	copy(b[tagAt:], m.tag[:])
-	rand.Read(b[tagAt+2:]) // never fails
-	return quic.ConnectionIDFromBytes(b[:]), nil
-}
-
-func (m idMaker) ConnectionIDLen() int { return idBytes }
 
 // addrPortOf returns an UDP address, IPv4 as such on a socket for both families.
 func addrPortOf(a net.Addr) netip.AddrPort {

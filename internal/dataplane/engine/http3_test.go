@@ -39,7 +39,7 @@ func newH3Stage(t *testing.T, set func(*stage, *Config)) *h3stage {
 		t.Fatal(err)
 	}
 	h := &h3stage{stage: s, at: socket.LocalAddr().String()}
-	if h.endpoint, err = s.engine.(*Goroutine).Endpoint(socket, EndpointKeys{Node: [4]byte{1, 2, 3, 4}}, s.listener, s); err != nil {
+	if h.endpoint, err = s.engine.(*Goroutine).Endpoint(socket, EndpointKeys{Mark: IDMark([2]byte{1, 2}, [3]byte{3, 4, 5})}, s.listener, s); err != nil {
 		t.Fatal(err)
 	}
 	h.client = &qhttp3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableCompression: true}

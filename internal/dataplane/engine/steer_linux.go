@@ -24,7 +24,7 @@ func MayShare(fd uintptr) error {
 // one that has an id of ours. The rest goes on to the older socket of the address.
 func (e *Endpoint) TakeOver() error {
 	const other, ours = 0, 1
-	node := binary.BigEndian.Uint32(e.ids.node[:])
+	node := binary.BigEndian.Uint32(e.ids.mark[tagAt-4:])
 	tag := uint32(binary.BigEndian.Uint16(e.ids.tag[:]))
 	return e.attach([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: 0, Size: 1},
@@ -36,7 +36,7 @@ func (e *Endpoint) TakeOver() error {
 		// A long one (17.2): the id has its length before it, and may be one that the client made up.
 		bpf.LoadAbsolute{Off: 5, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: idBytes, SkipTrue: 5},
-		bpf.LoadAbsolute{Off: 6 + nodeAt, Size: 4},
+		bpf.LoadAbsolute{Off: 6 + tagAt - 4, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: node, SkipTrue: 3},
 		bpf.LoadAbsolute{Off: 6 + tagAt, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: tag, SkipTrue: 1},

@@ -28,7 +28,7 @@ func TestTwoEndpointsAtOneAddress(t *testing.T) {
 		return l
 	}
 	begin := func(socket net.PacketConn) *Endpoint {
-		e, err := s.engine.(*Goroutine).Endpoint(socket, EndpointKeys{Node: [4]byte{1, 2, 3, 4}}, s.listener, s)
+		e, err := s.engine.(*Goroutine).Endpoint(socket, EndpointKeys{Mark: IDMark([2]byte{1, 2}, [3]byte{3, 4, 5})}, s.listener, s)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -114,9 +114,16 @@ func (p *Plane) endpointKeys(c *config.Config) engine.EndpointKeys {
 		}
 		copy(of.key, b)
 	}
-	sum := sha256.Sum256([]byte(c.Node.Name))
-	copy(k.Node[:], sum[:])
+	k.Mark = ConnectionMark(c)
 	return k
+}
+
+// ConnectionMark is how the ids begin that this node gives to connections of HTTP/3, and by
+// which the others of its cluster know its datagrams. It follows from names that do not change
+// while a node runs.
+func ConnectionMark(c *config.Config) [6]byte {
+	cluster, node := sha256.Sum256([]byte("proxyd cluster "+c.Cluster.Name)), sha256.Sum256([]byte(c.Node.Name))
+	return engine.IDMark([2]byte(cluster[:]), [3]byte(node[:]))
 }
 
 // listenPacket opens an UDP socket at the address of a TCP one, held here or not. Another

@@ -4,9 +4,11 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -149,4 +151,71 @@ func TestD8ReplaysDoNoHarm(t *testing.T) {
 	if status, h := early(http3.MethodGet0RTT); status != 200 || h.Get("Early-Data") != "1" {
 		t.Errorf("a GET with 0-RTT: %d, the server is told %v", status, h)
 	}
+}
+
+// By what an id begins with, a node tells its own connections from those of another of its
+// cluster, and both from all others.
+func TestConnectionIDsBeginWithClusterAndNode(t *testing.T) {
+	mark := func(cluster, node string) [6]byte {
+		c := &config.Config{}
+		c.Cluster.Name, c.Node.Name = cluster, node
+		return ConnectionMark(c)
+	}
+	one, two, other := mark("shop", "edge-1"), mark("shop", "edge-2"), mark("blog", "edge-1")
+	if one != mark("shop", "edge-1") || one[0] != 11 {
+		t.Errorf("a mark is %x, then %x; want the same, after the length of the rest", one, mark("shop", "edge-1"))
+	}
+	if [3]byte(one[:3]) != [3]byte(two[:3]) || [3]byte(one[3:]) == [3]byte(two[3:]) {
+		t.Errorf("two nodes of a cluster have %x and %x", one, two)
+	}
+	if [3]byte(one[:3]) == [3]byte(other[:3]) {
+		t.Errorf("nodes of two clusters have %x and %x", one, other)
+	}
+	s := newSecureSite(t, func(c *config.Config) {
+		withHTTP3(c)
+		c.Cluster.Name, c.Node.Name = "shop", "edge-1"
+	})
+	socket, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	seen := make(chan [6]byte, 1)
+	tr := &quic.Transport{Conn: &eavesdropper{PacketConn: socket, seen: seen}}
+	defer tr.Close()
+	to, err := net.ResolveUDPAddr("udp4", s.at("https"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := tr.Dial(t.Context(), to, &tls.Config{InsecureSkipVerify: true, ServerName: "one.example", NextProtos: []string{"h3"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.CloseWithError(0x100, "")
+	select {
+	case id := <-seen:
+		if id != one {
+			t.Errorf("an id on the wire begins with %x, want %x", id, one)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("no datagram with an id of the server's was sent")
+	}
+}
+
+// An eavesdropper reads the id in the first datagram that is sent with one of the server's:
+// behind a short header, or that of a Handshake packet.
+type eavesdropper struct {
+	net.PacketConn
+	seen chan<- [6]byte
+	once sync.Once
+}
+
+func (e *eavesdropper) WriteTo(b []byte, to net.Addr) (int, error) {
+	switch {
+	case b[0]&0x80 == 0:
+		e.once.Do(func() { e.seen <- [6]byte(b[1:]) })
+	case b[0]&0x30 == 0x20:
+		e.once.Do(func() { e.seen <- [6]byte(b[6:]) })
+	}
+	return e.PacketConn.WriteTo(b, to)
 }

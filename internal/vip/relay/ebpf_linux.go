@@ -25,7 +25,7 @@ type tcx struct {
 	slots   slots
 }
 
-func openProgram(at Place) (_ means, err error) {
+func openProgram(at Place, mark Mark) (_ means, err error) {
 	t := &tcx{}
 	defer func() {
 		if err != nil {
@@ -46,7 +46,7 @@ func openProgram(at Place) (_ means, err error) {
 		}
 	}
 	t.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "proxyd_relay", Type: ebpf.SchedCLS, License: "GPL", Instructions: program(t.memory),
+		Name: "proxyd_relay", Type: ebpf.SchedCLS, License: "GPL", Instructions: program(t.memory, mark),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("load program: %w", bpf.Explain(err))

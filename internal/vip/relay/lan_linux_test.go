@@ -202,10 +202,49 @@ func (h *host) sends(to *host) {
 	})
 }
 
+// mark is how the ids of the host's connections of QUIC begin.
+func (h *host) mark() Mark { return Mark{11, 0xc1, 0xc2, 0, 0, h.last} }
+
+// answer has the host answer each datagram at the virtual addresses with its name.
+func (h *host) answer() {
+	h.do(func() {
+		for _, v := range []netip.Addr{vip4, vip6} {
+			c := must(net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(v, port))))(h.t)
+			h.t.Cleanup(func() { _ = c.Close() })
+			go func() {
+				b := make([]byte, 1500)
+				for {
+					_, from, err := c.ReadFromUDPAddrPort(b)
+					if err != nil {
+						return
+					}
+					_, _ = c.WriteToUDPAddrPort([]byte(h.name), from)
+				}
+			}()
+		}
+	})
+}
+
+// wantAnswer sends a datagram to the virtual address and wants it answered from there, by a host.
+func (h *host) wantAnswer(vip netip.Addr, datagram []byte, by *host, what string) {
+	h.t.Helper()
+	h.do(func() {
+		c := must(net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(vip, port))))(h.t)
+		defer c.Close()
+		must(c.Write(datagram))(h.t)
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		b := make([]byte, 100)
+		n, err := c.Read(b)
+		if err != nil || string(b[:n]) != by.name {
+			h.t.Errorf("%s is answered by %q, %v, want %s", what, b[:n], err, by.name)
+		}
+	})
+}
+
 // relay opens a relay at the host.
 func (h *host) relay(way Way) (r *Relay) {
 	h.t.Helper()
-	h.do(func() { r = must(Open(way, h.place, nil))(h.t) })
+	h.do(func() { r = must(Open(way, h.place, h.mark(), nil))(h.t) })
 	h.t.Cleanup(func() { h.do(func() { ok(h.t, r.Close()) }) })
 	return r
 }

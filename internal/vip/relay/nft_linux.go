@@ -26,6 +26,8 @@ import (
 //		ip ttl < 2 return
 //		ip frag-off & 0x1fff != 0 return           # a later fragment has no ports
 //		icmp type { 3, 11, 12 } dup to 10.0.0.11 device eth0
+//		meta l4proto udp @th,64,8 & 0x80 == 0 @th,72,24 COMMON @th,96,24 != OURS goto on0
+//		meta l4proto udp @th,64,8 & 0x80 != 0 @th,104,8 LENGTH @th,112,24 COMMON @th,136,24 != OURS goto on0
 //		meta l4proto != tcp return
 //		tcp flags & (syn | ack) == syn return
 //		socket wildcard 1 goto on0                 # only a listener
@@ -41,6 +43,7 @@ import (
 type rules struct {
 	conn  *nftables.Conn
 	at    Place
+	mark  Mark
 	past  map[netip.Addr]uint64 // counted by rules that are no more
 	now   map[netip.Addr]*nftables.Chain
 	slots slots
@@ -60,12 +63,12 @@ type family struct {
 	fragment   []expr.Any
 }
 
-func openTable(at Place) (means, error) {
+func openTable(at Place, mark Mark) (means, error) {
 	conn, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return nil, fmt.Errorf("open netfilter: %w", err)
 	}
-	n := &rules{conn: conn, at: at, past: map[netip.Addr]uint64{}}
+	n := &rules{conn: conn, at: at, mark: mark, past: map[netip.Addr]uint64{}}
 	// What the kernel lacks shows now, and not when an address comes.
 	try := map[netip.Addr]Target{}
 	for _, a := range []string{"192.0.2.1", "2001:db8::1"} { // RFC 5737, RFC 3849
@@ -165,6 +168,20 @@ func (n *rules) chains(f family, base *nftables.Chain, live *nftables.Set, vip n
 		rule(mine, when(l4, expr.CmpOpEq, []byte{f.icmp}),
 			[]expr.Any{kind, &expr.Range{Op: expr.CmpOpEq, Register: 1, FromData: e[:1], ToData: e[1:]}}, dup)
 	}
+	if n.mark != (Mark{}) {
+		udp := when(l4, expr.CmpOpEq, []byte{unix.IPPROTO_UDP})
+		first := func(op expr.CmpOp) []expr.Any {
+			return []expr.Any{
+				payload(expr.PayloadBaseTransportHeader, datagram, 1),
+				&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{longBit}, Xor: []byte{0}},
+				&expr.Cmp{Op: op, Register: 1, Data: []byte{0}},
+			}
+		}
+		rule(mine, udp, first(expr.CmpOpEq), n.elsewhere(datagram+markShort), then(expr.VerdictGoto, on.Name))
+		rule(mine, udp, first(expr.CmpOpNeq),
+			when(payload(expr.PayloadBaseTransportHeader, datagram+markLong-1, 1), expr.CmpOpEq, []byte{n.mark.idLength()}),
+			n.elsewhere(datagram+markLong), then(expr.VerdictGoto, on.Name))
+	}
 	rule(mine, when(l4, expr.CmpOpNeq, []byte{unix.IPPROTO_TCP}), back)
 	rule(mine, []expr.Any{
 		payload(expr.PayloadBaseTransportHeader, 13, 1),
@@ -177,6 +194,14 @@ func (n *rules) chains(f family, base *nftables.Chain, live *nftables.Set, vip n
 
 	rule(on, []expr.Any{&expr.Counter{}}, dup, then(expr.VerdictDrop, ""))
 	return on
+}
+
+// elsewhere goes on with a rule if the id at that place of a datagram is of another node.
+func (n *rules) elsewhere(at uint32) []expr.Any {
+	own := uint32(markLen - markCommon)
+	return slices.Concat(
+		when(payload(expr.PayloadBaseTransportHeader, at, markCommon), expr.CmpOpEq, n.mark[:markCommon]),
+		when(payload(expr.PayloadBaseTransportHeader, at+markCommon, own), expr.CmpOpNeq, n.mark[markCommon:]))
 }
 
 // families describes the tables, whose names are those of the interface: another may have

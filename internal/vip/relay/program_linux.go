@@ -18,13 +18,15 @@ import (
 //	TCP, a SYN cookie that this host gave     local
 //	TCP, anything else                        sent on
 //	ICMP error about TCP that is not here     sent on
+//	UDP, QUIC, an id of another node          sent on
 //	a later fragment                          as its first one, if that was seen
-//	all the rest: UDP, ping                   local
+//	all the rest: other UDP, ping             local
 //
 // What is sent on keeps its addresses; it gets other hardware addresses and one hop less,
 // so that no mistake makes it go round for ever. It is never sent back to where it came
-// from. UDP has no connection to look up: QUIC will need to know a node by the connection
-// identifiers that it gave.
+// from. UDP has no connection to look up: the id that a server gave to a connection of QUIC
+// begins with a Mark that says whose it is. Errors about QUIC stay here: it finds out by itself
+// how large a packet may be (RFC 8899).
 
 // A packet's time of looking at fragments of which the first was sent on, in nanoseconds.
 const fragmentTime = 30e9
@@ -41,6 +43,7 @@ const (
 const (
 	local        = -1 // TCX_NEXT: go on as if there was no program
 	protoTCP     = 6
+	protoUDP     = 17
 	protoICMP    = 1
 	protoICMPv6  = 58
 	stateListen  = 10 // TCP_LISTEN
@@ -63,6 +66,7 @@ const (
 	fragAt  = -192 // key of fragments: 16 bytes to, 16 bytes from, 4 bytes of identification
 	pieceAt = -196 // 1 if this is the first of several fragments
 	timeAt  = -208
+	quicAt  = -224 // 12 bytes of a datagram
 )
 
 // The value of an entry of the targets: until when 8 | target's MAC 6 | our MAC 6 | slot 4.
@@ -132,7 +136,7 @@ func (a *assembly) copy(from, to int16, n int16) {
 
 func (a *assembly) byteAt(r asm.Register, at int16) { a.add(asm.LoadMem(r, asm.R10, at, asm.Byte)) }
 
-func program(m memory) asm.Instructions {
+func program(m memory, mark Mark) asm.Instructions {
 	a := &assembly{}
 	a.add(
 		asm.Mov.Reg(asm.R6, asm.R1),
@@ -151,6 +155,7 @@ func program(m memory) asm.Instructions {
 	a.ipv4(m)
 	a.at("ip6")
 	a.ipv6(m)
+	a.quic(mark)
 	a.send(m)
 	a.at("local")
 	a.add(asm.Mov.Imm(asm.R0, local), asm.Return())
@@ -194,7 +199,7 @@ func (a *assembly) ipv4(m memory) {
 
 	a.at("whole4")
 	a.byteAt(asm.R1, ipAt+9)
-	a.add(asm.JEq.Imm(asm.R1, protoICMP, "icmp4"), asm.JNE.Imm(asm.R1, protoTCP, "local"))
+	a.add(asm.JEq.Imm(asm.R1, protoICMP, "icmp4"), asm.JEq.Imm(asm.R1, protoUDP, "quic"), asm.JNE.Imm(asm.R1, protoTCP, "local"))
 	a.tcpHead()
 	a.copy(from, tupleAt, 8)
 	a.copy(tcpAt, tupleAt+8, 4)
@@ -231,7 +236,7 @@ func (a *assembly) ipv6(m memory) {
 	a.add(asm.Mov.Imm(asm.R7, ethernet+40))
 	a.byteAt(asm.R8, next)
 	for range 4 { // RFC 8200, 4.1: as many as there are of use, in any order
-		a.add(asm.JEq.Imm(asm.R8, protoTCP, "tcp6"), asm.JEq.Imm(asm.R8, protoICMPv6, "icmp6"))
+		a.add(asm.JEq.Imm(asm.R8, protoTCP, "tcp6"), asm.JEq.Imm(asm.R8, protoICMPv6, "icmp6"), asm.JEq.Imm(asm.R8, protoUDP, "quic"))
 		step, frag := a.fresh("step"), a.fresh("frag")
 		a.add(asm.JEq.Imm(asm.R8, 44, frag),
 			asm.JEq.Imm(asm.R8, 0, step), asm.JEq.Imm(asm.R8, 43, step), asm.JNE.Imm(asm.R8, 60, "local"))
@@ -250,7 +255,7 @@ func (a *assembly) ipv6(m memory) {
 		a.byteAt(asm.R8, moreAt)
 		a.at(end)
 	}
-	a.add(asm.JEq.Imm(asm.R8, protoTCP, "tcp6"), asm.JNE.Imm(asm.R8, protoICMPv6, "local"))
+	a.add(asm.JEq.Imm(asm.R8, protoTCP, "tcp6"), asm.JEq.Imm(asm.R8, protoUDP, "quic"), asm.JNE.Imm(asm.R8, protoICMPv6, "local"))
 
 	a.at("icmp6")
 	a.loadAt(0, moreAt, 1)
@@ -327,6 +332,37 @@ func (a *assembly) judgeError(family string) {
 	a.add(asm.LoadMem(asm.R7, asm.R8, sockState, asm.Word),
 		asm.Mov.Reg(asm.R1, asm.R8), asm.FnSkRelease.Call(),
 		asm.JNE.Imm(asm.R7, stateListen, "local"), asm.Ja.Label("send"))
+}
+
+// quic decides by the connection id of the datagram at R7. One that a client made up is none
+// of ours, but one in 2^24.
+func (a *assembly) quic(mark Mark) {
+	a.at("quic")
+	if mark == (Mark{}) {
+		a.add(asm.Ja.Label("local"))
+		return
+	}
+	a.loadAt(datagram, quicAt, markLong+markLen)
+	a.byteAt(asm.R1, quicAt)
+	a.add(asm.And.Imm(asm.R1, longBit), asm.JNE.Imm(asm.R1, 0, "long"))
+	a.whose(mark, quicAt+markShort)
+	a.at("long")
+	a.byteAt(asm.R1, quicAt+markLong-1)
+	a.add(asm.JNE.Imm(asm.R1, int32(mark.idLength()), "local"))
+	a.whose(mark, quicAt+markLong)
+}
+
+// whose sends on what has an id of another node on the stack, and nothing else.
+func (a *assembly) whose(mark Mark, at int16) {
+	for i, b := range mark {
+		a.byteAt(asm.R1, at+int16(i))
+		to := "send"
+		if i < markCommon {
+			to = "local"
+		}
+		a.add(asm.JNE.Imm(asm.R1, int32(b), to))
+	}
+	a.add(asm.Ja.Label("local"))
 }
 
 // send sends the frame on to the target in R9.

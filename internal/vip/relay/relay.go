@@ -37,6 +37,23 @@ type Target struct {
 	Until clock.Instant // nothing is sent on from then; the zero Target sends nothing on
 }
 
+// A Mark is how the connection ids begin that this node gives to clients of QUIC: the length of
+// what follows, two bytes that the cluster's nodes have in common, three of this node's own. The
+// zero Mark is of a node that gives none: then no datagram is sent on.
+type Mark [markLen]byte
+
+const (
+	markLen    = 6
+	markCommon = 3    // bytes of it that all nodes of the cluster have
+	datagram   = 8    // bytes of the head of UDP, before a datagram
+	longBit    = 0x80 // in its first byte: the header is a long one
+	markLong   = 6    // where the id is behind a long header (RFC 9000, 17.2)
+	markShort  = 1    // likewise a short one (17.3)
+)
+
+// idLength is the length of ids that begin so.
+func (m Mark) idLength() byte { return m[0] + 1 }
+
 // A Place is the interface that packets come in by and are sent on through.
 type Place struct {
 	Index int
@@ -73,7 +90,7 @@ type means interface {
 // Open gets all that a way needs ready, so that Set has little to do. Auto takes the first
 // of the others that can be had, and Why says what was wrong with those before it; any
 // other that cannot be had is an error.
-func Open(way Way, at Place, log *slog.Logger) (*Relay, error) {
+func Open(way Way, at Place, mark Mark, log *slog.Logger) (*Relay, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -83,7 +100,7 @@ func Open(way Way, at Place, log *slog.Logger) (*Relay, error) {
 		ways = []Way{EBPF, Nftables, Plain}
 	}
 	for _, w := range ways {
-		m, err := open(w, at)
+		m, err := open(w, at, mark)
 		if err == nil {
 			r.way, r.means = w, m
 			return r, nil
@@ -93,12 +110,12 @@ func Open(way Way, at Place, log *slog.Logger) (*Relay, error) {
 	return nil, fmt.Errorf("send packets of older connections on: %w", r.why)
 }
 
-func open(way Way, at Place) (means, error) {
+func open(way Way, at Place, mark Mark) (means, error) {
 	switch way {
 	case EBPF:
-		return openProgram(at)
+		return openProgram(at, mark)
 	case Nftables:
-		return openTable(at)
+		return openTable(at, mark)
 	case Plain:
 		return plain{}, nil
 	}
@@ -119,8 +136,8 @@ type setting struct {
 }
 
 // Set sends packets for the virtual address on to the target from now on: those of
-// connections that this host does not have. The zero Target ends it. What several say at
-// once is done in one step: that of nftables writes the tables of all addresses.
+// connections that this host does not have, of TCP and of QUIC. The zero Target ends it. What
+// several say at once is done in one step: that of nftables writes the tables of all addresses.
 func (r *Relay) Set(vip netip.Addr, to Target) error {
 	s := &setting{vip: vip, to: to}
 	r.queue.Do(s, r.setAll)
