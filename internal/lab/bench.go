@@ -233,7 +233,7 @@ func (b *Bench) prepare(space *Space, dir *runDir) (benchValues, error) {
 	}
 	return v, space.Do(func() error {
 		// Thousands of short connections a second from one address.
-		return sysctl("net/ipv4/ip_local_port_range", "1024 65535")
+		return sysctl("net/ipv4/ip_local_port_range", "10240 65535")
 	})
 }
 

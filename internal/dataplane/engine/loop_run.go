@@ -53,6 +53,7 @@ type loop struct {
 	homes        map[*dataplane.Server]*home
 
 	batch batch
+	pin   pin
 
 	bell int // an eventfd, rung when there is post
 	mu   sync.Mutex
@@ -109,6 +110,7 @@ func (l *loop) close() {
 	for !l.turn(0, now()) {
 	}
 	l.batch.ring.close()
+	l.pin.close()
 	unix.Close(l.bell)
 	unix.Close(l.ep)
 	l.file.Close()
@@ -117,6 +119,7 @@ func (l *loop) close() {
 // run is the loop's goroutine. It ends when the engine is shut down.
 func (l *loop) run() {
 	defer l.close()
+	l.pin = newPin(l.index, l.engine.side.conf.Loops)
 	raw, err := l.file.SyscallConn()
 	for err == nil && !l.over {
 		// Read calls step when the epoll has become readable, and parks in between.

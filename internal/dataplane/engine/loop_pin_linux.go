@@ -1,0 +1,161 @@
+package engine
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A pin keeps a loop's thread on one processor, where its part of the caches is. Left alone,
+// the kernel moves a thread that sleeps and wakes thousands of times a second to wherever it
+// was woken from.
+//
+// A thread that is kept where others work waits, though it could run elsewhere. So the pin is
+// taken out for a while when the thread had to wait and processors were idle. One loop has a
+// pin; the zero pin does nothing.
+type pin struct {
+	own  unix.CPUSet // the loop's processor; none: there is no pin
+	all  unix.CPUSet // the process's
+	stat *os.File    // what the kernel counts of the thread
+	rule pinRule
+	in   bool
+}
+
+// newPin returns the pin for the loop with this index of so many, or one that does nothing
+// where there is not one loop to each processor. The calling goroutine is bound to its thread
+// for good.
+func newPin(index, loops int) (p pin) {
+	var all unix.CPUSet
+	if unix.SchedGetaffinity(0, &all) != nil || all.Count() != loops || loops < 2 {
+		return pin{}
+	}
+	runtime.LockOSThread()
+	f, err := os.Open(fmt.Sprintf("/proc/self/task/%d/schedstat", unix.Gettid()))
+	if err != nil {
+		return pin{} // a kernel that does not count this
+	}
+	p.all, p.stat = all, f
+	for cpu, n := 0, 0; n <= index; cpu++ {
+		if all.IsSet(cpu) {
+			if n == index {
+				p.own.Set(cpu)
+			}
+			n++
+		}
+	}
+	return p
+}
+
+// close frees what the pin has. The thread ends with the loop.
+func (p *pin) close() {
+	if p.stat != nil {
+		p.stat.Close()
+	}
+}
+
+// look puts the pin in, or takes it out, by what became of the thread since the call before.
+// It is called about once a second, on the thread.
+func (p *pin) look(t moment) {
+	if p.own.Count() == 0 {
+		return
+	}
+	waited, ok := p.waited()
+	if !ok {
+		return
+	}
+	in := p.rule.judge(t, waited, p.idle)
+	if in == p.in {
+		return
+	}
+	p.in = in
+	set := &p.all
+	if in {
+		set = &p.own
+	}
+	_ = unix.SchedSetaffinity(0, set) // else it stays as it is, and works as well
+}
+
+// waited returns for how long in all the thread was ready and had no processor.
+func (p *pin) waited() (time.Duration, bool) {
+	var b [96]byte
+	n, _ := p.stat.ReadAt(b[:], 0)
+	fields := bytes.Fields(b[:n])
+	if len(fields) < 2 {
+		return 0, false
+	}
+	ns, err := strconv.ParseInt(string(fields[1]), 10, 64)
+	return time.Duration(ns), err == nil
+}
+
+// idle returns for how long in all the process's processors had nothing to do, added up; 0 if
+// the kernel does not say.
+func (p *pin) idle() time.Duration {
+	text, _ := os.ReadFile("/proc/stat")
+	return idleIn(text, &p.all)
+}
+
+// userHZ is in what part of a second /proc/stat counts, on every platform that Go has.
+const userHZ = 100
+
+// idleIn adds up the idle time of these processors in the text of /proc/stat.
+func idleIn(text []byte, of *unix.CPUSet) (sum time.Duration) {
+	for line := range bytes.Lines(text) {
+		fields := bytes.Fields(line)
+		if len(fields) < 5 || !bytes.HasPrefix(fields[0], []byte("cpu")) {
+			continue
+		}
+		cpu, err := strconv.Atoi(string(fields[0][3:]))
+		if err != nil || !of.IsSet(cpu) {
+			continue // the sum of all is called cpu
+		}
+		ticks, _ := strconv.ParseInt(string(fields[4]), 10, 64)
+		sum += time.Duration(ticks) * time.Second / userHZ
+	}
+	return sum
+}
+
+// A pinRule decides whether a pin is in.
+type pinRule struct {
+	seen   moment // the last look
+	waited time.Duration
+	idle   time.Duration // at the last look, if the thread had waited much then
+	wary   bool          // it had
+	until  moment        // the pin stays out
+}
+
+const (
+	// mostWaited is how much of a second a thread may wait for its processor, and mustIdle
+	// how much idle time of all processors shows that it need not have.
+	mostWaited = 100 * time.Millisecond
+	mustIdle   = 200 * time.Millisecond
+
+	// pinOut is how long a pin stays out.
+	pinOut = time.Minute
+)
+
+// judge returns whether the pin is to be in from t on. waited is the thread's total; idle
+// returns that of the processors, and is called only if the thread waits much.
+func (r *pinRule) judge(t moment, waited time.Duration, idle func() time.Duration) bool {
+	passed := time.Duration(t - r.seen)
+	much := r.seen != 0 && (waited-r.waited)*time.Duration(time.Second) > mostWaited*passed
+	r.seen, r.waited = t, waited
+	was, wary := r.idle, r.wary
+	r.wary = much
+	if t < r.until {
+		return false
+	}
+	if !much {
+		return true
+	}
+	r.idle = idle()
+	if wary && (r.idle-was)*time.Duration(time.Second) > mustIdle*passed {
+		r.until, r.wary = t+moment(pinOut), false
+		return false
+	}
+	return true
+}

@@ -1,0 +1,119 @@
+package engine
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestAPinIsTakenOutWhereOthersWorkAndProcessorsAreIdle(t *testing.T) {
+	const second = moment(time.Second)
+	for _, c := range []struct {
+		name         string
+		waits, idles []time.Duration // in each second
+		in           []bool
+	}{
+		{"nobody waits", []time.Duration{0, 0, 0}, []time.Duration{time.Second, time.Second, time.Second}, []bool{true, true, true}},
+		{"all are busy", []time.Duration{time.Second / 2, time.Second / 2, time.Second / 2}, []time.Duration{0, 0, 0}, []bool{true, true, true}},
+		{"it waits once", []time.Duration{0, time.Second / 2, 0, 0}, []time.Duration{time.Second, time.Second, time.Second, time.Second}, []bool{true, true, true, true}},
+		{"another is idle", []time.Duration{0, time.Second / 2, time.Second / 2, 0}, []time.Duration{time.Second, time.Second, time.Second, time.Second}, []bool{true, true, false, false}},
+	} {
+		var r pinRule
+		var waited, idle time.Duration
+		at := 5 * second
+		r.judge(at, 0, func() time.Duration { return 0 })
+		for i := range c.in {
+			at += second
+			waited += c.waits[i]
+			idle += c.idles[i]
+			if in := r.judge(at, waited, func() time.Duration { return idle }); in != c.in[i] {
+				t.Errorf("%s: after %d s the pin is in: %v", c.name, i+1, in)
+			}
+		}
+		if in := r.judge(at+moment(pinOut), waited, func() time.Duration { return idle }); !in {
+			t.Errorf("%s: it is never put in again", c.name)
+		}
+	}
+}
+
+func TestIdleTimeIsThatOfTheProcessorsOneMayUse(t *testing.T) {
+	text := []byte("cpu  1 2 3 1000 5 6\ncpu0 1 2 3 100 5\ncpu1 1 2 3 200 5\ncpu12 1 2 3 700 5\nintr 7 7 7 7 7 7\nctxt 12\n")
+	var of unix.CPUSet
+	of.Set(1)
+	of.Set(12)
+	if d := idleIn(text, &of); d != 9*time.Second {
+		t.Errorf("idleIn = %v, want 9 s", d)
+	}
+}
+
+func TestEachLoopHasItsProcessor(t *testing.T) {
+	var all unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	n := all.Count()
+	if n < 2 {
+		if p := newPin(0, 1); p.own.Count() != 0 {
+			t.Error("there is a pin, though there is nowhere else to be")
+		}
+		return
+	}
+	var seen unix.CPUSet
+	for i := range n {
+		own := make(chan unix.CPUSet)
+		go func() { // its thread ends with it
+			p := newPin(i, n)
+			defer p.close()
+			p.look(moment(time.Second))
+			var now unix.CPUSet
+			_ = unix.SchedGetaffinity(0, &now)
+			own <- now
+		}()
+		got := <-own
+		if got.Count() != 1 {
+			t.Fatalf("loop %d may be on %d processors", i, got.Count())
+		}
+		for cpu := range 1024 {
+			if got.IsSet(cpu) {
+				if seen.IsSet(cpu) || !all.IsSet(cpu) {
+					t.Errorf("loop %d is on processor %d", i, cpu)
+				}
+				seen.Set(cpu)
+			}
+		}
+	}
+	if p := newPin(0, n+1); p.own.Count() != 0 {
+		t.Error("there is a pin with more loops than processors")
+	}
+}
+
+func TestOnlyLoopsAreKeptOnAProcessor(t *testing.T) {
+	var all unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	e := NewLoop(Config{Loops: all.Count()})
+	defer e.Shutdown(t.Context())
+	may := make(chan int)
+	for _, l := range e.loops {
+		l.post(func() {
+			l.pin.look(now())
+			var now unix.CPUSet
+			_ = unix.SchedGetaffinity(0, &now)
+			go func() { // on another thread, which may have been made for it
+				runtime.LockOSThread()
+				var beside unix.CPUSet
+				_ = unix.SchedGetaffinity(0, &beside)
+				may <- beside.Count()
+			}()
+			may <- -now.Count()
+		})
+	}
+	for range 2 * len(e.loops) {
+		if n := <-may; n != -1 && n != all.Count() {
+			t.Errorf("a thread may be on %d of %d processors (below 0: a loop's)", n, all.Count())
+		}
+	}
+}
