@@ -36,7 +36,8 @@ type Exchange struct {
 
 	// Lag returns how long the request's last bytes lay unread with the kernel, or a
 	// negative number if that is not known. It may cost a system call. nil: unknown.
-	Lag func() time.Duration
+	Lag   func() time.Duration
+	Timed bool // Lag is exact to a few milliseconds, and no pause of this process made it
 
 	Resume func() // after Wait: goes on with the exchange; may be called from any goroutine, and in vain: too often, or too late
 }
@@ -53,6 +54,7 @@ type Mark struct {
 	Reason    string     // why the answer was made here, for log and metrics
 	Local     bool       // the answer was made here
 	Meant     int        // the status of an answer that is said in the way of gRPC; 0: it is x.Response's
+	Place     any        // where the answer to a refusal waits; nil: it does not
 	Pick      any        // what the pool wants to know again when the attempt ends; nil between attempts
 	Kept      *Server    // the server that a cookie of the client names, if the cookie need not be given again
 	Hash      uint64     // by which a pool with balance = "hash" chooses
@@ -110,7 +112,7 @@ func (x *Exchange) Reset() {
 	x.Config, x.Snapshot, x.Route, x.Server = 0, nil, nil, nil
 	x.Attempt, x.Replayable, x.Sent, x.Early, x.Gathered, x.Body = 0, false, false, false, false, nil
 	x.Times, x.Bytes, x.Mark = Times{}, Bytes{}, Mark{}
-	x.Text, x.Resume, x.Lag = x.Text[:0], nil, nil
+	x.Text, x.Resume, x.Lag, x.Timed = x.Text[:0], nil, nil, false
 	clear(x.Filters)
 	x.Filters = x.Filters[:0]
 	x.Request.Reset()

@@ -29,6 +29,7 @@ type flood struct {
 	waiting int // requests that are due and have no connection
 	begun   time.Time
 	answers []floodAnswer
+	cores   float64 // that the proxy used meanwhile, on average
 }
 
 // A floodConn is a connection; while it is not idle a request is under way on it.
@@ -54,11 +55,12 @@ type Flood struct {
 	Failed  int // anything else, a second
 	P50     time.Duration
 	P99     time.Duration // of those answered 200, from when they were sent
+	Cores   float64       // that the proxy used in the whole flood, on average
 }
 
 func (f Flood) String() string {
-	return fmt.Sprintf("good %d/s, shed %d/s, failed %d/s; p50 %v, p99 %v",
-		f.Good, f.Shed, f.Failed, f.P50.Round(time.Millisecond/10), f.P99.Round(time.Millisecond/10))
+	return fmt.Sprintf("good %d/s, shed %d/s, failed %d/s; p50 %v, p99 %v; %.2f of a processor",
+		f.Good, f.Shed, f.Failed, f.P50.Round(time.Millisecond/10), f.P99.Round(time.Millisecond/10), f.Cores)
 }
 
 // patience is how long the flood waits for an answer.
@@ -273,7 +275,7 @@ func (f *flood) giveUp(t time.Time) {
 
 // between sums up the requests that were sent between two moments of the flood.
 func (f *flood) between(from, to time.Duration) Flood {
-	r := Flood{Offered: f.rate}
+	r := Flood{Offered: f.rate, Cores: f.cores}
 	var times []time.Duration
 	for _, a := range f.answers {
 		if a.sent < from || a.sent >= to {

@@ -123,7 +123,16 @@ func freeAddresses(n int) (free []string, err error) {
 
 func (o Overload) flood(ctx context.Context, n *capped, rate, conns int) (*flood, error) {
 	f := &flood{to: netip.MustParseAddrPort(n.at), rate: rate, conns: conns}
-	return f, errors.Join(f.run(ctx, o.Last), n.alive())
+	before, err := usage(n.p.PID())
+	if err != nil {
+		return f, err
+	}
+	if err := errors.Join(f.run(ctx, o.Last), n.alive()); err != nil {
+		return f, err
+	}
+	after, err := usage(n.p.PID())
+	f.cores = (after.CPU - before.CPU).Seconds() / o.Last.Seconds()
+	return f, err
 }
 
 // bout plays one round.

@@ -93,6 +93,17 @@ func TestDialoguesLoopInBatches(t *testing.T) {
 	dialogues(t, func(c Config) Engine { c.Batch = 1; return NewLoop(c) }, func(s *stage, _ *Config) { s.waited = true })
 }
 
+// Under a quota whoever begins something waits for its turn behind what is under way.
+func TestDialoguesLoopInTurns(t *testing.T) {
+	dialogues(t, func(c Config) Engine {
+		c.Loops = 1
+		e := NewLoop(c)
+		e.patient = true // however few processors there are
+		e.Pace(time.Second, time.Second)
+		return e
+	}, func(s *stage, _ *Config) { s.waited = true })
+}
+
 func TestDialoguesLoopWithAnotherAccepting(t *testing.T) {
 	dialogues(t, func(c Config) Engine { return NewLoop(c) })
 }

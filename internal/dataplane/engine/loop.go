@@ -53,6 +53,9 @@ func (e *Loop) Counts() Counts {
 // none. The loops use it evenly, rather than all of it at once and then be stopped.
 func (e *Loop) Pace(quota, period time.Duration) { e.pacer.set(quota, period) }
 
+// Spare reports whether the loops use clearly less than a quota allows.
+func (e *Loop) Spare() bool { return e.pacer.spare.Load() }
+
 // Serve implements Engine. A *Socket is accepted on by the loops; any other listener by
 // a goroutine, for them.
 func (e *Loop) Serve(l *dataplane.Listener, socket net.Listener, h dataplane.Handler) error {

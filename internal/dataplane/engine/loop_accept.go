@@ -20,10 +20,12 @@ type loopDoor struct {
 // acceptAtOnce is how many connections a loop takes before it looks at those it has, and
 // other loops at the door. When there are more it comes back in its next turn, and takes up to
 // acceptMore each time: behind all that is ready at a loop which has too much to do, who
-// wants to come in would wait for seconds.
+// wants to come in would wait for seconds. Where it is known that others wait for their turn
+// it takes acceptBehind: a crowd at the door must not cost those their time who are in.
 const (
 	acceptAtOnce = 8
 	acceptMore   = 32
+	acceptBehind = 4
 )
 
 // open has every loop wait at d. Those that are not busy look at each connection, and one
@@ -98,6 +100,9 @@ func (l *loop) accept(w *loopDoor) {
 	most := acceptAtOnce
 	if w.more {
 		most = acceptMore
+	}
+	if l.queue.some() {
+		most = acceptBehind
 	}
 	w.more = false
 	for range most {

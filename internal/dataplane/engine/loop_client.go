@@ -17,6 +17,7 @@ type loopClient struct {
 	addr    netip.AddrPort
 	id      uint64
 	began   moment
+	heard   moment               // by the queue's clock, when what it says now was first known of; 0: unknown
 	tls     *secure              // nil: in clear
 	state   *tls.ConnectionState // likewise
 	tray    *tray
@@ -79,7 +80,7 @@ func (l *loop) takeIn(c *loopClient, fd int32) {
 
 // rest begins the wait for a request.
 func (l *loop) rest(c *loopClient) {
-	c.phase = phaseIdle
+	c.phase, c.heard = phaseIdle, 0
 	lim := &c.door.listener.Limits
 	switch {
 	case c.retired || l.engine.side.draining.Load():

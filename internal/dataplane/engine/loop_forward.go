@@ -28,15 +28,27 @@ func (l *loop) begin(c *loopClient) {
 		return
 	}
 	if t.read {
-		x.Lag = t.lagger()
+		x.Lag, x.Timed = t.lagger(l), l.queue.turned != 0
 	}
 	l.ask(c, askBegin)
 }
 
+// kernelTick is how coarse the kernel's clock may be, by which it says since when bytes lie
+// unread: HZ is 100 at the least.
+const kernelTick = 10 * time.Millisecond
+
 // lagger returns what Lag calls while the client is on the tray.
-func (t *tray) lagger() func() time.Duration {
+func (t *tray) lagger(l *loop) func() time.Duration {
 	if t.lag == nil {
-		t.lag = func() time.Duration { return unread(uintptr(t.client.fd)) }
+		t.lag = func() time.Duration {
+			switch at := t.client.heard; {
+			case at != 0:
+				return spanOf(l.queue.clock - at)
+			case t.x.Timed: // it came with its connection
+				return max(unread(uintptr(t.client.fd))-kernelTick, 0)
+			}
+			return unread(uintptr(t.client.fd))
+		}
 	}
 	return t.lag
 }

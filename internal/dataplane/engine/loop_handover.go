@@ -31,7 +31,7 @@ var errLent = errors.New("idle, and wanted by its loop")
 func (l *loop) handOver(c *loopClient, said bool, verdict dataplane.Verdict) {
 	t := c.tray
 	x := t.x // with what it refers to in t.in: the tray is not used again
-	x.Lag = nil
+	x.Lag, x.Timed = nil, false
 	if t.ticket != nil {
 		t.ticket.void = true
 	}

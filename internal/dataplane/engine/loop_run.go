@@ -53,6 +53,7 @@ type loop struct {
 	homes        map[*dataplane.Server]*home
 
 	batch batch
+	queue queue
 	pin   pin
 
 	bell int // an eventfd, rung when there is post
@@ -136,12 +137,16 @@ func (l *loop) run() {
 // step works off what there is. It returns false to be called again.
 func (l *loop) step(uintptr) bool {
 	for wait := time.Duration(0); ; {
-		events, paced := l.events[:], l.engine.patient && l.engine.pacer.on()
-		if paced {
-			events = events[:pacedBatch]
-		}
-		n := ready(l.ep, events, wait)
+		n := ready(l.ep, l.events[:], wait)
+		more := n == len(l.events)
 		began := now()
+		paced := l.engine.patient && l.engine.pacer.on()
+		if paced || l.queue.some() {
+			n = l.line(n, began)
+			more = more || l.queue.some()
+		} else {
+			l.queue.turned = 0
+		}
 		l.weed(n)
 		l.fetch(n)
 		for l.at = 0; !l.turn(n, began); {
@@ -153,11 +158,13 @@ func (l *loop) step(uintptr) bool {
 			return true
 		}
 		if paced && n > 0 {
-			restFor(l.engine.pacer.rest(now(), cpuTime()))
+			rest := l.engine.pacer.rest(now(), cpuTime())
+			l.queue.rested = moment(rest)
+			restFor(rest)
 		}
 		wait = l.patience(n, began)
 		switch {
-		case len(l.again) > 0 || n == len(events):
+		case len(l.again) > 0 || more:
 			wait = 0
 		case wait > 0, l.shut && n > 0, n >= busyBatch:
 			l.setGate(true)

@@ -17,6 +17,7 @@ type pacer struct {
 	share atomic.Int64 // thousandths of a processor; 0: no quota
 	saved atomic.Int64 // nanoseconds that may be used at once, after a time in which less was
 	rests atomic.Uint64
+	spare atomic.Bool // much of saved is
 
 	mu    sync.Mutex // guards what follows
 	at    moment
@@ -37,8 +38,8 @@ const (
 	// mostOwed is how much is made up for that others than the loops have used.
 	mostOwed = 20 * time.Millisecond
 
-	// pacedBatch is how many events are seen to between two rests.
-	pacedBatch = 64
+	// pacedBatch is about how many events are seen to between two rests.
+	pacedBatch = 32
 )
 
 // set tells of a quota of so much time in each period; 0 is none.
@@ -66,6 +67,7 @@ func (p *pacer) rest(t moment, used time.Duration) time.Duration {
 	p.bound += time.Duration(int64(min(t-p.at, moment(time.Second))) * share / 1000)
 	p.bound = min(max(p.bound, used-mostOwed), used+time.Duration(p.saved.Load()))
 	p.at = t
+	p.spare.Store(p.bound-used > time.Duration(p.saved.Load()/2))
 	over := used - p.bound
 	if over <= 0 {
 		return 0

@@ -14,9 +14,9 @@ type counts struct {
 // A controller turns delays into a bound. It is a value without clock or lock.
 type controller struct {
 	curbed func() bool
+	strict bool          // who waits too long is refused one by one
 	limit  int64         // 0: none
 	target time.Duration // of the delay, while there is a limit
-	hold   time.Duration // for which a refusal waits
 	ends   time.Time
 	now    sample        // of the window at hand
 	before sample        // of the one before
@@ -25,6 +25,8 @@ type controller struct {
 	best   float64       // the most exchanges a window that were let in, of the last seconds with a limit
 	curb   int           // alarming windows for which a quota counts still
 	spare  bool          // there is a limit, and neither a refusal nor a delay
+	able   float64       // exchanges that were let in in windows with more than enough to do
+	crowd  bool          // so many refusals wait that without a bound they would make a queue
 	late   int           // windows in a row with an alarming delay
 	calmed time.Duration // by how much the usual delay is below what a new node takes it for
 	calm   int           // windows in a row without a refusal or a delay
@@ -64,7 +66,7 @@ func (s *sample) low() time.Duration {
 func (c *controller) observe(now time.Time, lag time.Duration, n counts) {
 	switch late := now.Sub(c.ends); {
 	case late > calmWindows*window: // nothing came for so long, or this is the first
-		*c = controller{curbed: c.curbed, ends: now.Add(window), from: n, calmed: c.calmed}
+		*c = controller{curbed: c.curbed, strict: c.strict, able: c.able, ends: now.Add(window), from: n, calmed: c.calmed}
 	case late >= 0:
 		c.step(n, float64(window+late)/float64(window))
 		c.before, c.now = c.now, sample{}
@@ -79,13 +81,18 @@ func (c *controller) step(n counts, windows float64) {
 	let := float64(n.seen-c.from.seen-refused) / windows
 	c.pace += (let - c.pace) / 10
 	c.best = max(c.best*0.97, let)
-	c.hold = min(max(time.Duration(float64(n.held)*refusalShare/max(c.pace, 1)*float64(window)), leastHold), mostHold)
+	if refused > 0 {
+		c.able += (let - c.able) / 4
+	}
+	c.able = max(c.able, let)
+	c.crowd = float64(n.held)*float64(window) > c.pace*float64(crowdTime)
 	// Two windows, so that one pause does not fill both.
 	delay := min(c.now.low(), c.before.low())
 	c.spare = c.limit > 0 && refused == 0 && delay <= c.target
 	switch {
 	case c.limit > 0:
 		c.steer(delay, let, refused > 0, n.held > 0)
+	case c.strict: // so what others wait for is no sign of a queue
 	case delay > c.alarm():
 		c.alarmed(delay, let, n)
 	default:

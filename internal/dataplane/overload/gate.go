@@ -50,6 +50,15 @@ const (
 
 	leastLimit = 4
 
+	// Where it is known of each request how long it has waited, nobody is let in who has waited
+	// for strictAlarm: many who come at once would make a queue that a bound takes a second to
+	// work off. From then on nobody is who has waited for twice the usual delay, within the
+	// bounds of the target, as long as serving all whose refusals wait would take crowdTime,
+	// and for strictTime after that.
+	strictAlarm = 60 * time.Millisecond
+	strictTime  = calmWindows * window
+	crowdTime   = 20 * time.Millisecond
+
 	// A refusal costs a part of what an exchange does, and whoever is refused at once
 	// asks again at once. So refusals wait, long enough that there is one to refusalShare
 	// exchanges at most; they hold their connection and nothing else.
@@ -57,6 +66,9 @@ const (
 	leastHold    = 250 * time.Millisecond
 	mostHold     = 5 * time.Second
 	mostHeld     = 16384
+
+	// leastAble is how many exchanges a window any node is taken to be able to do.
+	leastAble = 50
 )
 
 // A Gate counts the exchanges under way and, while the node does not keep up with what
@@ -71,17 +83,29 @@ type Gate struct {
 	// the call before. It is asked while delays are alarming. nil: it has.
 	Curbed func() bool
 
+	// Idle reports whether the process uses clearly less than its quota. nil: it does not.
+	Idle func() bool
+
 	inflight atomic.Int64
 	limit    atomic.Int64 // 0: open
 	seen     atomic.Uint64
 	refused  atomic.Uint64
 	measured atomic.Int64 // when a delay was asked for, nanoseconds since 1970
 	held     atomic.Int64
-	hold     atomic.Int64 // nanoseconds for which a refusal waits
 	spare    atomic.Bool
+	crowd    atomic.Bool
+	lag      atomic.Int64 // that was measured last
+	wait     atomic.Int64 // for which one who is let in has waited at most, while the gate is strict
+	able     atomic.Int64 // exchanges that can be let in in a window
+	strict   atomic.Int64 // until when the gate is strict, nanoseconds since 1970
 
 	mu   sync.Mutex // guards what follows
 	rule controller
+
+	early struct { // of Early alone
+		refused uint64
+		n       int
+	}
 }
 
 // How often the delay is asked for: of one in so many exchanges, and of the first after
@@ -94,18 +118,32 @@ const (
 
 // Enter reports whether an exchange may go on, and counts it if so: Leave follows. lag
 // returns how long its request lay unread, or a negative number if that is not known; it
-// may be nil.
-func (g *Gate) Enter(now time.Time, lag func() time.Duration) bool {
+// may be nil. exact says that it is cheap, and that lag is what to judge this request by.
+func (g *Gate) Enter(now time.Time, lag func() time.Duration, exact bool) bool {
 	limit := g.limit.Load()
 	every := uint64(measuredOpen)
 	if limit > 0 {
 		every = measuredShut
 	}
 	t := now.UnixNano()
-	if turn := g.seen.Add(1)%every == 0; (turn || t-g.measured.Load() > int64(measuredGap)) && lag != nil {
-		g.measured.Store(t)
-		if d := lag(); d >= 0 {
-			limit = g.learn(now, d)
+	strict := t < g.strict.Load()
+	turn := g.seen.Add(1)%every == 0 || t-g.measured.Load() > int64(measuredGap)
+	if lag != nil && (turn || exact && strict) {
+		d := lag()
+		late := exact && d > g.longest(strict)
+		if late || strict && g.crowd.Load() {
+			g.strict.Store(t + int64(strictTime))
+		}
+		if turn {
+			g.measured.Store(t)
+			g.lag.Store(int64(d))
+			if d >= 0 {
+				limit = g.learn(now, d)
+			}
+		}
+		if late {
+			g.refused.Add(1)
+			return false
 		}
 	}
 	if n := g.inflight.Add(1); limit > 0 && n > limit {
@@ -116,14 +154,24 @@ func (g *Gate) Enter(now time.Time, lag func() time.Duration) bool {
 	return true
 }
 
+// longest returns how long one who is let in has waited at most, where that is known.
+func (g *Gate) longest(strict bool) time.Duration {
+	if strict {
+		return max(time.Duration(g.wait.Load()), leastTarget)
+	}
+	return strictAlarm
+}
+
 // Hold returns how long the answer to an exchange that was not let in is to wait: then
 // Release follows. With too many that wait, it is to be sent at once, and ok is false.
 func (g *Gate) Hold() (d time.Duration, ok bool) {
-	if g.held.Add(1) > mostHeld {
+	held := g.held.Add(1)
+	if held > mostHeld {
 		g.held.Add(-1)
 		return 0, false
 	}
-	d = max(time.Duration(g.hold.Load()), leastHold)
+	able := max(g.able.Load(), leastAble)
+	d = min(max(time.Duration(held*refusalShare/able)*window, leastHold), mostHold)
 	return d*3/4 + d/64*time.Duration(g.refused.Load()%32), true // so that they do not all come back together
 }
 
@@ -139,21 +187,53 @@ func (g *Gate) Held() int64 { return g.held.Load() }
 // Leave ends what Enter let in.
 func (g *Gate) Leave() { g.inflight.Add(-1) }
 
-// Shut reports whether exchanges are bounded now.
-func (g *Gate) Shut() bool { return g.limit.Load() > 0 }
+// Shut reports whether exchanges are refused that wait too long, or are too many, at this time.
+func (g *Gate) Shut(now time.Time) bool {
+	return g.limit.Load() > 0 || now.UnixNano() < g.strict.Load()
+}
 
-// Spare reports whether exchanges are bounded, and less comes than the bound lets in without a
-// delay. It is for Room.Early.
-func (g *Gate) Spare() bool { return g.spare.Load() }
+const (
+	// earlyPart is of how many who wait one goes on early, where there is room for more.
+	earlyPart = 128
+
+	// earlyAble is of how many exchanges, that can be let in in a window, one is the most that
+	// goes on early where all are timed: a quarter more in each tick.
+	earlyAble = 4 * int(window/roomTick)
+)
+
+// Early returns how many refusals of those that wait are to go on before their time, since
+// less comes than could be done without a delay. It is for Room.Early, which one goroutine
+// at a time calls.
+func (g *Gate) Early(now time.Time, waiting int) int {
+	e := &g.early
+	refused := g.refused.Load()
+	calm := refused == e.refused || g.Idle != nil && g.Idle()
+	e.refused = refused
+	switch {
+	case now.UnixNano() >= g.strict.Load():
+		e.n = 0
+		if g.spare.Load() {
+			return waiting / earlyPart
+		}
+		return 0
+	case !calm || g.lag.Load() > g.wait.Load()/2:
+		e.n = 0
+	default:
+		e.n = min(2*e.n+1, int(g.able.Load())/earlyAble+1)
+	}
+	return e.n
+}
 
 // learn notes a measurement and returns the bound that holds from now on.
 func (g *Gate) learn(now time.Time, lag time.Duration) int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.rule.curbed = g.Curbed
+	g.rule.curbed, g.rule.strict = g.Curbed, now.UnixNano() < g.strict.Load()
 	g.rule.observe(now, lag, counts{g.inflight.Load(), g.held.Load(), g.seen.Load(), g.refused.Load()})
 	g.limit.Store(g.rule.limit)
-	g.hold.Store(int64(g.rule.hold))
 	g.spare.Store(g.rule.spare)
+	g.crowd.Store(g.rule.crowd)
+	g.able.Store(int64(g.rule.able))
+	g.wait.Store(int64(min(max(2*g.rule.usual(), leastTarget), mostTarget)))
 	return g.rule.limit
 }

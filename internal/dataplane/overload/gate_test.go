@@ -14,6 +14,7 @@ import (
 type world struct {
 	period time.Duration
 	gate   *Gate
+	exact  bool // the node knows how long each request has waited
 	conns  int
 	rate   float64       // requests a second that the clients mean to send
 	cost   time.Duration // of an exchange
@@ -53,7 +54,19 @@ const (
 	request = iota
 	answer
 	refusal
+	tick // of the room in which refusals wait
 )
+
+// first returns which events are the n refusals that come first.
+func (w *world) first(n int) (which []int) {
+	for i, e := range w.events {
+		if e.what == refusal {
+			which = append(which, i)
+		}
+	}
+	slices.SortFunc(which, func(a, b int) int { return int(w.events[a].at - w.events[b].at) })
+	return which[:min(n, len(which))]
+}
 
 // result is what the second half of a run came to.
 type result struct {
@@ -106,6 +119,7 @@ func (w *world) run(length time.Duration) result {
 			idle++
 		}
 	}
+	push(event{at: roomTick, what: tick})
 	work := func(cost time.Duration) time.Duration {
 		for cost > 0 {
 			if in := clock % w.period; in >= w.period*slice/period {
@@ -133,10 +147,11 @@ func (w *world) run(length time.Duration) result {
 			clock += w.period - in
 		}
 		second := clock > length/2
+		now := time.Unix(epoch, 0).Add(w.begun + clock)
 		switch e.what {
 		case request:
 			lag := clock - e.at
-			if !w.gate.Enter(time.Unix(epoch, 0).Add(w.begun+clock), func() time.Duration { return lag }) {
+			if !w.gate.Enter(now, func() time.Duration { return lag }, w.exact) {
 				end := work(time.Duration(w.shed * float64(w.cost) / 2))
 				hold, held := w.gate.Hold()
 				push(event{at: end + hold, what: refusal, from: e.from})
@@ -155,6 +170,15 @@ func (w *world) run(length time.Duration) result {
 				times = append(times, end-e.from)
 			}
 			release(end)
+		case tick:
+			push(event{at: max(clock, e.at+roomTick), what: tick})
+			n := w.gate.Early(now, int(w.gate.Held()))
+			if n > 0 {
+				for _, i := range w.first(n) {
+					w.events[i].at = clock
+				}
+				heap.Init(&w.events)
+			}
 		case refusal:
 			if w.refuse > 0 {
 				w.refuse--
@@ -205,10 +229,10 @@ func TestSlowServersAreNoOverload(t *testing.T) {
 }
 
 func TestGoodputAndDelayHoldAtThreeTimesTheCapacity(t *testing.T) {
-	for _, each := range []time.Duration{period, paced} {
+	for _, each := range []time.Duration{period, paced, paced + 1} {
 		for _, conns := range []int{64, 256, 1000, 3000} {
 			w := at(0.8, conns)
-			w.period = each
+			w.period, w.exact = each, each > paced && each < period
 			normal := w.run(20 * time.Second)
 			w.follow(3)
 			r := w.run(20 * time.Second)
@@ -253,7 +277,7 @@ func TestAQuotaThatIsSeenNowAndThenCounts(t *testing.T) {
 // feed has so many windows pass, each with the same delay, and returns the time after them.
 func feed(g *Gate, now time.Time, windows int, lag time.Duration) time.Time {
 	for range windows * 100 {
-		if g.Enter(now, func() time.Duration { return lag }) {
+		if g.Enter(now, func() time.Duration { return lag }, false) {
 			g.Leave()
 		}
 		now = now.Add(window / 100)
@@ -273,12 +297,12 @@ func TestTheAlarmFollowsWhatIsUsual(t *testing.T) {
 	}{{"short delays", 2 * time.Millisecond, true}, {"long delays", 50 * time.Millisecond, false}} {
 		g := &Gate{}
 		now := feed(g, start, 3*fallWindows, c.usual)
-		if feed(g, now, 3*alarmWindows, delay); g.Shut() != c.shut {
-			t.Errorf("a delay of %v, where %s are usual: shut is %v", delay, c.name, g.Shut())
+		if now = feed(g, now, 3*alarmWindows, delay); g.Shut(now) != c.shut {
+			t.Errorf("a delay of %v, where %s are usual: shut is %v", delay, c.name, g.Shut(now))
 		}
 	}
 	g := &Gate{}
-	if feed(g, start, 3*alarmWindows, delay); g.Shut() {
+	if now := feed(g, start, 3*alarmWindows, delay); g.Shut(now) {
 		t.Errorf("a delay of %v shuts the gate of a new node", delay)
 	}
 }
@@ -287,7 +311,7 @@ func TestWithoutAQuotaOverloadIsWhatNobodyWaitsOut(t *testing.T) {
 	w := at(10, 10000)
 	w.gate.Curbed = func() bool { return false }
 	r := w.run(30 * time.Second)
-	if !w.gate.Shut() || r.served < peak*3/2*7/10 {
+	if !w.gate.Shut(time.Unix(epoch, 0)) || r.served < peak*3/2*7/10 {
 		t.Errorf("%d served of %d at best, %d refused, p99 %v, bound %d", r.served, peak*3/2, r.refused, r.p99, w.gate.limit.Load())
 	}
 }
@@ -295,17 +319,17 @@ func TestWithoutAQuotaOverloadIsWhatNobodyWaitsOut(t *testing.T) {
 func TestTheGateOpensAgain(t *testing.T) {
 	w := at(3, 1000)
 	w.run(20 * time.Second)
-	if !w.gate.Shut() {
+	if !w.gate.Shut(time.Unix(epoch, 0)) {
 		t.Fatal("not shut at three times the capacity")
 	}
 	now := time.Unix(epoch, 0).Add(30 * time.Second)
 	for range 2000 { // two seconds without a delay
-		if w.gate.Enter(now, func() time.Duration { return 0 }) {
+		if w.gate.Enter(now, func() time.Duration { return 0 }, false) {
 			w.gate.Leave()
 		}
 		now = now.Add(time.Millisecond)
 	}
-	if w.gate.Shut() {
+	if w.gate.Shut(time.Unix(epoch, 0)) {
 		t.Error("still shut after two calm seconds")
 	}
 }
@@ -314,7 +338,7 @@ func TestAnOpenGateAllocatesNothing(t *testing.T) {
 	g := &Gate{}
 	now := time.Unix(epoch, 0)
 	lag := func() time.Duration { return time.Millisecond }
-	if n := testing.AllocsPerRun(1000, func() { g.Enter(now, lag); g.Leave() }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() { g.Enter(now, lag, false); g.Leave() }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -324,9 +348,119 @@ func TestUnknownDelaysChangeNothing(t *testing.T) {
 	now := time.Unix(epoch, 0)
 	for range 10000 {
 		now = now.Add(time.Millisecond)
-		if !g.Enter(now, func() time.Duration { return -1 }) {
+		if !g.Enter(now, func() time.Duration { return -1 }, false) {
 			t.Fatal("refused")
 		}
+	}
+}
+
+// let has n exchanges come, each after it has waited for so long, and returns how many were let in.
+func let(g *Gate, now time.Time, n int, waited time.Duration) (in int) {
+	for range n {
+		if g.Enter(now, func() time.Duration { return waited }, true) {
+			g.Leave()
+			in++
+		}
+	}
+	return in
+}
+
+func TestWhoHasWaitedTooLongIsRefusedAtOnceWhereThatIsKnown(t *testing.T) {
+	g := &Gate{}
+	now := feed(g, time.Unix(epoch, 0), 3*fallWindows, time.Millisecond)
+	if in := let(g, now, 100, strictAlarm); in != 100 || g.Shut(now) {
+		t.Fatalf("%d of 100 were let in after %v; shut is %v", in, strictAlarm, g.Shut(now))
+	}
+	// One in measuredOpen is looked at until one of them has waited too long.
+	if in := let(g, now, 100, strictAlarm+1); in >= measuredOpen || !g.Shut(now) {
+		t.Errorf("%d of 100 were let in after more than %v; shut is %v", in, strictAlarm, g.Shut(now))
+	}
+	if in := let(g, now, 100, leastTarget); in != 100 {
+		t.Errorf("%d of 100 were let in after the usual delay", in)
+	}
+	if in := let(g, now, 100, 3*leastTarget); in != 0 {
+		t.Errorf("%d of 100 were let in after thrice the usual delay", in)
+	}
+	now = now.Add(strictTime)
+	if in := let(g, now, 100, 3*leastTarget); in != 100 || g.Shut(now) {
+		t.Errorf("when nobody has been refused for a while, %d of 100 were let in; shut is %v", in, g.Shut(now))
+	}
+}
+
+// As long as a crowd waits for its refusals the gate stays strict, though nobody is refused.
+func TestTheGateStaysStrictWhileACrowdWaits(t *testing.T) {
+	for _, c := range []struct {
+		waiting int // to 10,000 exchanges a second
+		strict  bool
+	}{{1000, true}, {100, false}} {
+		g := &Gate{}
+		now := feed(g, time.Unix(epoch, 0), 3*fallWindows, time.Millisecond)
+		let(g, now, 100, time.Second)
+		for range c.waiting {
+			g.Hold()
+		}
+		for range 3 * strictTime / (window / 1000) {
+			let(g, now, 1, 0)
+			now = now.Add(window / 1000)
+		}
+		if g.Shut(now) != c.strict {
+			t.Errorf("%d wait: strict is %v", c.waiting, g.Shut(now))
+		}
+	}
+}
+
+// Clients that each wait for their answer make a queue as long as there are clients. Few are
+// let in after it has been worked off once.
+func TestAFewClosedLoopClientsAreRefusedOnceAtMost(t *testing.T) {
+	w := at(10, 200)
+	w.period, w.exact, w.cost = paced, true, cost/4
+	if r := w.run(20 * time.Second); r.refused > 0 {
+		t.Errorf("%d of %d were refused in the second half", r.refused, r.served)
+	}
+}
+
+func TestARefusalWaitsLongerTheMoreThereAre(t *testing.T) {
+	g := &Gate{}
+	feed(g, time.Unix(epoch, 0), 3*fallWindows, time.Millisecond) // a hundred a window
+	first, _ := g.Hold()
+	for range 1000 {
+		g.Hold()
+	}
+	last, _ := g.Hold()
+	if first > leastHold*5/4 || last < mostHold*3/4 {
+		t.Errorf("the first waits %v, the last of a thousand %v", first, last)
+	}
+	for range mostHeld {
+		if _, ok := g.Hold(); !ok {
+			return
+		}
+	}
+	t.Error("any number may wait")
+}
+
+func TestMoreGoOnEarlyTheLongerTheNodeHasTime(t *testing.T) {
+	idle := false
+	g := &Gate{Idle: func() bool { return idle }}
+	now := feed(g, time.Unix(epoch, 0), 3*fallWindows, time.Millisecond)
+	let(g, now, 100, time.Second)
+	g.Early(now, 1000) // sees that some were refused
+	let(g, now, 100, time.Second)
+	if n := g.Early(now, 1000); n != 0 {
+		t.Errorf("%d go on early while others are refused", n)
+	}
+	let(g, now, 2*measuredOpen, 0)
+	var all []int
+	for range 4 {
+		all = append(all, g.Early(now, 1000))
+	}
+	if !slices.Equal(all, []int{1, 3, 6, 6}) { // a hundred a window are five a tick
+		t.Errorf("%v go on early", all)
+	}
+	let(g, now, 100, time.Second)
+	let(g, now, 2*measuredOpen, 0)
+	idle = true
+	if n := g.Early(now, 1000); n == 0 {
+		t.Error("nobody goes on early though the quota is not used")
 	}
 }
 
@@ -336,7 +470,7 @@ func BenchmarkOpenGate(b *testing.B) {
 	lag := func() time.Duration { return 0 }
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			g.Enter(now, lag)
+			g.Enter(now, lag, false)
 			g.Leave()
 		}
 	})

@@ -59,18 +59,26 @@ func TestOneTimerSeesToAllWhoWait(t *testing.T) {
 
 func TestSomeGoOnEarlyWhenTheNodeHasTimeForThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		const n, each = 12800, 100
 		var spare atomic.Bool
 		spare.Store(true)
-		r := &Room{Early: spare.Load}
-		const n = 12800
+		r := &Room{Early: func(_ time.Time, waiting int) int {
+			if waiting < 1 || waiting > n {
+				t.Errorf("it is said that %d wait", waiting)
+			}
+			if spare.Load() {
+				return each
+			}
+			return 0
+		}}
 		var called atomic.Int64
 		for range n {
 			r.Wait(5*time.Second, func() { called.Add(1) })
 		}
 		time.Sleep(5*roomTick + time.Millisecond)
 		synctest.Wait()
-		if c := called.Load(); c < 400 || c > 5*n/earlyPart {
-			t.Errorf("after five ticks %d of %d have gone on", c, n)
+		if c := called.Load(); c < 4*each || c > 5*each {
+			t.Errorf("after five ticks %d have gone on, want %d in each", c, each)
 		}
 		spare.Store(false)
 		was := called.Load()
@@ -90,11 +98,33 @@ func TestSomeGoOnEarlyWhenTheNodeHasTimeForThem(t *testing.T) {
 func TestAGateHasTimeToSpareOnlyWhenNobodyIsRefusedOrLate(t *testing.T) {
 	g := &Gate{}
 	now := feed(g, time.Unix(epoch, 0), 3*alarmWindows, time.Second)
-	if !g.Shut() || g.Spare() {
-		t.Fatalf("overloaded: shut is %v, spare %v", g.Shut(), g.Spare())
+	if n := g.Early(now, 1000); !g.Shut(now) || n != 0 {
+		t.Fatalf("overloaded: shut is %v, %d of 1000 go on early", g.Shut(now), n)
 	}
 	g.Hold()
-	if feed(g, now, 5, 0); !g.Shut() || !g.Spare() {
-		t.Errorf("nothing is late: shut is %v, spare %v", g.Shut(), g.Spare())
+	now = feed(g, now, 5, 0)
+	if n := g.Early(now, 1000); !g.Shut(now) || n < 1 || n > 10 {
+		t.Errorf("nothing is late: shut is %v, %d of 1000 go on early", g.Shut(now), n)
 	}
+}
+
+func TestWhoLeavesTheRoomIsNotCalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		r := &Room{Early: func(_ time.Time, waiting int) int { asked = waiting; return 1 }}
+		var called []string
+		a := r.Wait(time.Second, func() { called = append(called, "a") })
+		b := r.Wait(time.Second, func() { called = append(called, "b") })
+		if !a.Leave() || a.Leave() {
+			t.Error("one who waits can leave once")
+		}
+		time.Sleep(roomTick + time.Millisecond)
+		synctest.Wait()
+		if len(called) != 1 || called[0] != "b" || asked != 1 {
+			t.Errorf("%q went on early, of %d who waited", called, asked)
+		}
+		if b.Leave() {
+			t.Error("one who was called can leave")
+		}
+	})
 }

@@ -32,6 +32,7 @@ func (p *Plane) End(x *dataplane.Exchange, err error) {
 		p.release(x, r)
 	}
 	p.leave(x)
+	p.unhold(x)
 	status := x.Response.Status
 	if x.Mark.Meant != 0 {
 		status = x.Mark.Meant

@@ -34,6 +34,7 @@ type Options struct {
 	AccessLog io.Writer                                           // what log.access.output = "stdout" means; default os.Stdout
 	Upstream  upstream.Env                                        // Log is filled in
 	Curbed    func() bool                                         // of overload.Gate
+	Idle      func() bool                                         // likewise
 	Disk      cert.Disk                                           // where certificates are; default: cert.ThisDisk
 	Shut      bool                                                // listeners are open and nobody is let in before Open
 }
@@ -107,7 +108,7 @@ func New(o Options) *Plane {
 	}
 	p := &Plane{
 		opt:     o,
-		gate:    overload.Gate{Curbed: o.Curbed},
+		gate:    overload.Gate{Curbed: o.Curbed, Idle: o.Idle},
 		answers: newAnswers(),
 		conns:   newConns(),
 		access:  accesslog.New(accesslog.Options{Logger: o.Logger, Stdout: o.AccessLog}),
@@ -117,7 +118,7 @@ func New(o Options) *Plane {
 
 		sessions: tls.NewLRUClientSessionCache(0),
 	}
-	p.refused.Early = p.gate.Spare
+	p.refused.Early = p.gate.Early
 	p.tls = &handshakes{plane: p, certs: cert.NewStore(o.Disk, o.Logger), whose: newConns()}
 	p.front = &front{plane: p}
 	p.opt.Upstream.Log = o.Logger

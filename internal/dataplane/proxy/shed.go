@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"proxyd/internal/dataplane"
+	"proxyd/internal/dataplane/overload"
 )
 
 var (
@@ -14,7 +15,7 @@ var (
 func shedDescs() []*prometheus.Desc { return []*prometheus.Desc{descShedding, descHeld} }
 
 func (p *Plane) collectShed(m sink) {
-	m.gauge(descShedding, bit(p.gate.Shut()))
+	m.gauge(descShedding, bit(p.gate.Shut(p.opt.Now())))
 	m.gauge(descHeld, float64(p.gate.Held()))
 }
 
@@ -27,7 +28,7 @@ func (p *Plane) enter(x *dataplane.Exchange) dataplane.Verdict {
 	switch {
 	case x.Mark.Entered:
 		return dataplane.Next
-	case p.gate.Enter(p.headTime(x), x.Lag):
+	case p.gate.Enter(p.headTime(x), x.Lag, x.Timed):
 		x.Mark.Entered = true
 		return dataplane.Next
 	}
@@ -37,11 +38,19 @@ func (p *Plane) enter(x *dataplane.Exchange) dataplane.Verdict {
 		return p.refuse(x, "shed")
 	}
 	resume := x.Resume
-	p.refused.Wait(wait, func() {
+	x.Mark.Place = p.refused.Wait(wait, func() {
 		p.gate.Release()
 		resume()
 	})
 	return dataplane.Wait
+}
+
+// unhold ends the wait of a refusal whose client is gone.
+func (p *Plane) unhold(x *dataplane.Exchange) {
+	if place, ok := x.Mark.Place.(*overload.Place); ok && place.Leave() {
+		p.gate.Release()
+	}
+	x.Mark.Place = nil
 }
 
 // leave notes that the exchange's server has answered, or that there is none any more.

@@ -14,7 +14,7 @@ import (
 func saturate(p *Plane, n int) {
 	now := time.Now()
 	for i := range 1000 {
-		entered := p.gate.Enter(now.Add(time.Duration(i)*time.Millisecond), func() time.Duration { return time.Second })
+		entered := p.gate.Enter(now.Add(time.Duration(i)*time.Millisecond), func() time.Duration { return time.Second }, false)
 		if entered && i >= n {
 			p.gate.Leave()
 		}
@@ -24,7 +24,7 @@ func saturate(p *Plane, n int) {
 func TestASaturatedNodeShedsWithRetryAfter(t *testing.T) { // issue 3, overload
 	p, _ := start(t, base())
 	saturate(p, 100)
-	if !p.gate.Shut() {
+	if !p.gate.Shut(time.Now()) {
 		t.Fatal("the gate is open")
 	}
 	x := get("h", "/")
