@@ -118,7 +118,8 @@ func run(ctx context.Context, file string) (err error) {
 
 	n.engine = engine.NewLoop(engine.Config{Logger: n.log, Panic: func(what any) { n.plane.NotePanic(what) }})
 	quota := newQuota(func() uint64 { return n.engine.Counts().Rests })
-	n.plane = proxy.New(proxy.Options{Engine: n.engine, Logger: n.log, Curbed: quota.Curbed, Idle: n.engine.Spare, Listen: from.listen, Shut: from != nil})
+	n.plane = proxy.New(proxy.Options{Engine: n.engine, Logger: n.log, Curbed: quota.Curbed, Idle: n.engine.Spare,
+		Listen: from.listen, Shut: from != nil, Berths: from.berths, Gone: from.gone})
 	n.shared = newShared(c.Node.Name)
 	n.record = newRecorder(c.Node.State, c.Node.Name, n.started, n.log)
 	n.shared.record = n.record

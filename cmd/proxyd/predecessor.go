@@ -36,6 +36,8 @@ type predecessor struct {
 	open   chan struct{} // closed when this process serves
 
 	left atomic.Int64 // its connections; -1 when it has ended
+
+	before map[int]*os.File // it and those before it, by PID: what tells when they have ended
 }
 
 // The environment of a process that is started to take another's place: the descriptors of
@@ -82,7 +84,86 @@ func (p *predecessor) greet() error {
 	}
 	m, err := p.hear(saySockets, answerTime, &p.words)
 	p.legacy = baton.NewLegacy(m.Files)
+	if err == nil {
+		p.watch()
+	}
 	return err
+}
+
+// watch gets what tells of each process that has UDP sockets when it has ended.
+func (p *predecessor) watch() {
+	p.before = map[int]*os.File{}
+	for _, all := range p.words.Packets {
+		for _, w := range all {
+			if p.before[w.PID] != nil {
+				continue
+			}
+			if f, ok := p.legacy.File(processPrefix + strconv.Itoa(w.PID)); ok {
+				p.before[w.PID] = f
+			} else if w.PID != p.words.PID {
+				continue // it counts as living
+			} else if fd, err := unix.PidfdOpen(w.PID, 0); err == nil { // it is our parent, so nobody else has the number
+				p.before[w.PID] = os.NewFile(uintptr(fd), "process")
+			}
+		}
+	}
+}
+
+// gone reports whether a process before this one has ended.
+func (p *predecessor) gone(pid int) bool {
+	if p == nil || p.before[pid] == nil {
+		return false
+	}
+	raw, err := p.before[pid].SyscallConn()
+	if err != nil {
+		return false
+	}
+	ended := false
+	_ = raw.Control(func(fd uintptr) { // an error says nothing
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		ended = n == 1 && err == nil
+	})
+	return ended
+}
+
+// processes are copies of what tells when the processes before this one have ended, for the next.
+func (p *predecessor) processes() (files []baton.File, err error) {
+	if p == nil {
+		return nil, nil
+	}
+	for pid, f := range p.before {
+		raw, err := f.SyscallConn()
+		if err == nil {
+			var fault error
+			err = raw.Control(func(fd uintptr) {
+				var copied int
+				if copied, fault = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); fault == nil {
+					files = append(files, baton.File{Name: processPrefix + strconv.Itoa(pid), File: os.NewFile(uintptr(copied), "process")})
+				}
+			})
+			err = errors.Join(err, os.NewSyscallError("fcntl", fault))
+		}
+		if err != nil {
+			baton.CloseFiles(files)
+			return nil, err
+		}
+	}
+	return files, nil
+}
+
+// berths are the UDP sockets that the processes before this one have at an address.
+func (p *predecessor) berths(address string) (all []proxy.Berth) {
+	if !p.lives() {
+		return nil
+	}
+	for i, w := range p.words.Packets[address] {
+		f, ok := p.legacy.File(packetName(i, address))
+		if !ok {
+			break
+		}
+		all = append(all, proxy.Berth{Tag: w.Tag, PID: w.PID, Socket: f})
+	}
+	return all
 }
 
 // hear waits for one word, into body.
@@ -296,7 +377,10 @@ func (p *predecessor) serve(ctx context.Context, n *node, parts *sync.WaitGroup)
 		n.log.Info("sockets that the configuration no longer has are closed", "sockets", unused)
 	}
 	n.log.Info("upgraded", "from", p.words.Version.Version, "to", version, "pid_before", p.words.PID)
-	parts.Go(func() { p.follow(ctx) })
+	parts.Go(func() {
+		p.follow(ctx)
+		n.plane.Parted()
+	})
 }
 
 // follow notes how many connections the other process has, until it or ctx ends.

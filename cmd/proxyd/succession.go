@@ -59,7 +59,9 @@ const successionVersion = 1
 const (
 	listenerPrefix = "listener "
 	adminPrefix    = "admin "
-	memberPrefix   = "member " // then tcp or udp, and the address
+	memberPrefix   = "member "  // then tcp or udp, and the address
+	packetPrefix   = "packet "  // then the number among the sockets of the address, and the address
+	processPrefix  = "process " // then the process's number: what tells when it has ended
 	adminSocket    = adminPrefix + "socket"
 )
 
@@ -80,6 +82,14 @@ type helloWords struct {
 type socketsWords struct {
 	Version control.Version `json:"version"`
 	PID     int             `json:"pid"`
+	// Packets are the UDP sockets of the listeners, by address, as the kernel numbers them.
+	Packets map[string][]packetWords `json:"packets,omitempty"`
+}
+
+// packetWords say whose a socket is: the connections' whose ids have the tag.
+type packetWords struct {
+	Tag [2]byte `json:"tag"`
+	PID int     `json:"pid"`
 }
 
 // stateWords is what a process knows that no file has.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -38,6 +39,7 @@ func (n *node) Upgrade(ctx context.Context, u control.Upgrade) (*control.Upgrade
 	to, err := n.succeed(ctx, u.Binary)
 	if err != nil {
 		n.upgrades.failed.Add(1)
+		n.plane.Resume()
 		n.log.Error("the upgrade failed, this process goes on", "binary", u.Binary, "error", err)
 		n.release()
 		return nil, err
@@ -163,11 +165,12 @@ func (n *node) pass(to *successor) error {
 	if to.hello.Succession != successionVersion {
 		return fmt.Errorf("it has version %d of the hand-over between processes, this one has %d", to.hello.Succession, successionVersion)
 	}
-	files, err := n.sockets()
+	words := socketsWords{Version: build(), PID: os.Getpid()}
+	files, err := n.sockets(&words)
 	if err != nil {
 		return err
 	}
-	err = to.line.Send(answerTime, saySockets, socketsWords{build(), os.Getpid()}, files...)
+	err = to.line.Send(answerTime, saySockets, words, files...)
 	baton.CloseFiles(files)
 	if err != nil {
 		return err
@@ -229,8 +232,9 @@ func (n *node) revive() {
 	n.standNow()
 }
 
-// sockets returns copies of all sockets that the next process must have.
-func (n *node) sockets() ([]baton.File, error) {
+// sockets returns copies of all sockets that the next process must have, and says of those of
+// UDP whose they are.
+func (n *node) sockets(words *socketsWords) ([]baton.File, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	files, err := n.admin.sockets()
@@ -245,6 +249,12 @@ func (n *node) sockets() ([]baton.File, error) {
 	for address, f := range doors {
 		files = append(files, baton.File{Name: listenerPrefix + address, File: f})
 	}
+	packets, err := n.packets(words)
+	if err != nil {
+		baton.CloseFiles(files)
+		return nil, err
+	}
+	files = append(files, packets...)
 	if n.cluster == nil {
 		return files, nil
 	}
@@ -253,6 +263,33 @@ func (n *node) sockets() ([]baton.File, error) {
 		baton.CloseFiles(files)
 	}
 	return append(files, members...), err
+}
+
+// packets returns the UDP sockets of the listeners, with those of processes before this one, and
+// what tells of those whether they live.
+func (n *node) packets(words *socketsWords) ([]baton.File, error) {
+	berths, err := n.plane.Berths()
+	if err != nil {
+		return nil, err
+	}
+	var files []baton.File
+	words.Packets = map[string][]packetWords{}
+	for address, all := range berths {
+		for i, b := range all {
+			words.Packets[address] = append(words.Packets[address], packetWords{b.Tag, b.PID})
+			files = append(files, baton.File{Name: packetName(i, address), File: b.Socket})
+		}
+	}
+	before, err := n.from.processes()
+	if err != nil {
+		baton.CloseFiles(files)
+	}
+	return append(files, before...), err
+}
+
+// packetName is that of a UDP socket on its way.
+func packetName(number int, address string) string {
+	return packetPrefix + strconv.Itoa(number) + " " + address
 }
 
 // retire ends this process, whose place another has taken: nobody new is let in, and what

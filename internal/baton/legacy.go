@@ -42,6 +42,12 @@ func (l *Legacy) take(name string) *os.File {
 	return f
 }
 
+// File returns the file of a name, which is the caller's from now on; ok is false if there is none.
+func (l *Legacy) File(name string) (_ *os.File, ok bool) {
+	f := l.take(name)
+	return f, f != nil
+}
+
 // Listener returns the listener of a name; ok is false if there is none.
 func (l *Legacy) Listener(name string) (_ net.Listener, ok bool, err error) {
 	f := l.take(name)

@@ -34,6 +34,7 @@ type Endpoint struct {
 	conns map[*h3conn]struct{}
 	shut  bool
 	empty chan struct{} // closed when Close was called and there is no connection
+	over  chan struct{} // closed when the socket is
 }
 
 // A seat is for whom an Endpoint's connections are.
@@ -65,13 +66,13 @@ const (
 // Endpoint begins to listen at socket, which is its from now on. The connections are l's,
 // until Use says otherwise.
 func (g *Goroutine) Endpoint(socket net.PacketConn, k EndpointKeys, l *dataplane.Listener, h dataplane.Handler) (*Endpoint, error) {
-	e := &Endpoint{engine: g, socket: socket, conns: map[*h3conn]struct{}{}, empty: make(chan struct{})}
+	e := &Endpoint{engine: g, socket: socket, conns: map[*h3conn]struct{}{}, empty: make(chan struct{}), over: make(chan struct{})}
 	e.life, e.end = context.WithCancel(context.Background())
 	e.seat.Store(&seat{l, h})
 	e.ids.mark = k.Mark
 	rand.Read(e.ids.tag[:]) // never fails
 	e.transport = &quic.Transport{
-		Conn:                  socket,
+		Conn:                  mayLose(socket),
 		ConnectionIDGenerator: e.ids,
 		StatelessResetKey:     (*quic.StatelessResetKey)(&k.Reset),
 		TokenGeneratorKey:     (*quic.TokenGeneratorKey)(&k.Token),
@@ -97,9 +98,6 @@ func (g *Goroutine) Endpoint(socket net.PacketConn, k EndpointKeys, l *dataplane
 	if err != nil {
 		socket.Close()
 		return nil, fmt.Errorf("listen for HTTP/3: %w", err)
-	}
-	if err := e.Share(); err != nil {
-		g.conf.Logger.Debug("an UDP socket cannot be shared with another process", "error", err)
 	}
 	if !g.endpoints.add(e) {
 		e.Close()
@@ -136,9 +134,13 @@ func (e *Endpoint) Close() {
 		<-e.empty
 		e.transport.Close()
 		e.socket.Close()
+		close(e.over)
 		e.engine.endpoints.remove(e)
 	}()
 }
+
+// Over is closed when the endpoint has no connection and no socket any more.
+func (e *Endpoint) Over() <-chan struct{} { return e.over }
 
 func (e *Endpoint) accept() {
 	for {

@@ -219,3 +219,67 @@ func (e *eavesdropper) WriteTo(b []byte, to net.Addr) (int, error) {
 	}
 	return e.PacketConn.WriteTo(b, to)
 }
+
+// HTTP/3 that is taken from a listener and given to it again: the older connection has its
+// answer, and who connects anew comes to the new socket meanwhile and afterwards.
+func TestHTTP3ComesBackWhileAConnectionDrains(t *testing.T) {
+	release := make(chan struct{})
+	held := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/held" {
+			http.NewResponseController(w).Flush()
+			<-release
+		}
+		io.WriteString(w, "whole")
+	}))
+	t.Cleanup(held.Close)
+	s := newSecureSite(t, func(c *config.Config) {
+		withHTTP3(c)
+		c.Pool["app"] = pool("app", held.Listener.Addr().String())
+		c.Pool["app"].Timeout = config.Timeout{Connect: 10 * time.Second, Send: 10 * time.Second, Read: 60 * time.Second, Idle: time.Second}
+	})
+	with := func(on bool) {
+		t.Helper()
+		c := *s.conf
+		l := *c.Listener["https"]
+		l.HTTP3 = on
+		c.Listener = map[string]*config.Listener{"https": &l}
+		if err := s.Apply(&c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantWhole := func(when string, r *http.Response, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		defer r.Body.Close()
+		if b, err := io.ReadAll(r.Body); err != nil || string(b) != "whole" {
+			t.Errorf("%s: %q, %v", when, b, err)
+		}
+	}
+	client, base := quicClient(t, s)
+	older, err := client.Get(base + "/held")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		with(false)
+		with(true)
+		for range 4 {
+			fresh, base := quicClient(t, s)
+			r, err := fresh.Get(base + "/")
+			wantWhole("a client that connects anew", r, err)
+		}
+	}
+	close(release)
+	wantWhole("the older connection", older, nil)
+	s.mu.Lock()
+	var berths int
+	for _, e := range s.packets {
+		berths = len(e.berths)
+	}
+	s.mu.Unlock()
+	if berths > 4 {
+		t.Errorf("there are %d sockets at the address after three changes, want one for each and the oldest", berths)
+	}
+}

@@ -18,11 +18,7 @@ func (p *Plane) Open() {
 		return
 	}
 	p.opt.Shut = false
-	for address, e := range p.packets {
-		if err := e.endpoint.TakeOver(); err != nil {
-			p.opt.Logger.Warn("connections of HTTP/3 may be lost in the change of processes", "address", address, "error", err)
-		}
-	}
+	p.steerAll()
 	for _, d := range p.doors {
 		p.attend(d)
 	}
@@ -40,9 +36,6 @@ func (p *Plane) attend(d *door) {
 func (p *Plane) Sockets() (map[string]*os.File, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, e := range p.packets {
-		_ = e.endpoint.Share() // as it was when it was bound, unless this process took over
-	}
 	files := map[string]*os.File{}
 	var errs []error
 	for address, d := range p.doors {

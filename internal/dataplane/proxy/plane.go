@@ -37,6 +37,8 @@ type Options struct {
 	Idle      func() bool                                         // likewise
 	Disk      cert.Disk                                           // where certificates are; default: cert.ThisDisk
 	Shut      bool                                                // listeners are open and nobody is let in before Open
+	Berths    func(address string) []Berth                        // who is at an UDP address already; default: nobody
+	Gone      func(pid int) bool                                  // whether a process of those has ended; default: none has
 }
 
 // A Plane is the data plane of one process. It implements dataplane.Handler for the
@@ -79,6 +81,8 @@ type Plane struct {
 	doubt   func()                 // ends the look after them; nil before there were any
 	doors   map[string]*door       // by address as configured
 	packets map[string]*packetDoor // likewise
+	parting map[string]*packetDoor // the last of each address that is gone, until its connections are
+	given   bool                   // another process is taking this one's place
 
 	steering Steering
 }
@@ -115,6 +119,7 @@ func New(o Options) *Plane {
 		spans:   otlp.New(o.Logger),
 		doors:   map[string]*door{},
 		packets: map[string]*packetDoor{},
+		parting: map[string]*packetDoor{},
 
 		sessions: tls.NewLRUClientSessionCache(0),
 	}
@@ -305,8 +310,8 @@ func (p *Plane) Drain(ctx context.Context) error {
 	for _, d := range p.doors {
 		d.socket.Close()
 	}
-	for _, e := range p.packets {
-		e.endpoint.Close()
+	for address, e := range p.packets {
+		p.part(address, e)
 	}
 	p.mu.Unlock()
 	return p.opt.Engine.Shutdown(ctx)
