@@ -230,6 +230,20 @@ func TestHTTP3OutlivesAHandOver(t *testing.T) {
 	}
 }
 
+// The drill itself looks that each forgery is counted by its cause and changes nothing.
+func TestStrangersOnTheLANChangeNothing(t *testing.T) {
+	p := pairPlan(t)
+	p.Timing = "slow"
+	r := pairOf(t, p)
+	from := Now()
+	if err := attack(t.Context(), r.Stage, r.Holder()); err != nil {
+		t.Error(err)
+	}
+	if m := r.Measure("an attack", unnoticed(), from, Now()); m.FailedAll() > 0 || m.Changes > 0 {
+		t.Errorf("it was noticed: %v", m)
+	}
+}
+
 func TestReleaseTakesTheAddressAway(t *testing.T) {
 	r := pair(t)
 	n := r.Holder()

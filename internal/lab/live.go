@@ -39,6 +39,7 @@ func changes() []Fault {
 		}},
 		{Key: "downgrade", Name: "up a release and back again", Promise: none, Strike: downgrade},
 		{Key: "voters", Name: "a third voter comes and goes", Promise: none, Strike: voters},
+		{Key: "attack", Name: "a stranger plays back and forges", Promise: none, Strike: attack},
 		{Key: "deploy", Name: "rolling deploy of three servers", Promise: none, Strike: deploy},
 		{Key: "reload", Name: fmt.Sprintf("%d reloads", reloads), Promise: none, Strike: func(ctx context.Context, s *Stage, h *Node) error {
 			return reloadAgain(ctx, s, h, heldSockets, reloads)

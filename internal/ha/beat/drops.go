@@ -11,7 +11,7 @@ import (
 
 // drops counts what was received and not believed.
 type drops struct {
-	junk, version, stranger, others, replay, early, full, lifeline, busy atomic.Uint64
+	junk, version, stranger, others, replay, early, full, lifeline, recorded, busy atomic.Uint64
 }
 
 func (d *drops) count(err error) {
@@ -34,14 +34,14 @@ func (d *drops) count(err error) {
 
 // Dropped returns how many datagrams were dropped, by reason. "copy" are those that came
 // on a second path or carrier too, or were recorded and played again; "others" were for
-// another node; "lifeline" are calls that were not a node's, "busy" those for which there
-// was no room.
+// another node; "lifeline" are calls that were not a node's, "recorded" those that were played
+// again, "busy" those for which there was no room.
 func (m *Mesh) Dropped() map[string]uint64 {
 	d := &m.dropped
 	return map[string]uint64{
 		"junk": d.junk.Load(), "version": d.version.Load(), "stranger": d.stranger.Load(),
 		"copy": d.replay.Load(), "early": d.early.Load(), "full": d.full.Load(),
-		"others": d.others.Load(), "lifeline": d.lifeline.Load(), "busy": d.busy.Load(),
+		"others": d.others.Load(), "lifeline": d.lifeline.Load(), "recorded": d.recorded.Load(), "busy": d.busy.Load(),
 	}
 }
 
@@ -56,7 +56,7 @@ func (d *drops) report(ctx context.Context, log *slog.Logger) {
 			return
 		case <-tick.C:
 		}
-		if n := d.junk.Load() + d.version.Load() + d.stranger.Load() + d.lifeline.Load(); n > last {
+		if n := d.junk.Load() + d.version.Load() + d.stranger.Load() + d.lifeline.Load() + d.recorded.Load(); n > last {
 			log.Warn("datagrams dropped on the heartbeat port: another key, version or program", "count", n-last)
 			last = n
 		}

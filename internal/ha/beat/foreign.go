@@ -51,7 +51,8 @@ func (m *Mesh) alien(p *peer, now clock.Instant, on int, from netip.AddrPort, ve
 	}
 	f.n++
 	f.last = now
-	if f.n >= foreignAfter && now.Sub(f.told) > 2*m.Heartbeat &&
+	// While p itself is heard between them they are not p's: somebody bears its address.
+	if f.n >= foreignAfter && now.Sub(f.told) > 2*m.Heartbeat && now.Sub(p.direct) > m.gap() &&
 		m.tell(ha.MeshEvent{Kind: ha.Foreign, From: p.id, At: now, Info: what}) {
 		f.told = now
 	}

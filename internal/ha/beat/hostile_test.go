@@ -79,7 +79,7 @@ func FuzzCall(f *testing.F) {
 			_, _ = there.Write(b)
 			there.Close()
 		}()
-		if err := m.answer(here); err == nil {
+		if _, err := m.answer(here); err == nil {
 			t.Errorf("%x was answered", b)
 		}
 	})
@@ -103,12 +103,8 @@ func TestOneStrangerLeavesRoomForOthers(t *testing.T) {
 		return c
 	}
 	k := (*a.ring.Load())[0]
-	recorded, err := k.call(1, mark(v[1]), [nonceOfCall]byte{1}, v[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	for a.Dropped()["busy"] == 0 { // a call that was recorded, played again and again
-		_, _ = dial("127.11.0.2").Write(recorded)
+	for a.Dropped()["busy"] == 0 {
+		dial("127.11.0.2") // and says nothing
 	}
 	c, fresh := dial("127.11.0.3"), [nonceOfCall]byte{2}
 	call, err := k.call(1, mark(v[1]), fresh, v[0])
@@ -124,6 +120,84 @@ func TestOneStrangerLeavesRoomForOthers(t *testing.T) {
 	got := make([]byte, answerSize)
 	if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("a node behind another address was not answered: %x, %v", got, err)
+	}
+}
+
+// Whoever recorded a call on the wire gets nothing for playing it again: no answer, no place.
+func TestRecordedCallCostsNothing(t *testing.T) {
+	v := voters(t, 2)
+	a, _ := join(t, v[0], v, secret)
+	b, _ := join(t, v[1], v, secret)
+	lined(t, b, v[0])
+	lined(t, a, v[1])
+	to, err := Address(v[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := (*a.ring.Load())[0]
+	// play sends a call with a nonce, and returns the connection with what was answered.
+	play := func(nonce [nonceOfCall]byte) (net.Conn, []byte) {
+		t.Helper()
+		call, err := k.call(1, mark(v[1]), nonce, v[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.11.0.4:0"))}
+		c, err := d.DialContext(t.Context(), "tcp", to.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(limit))
+		_, _ = c.Write(call)
+		got := make([]byte, answerSize)
+		n, _ := io.ReadFull(c, got)
+		return c, got[:n]
+	}
+	nonce := b.stamp.next(b.epoch, b.Now())
+	if _, got := play(nonce); len(got) != answerSize {
+		t.Fatalf("a call of now was answered with %x", got)
+	}
+	for range 20 {
+		if _, got := play(nonce); len(got) > 0 {
+			t.Fatalf("a call that was played again was answered with %x", got)
+		}
+	}
+	if d := a.Dropped(); d["recorded"] != 20 || d["busy"] > 0 || d["lifeline"] > 0 {
+		t.Errorf("of 20 recordings %v were counted", d)
+	}
+	// One of an earlier life, or of long ago, is answered: whoever is not known yet may have to
+	// be. Its place is given back.
+	for what, nonce := range map[string][nonceOfCall]byte{
+		"an earlier life": b.stamp.next(b.epoch+2, b.Now()),
+		"a minute ago":    new(stamp).next(b.epoch, b.Now().Add(-time.Minute)),
+	} {
+		c, got := play(nonce)
+		if len(got) != answerSize {
+			t.Errorf("%s: answered with %x", what, got)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%s: its end is %v, want that it is hung up", what, err)
+		}
+	}
+	lined(t, b, v[0])
+}
+
+func TestNoncesOfCallsAreUsedOnce(t *testing.T) {
+	var s stamp
+	var c calls
+	for i := range 3 * maxCalls {
+		if !c.take(s.next(7, clock.Instant(i/2))) {
+			t.Fatalf("nonce %d was there before", i)
+		}
+	}
+	if len(c.seen) != maxCalls {
+		t.Errorf("%d are remembered, want %d", len(c.seen), maxCalls)
+	}
+	var next calls // of the process after an upgrade
+	next.recall(c.all())
+	if len(next.seen) != maxCalls || next.take(c.ring[0]) || next.take(c.ring[maxCalls-1]) || !next.take(s.next(7, 0)) {
+		t.Errorf("the next process remembers %d", len(next.seen))
 	}
 }
 

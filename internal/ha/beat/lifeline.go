@@ -3,13 +3,13 @@ package beat
 import (
 	"context"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -28,6 +28,10 @@ import (
 // and the other side answers version 1 | MAC 32 over the nonce, in the version of the call,
 // which only a living process with the cluster's secret can. From then on nothing is sent; the kernel closes
 // the connection when the process is gone.
+//
+// A call that was recorded is not answered again, and one that is not known to be of now (its
+// caller has not been heard yet, or has another life) is answered and given its place for
+// handshakeTime: if it is a node's, that calls again.
 const (
 	nonceOfCall = 16
 	callSize    = 1 + 1 + nonceOfCall + sha256.Size
@@ -67,10 +71,7 @@ func (m *Mesh) call(c net.Conn, p *peer) error {
 	p.mu.Lock()
 	version := m.Wire.To(p.newest)
 	p.mu.Unlock()
-	var nonce [nonceOfCall]byte
-	if _, err := rand.Read(nonce[:]); err != nil {
-		return err
-	}
+	nonce := m.stamp.next(m.epoch, m.Now())
 	k := (*m.ring.Load())[0]
 	msg, err := k.call(version, m.self, nonce, p.id)
 	if err != nil {
@@ -93,39 +94,44 @@ func (m *Mesh) call(c net.Conn, p *peer) error {
 	return nil
 }
 
-// answer makes the handshake as the one who was dialled.
-func (m *Mesh) answer(c net.Conn) error {
+// answer makes the handshake as the one who was dialled. stays reports whether the call is known
+// to be one of now.
+func (m *Mesh) answer(c net.Conn) (stays func() bool, err error) {
 	var got [callSize]byte
 	if _, err := io.ReadFull(c, got[:]); err != nil {
-		return err
+		return nil, err
 	}
 	if !m.Wire.Knows(got[0]) {
-		return errVersion
+		return nil, errVersion
 	}
-	if len(m.marked(got[1])) == 0 {
-		return errStranger
+	callers := m.marked(got[1])
+	if len(callers) == 0 {
+		return nil, errStranger
 	}
 	nonce := [nonceOfCall]byte(got[2:])
 	for _, k := range *m.ring.Load() {
 		want, err := k.call(got[0], got[1], nonce, m.Self)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !hmac.Equal(got[:], want) {
 			continue
 		}
+		if !m.calls.take(nonce) {
+			return nil, errReplay
+		}
 		if !m.turns() {
 			// A process whose election loop stands still must be replaced.
-			return errStuck
+			return nil, errStuck
 		}
 		answer, err := k.answer(got[0], nonce, m.Self)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		_, err = c.Write(answer)
-		return err
+		return func() bool { return m.ofNow(callers, nonce) }, err
 	}
-	return errStranger
+	return nil, errStranger
 }
 
 // errStuck is why a call is not answered though it is a node's.
@@ -158,15 +164,25 @@ func (m *Mesh) serveLifelines(ctx context.Context) {
 			defer c.Close()
 			defer context.AfterFunc(ctx, func() { c.Close() })()
 			_ = c.SetDeadline(time.Now().Add(handshakeTime))
-			if err := m.answer(c); err != nil {
-				if !errors.Is(err, errStuck) {
-					m.dropped.lifeline.Add(1)
-				}
+			stays, err := m.answer(c)
+			switch {
+			case errors.Is(err, errReplay):
+				m.dropped.recorded.Add(1)
+				return
+			case errors.Is(err, errStuck):
+				return
+			case err != nil:
+				m.dropped.lifeline.Add(1)
 				return
 			}
-			_ = c.SetDeadline(time.Time{})
 			// The other side never sends; this waits for its end.
 			var one [1]byte
+			if !stays() { // until the deadline, and then it may be known
+				if _, err := c.Read(one[:]); !errors.Is(err, os.ErrDeadlineExceeded) || !stays() {
+					return
+				}
+			}
+			_ = c.SetDeadline(time.Time{})
 			_, _ = c.Read(one[:])
 		}()
 	}

@@ -66,6 +66,8 @@ type Mesh struct {
 	dropped drops
 	turned  atomic.Int64 // clock.Instant at which the election's loop last said something
 	thread  thread
+	stamp   stamp // of our calls
+	calls   calls // of the others
 
 	ending sync.RWMutex // guards ended and the closing of events
 	ended  bool
@@ -98,6 +100,9 @@ type peer struct {
 	foreign foreign
 	newest  uint8    // version of the wire that it speaks; 0: not heard yet
 	line    net.Conn // our lifeline to it, if there is one
+
+	dated  bool          // its calls carry its life and their moment
+	called clock.Instant // the moment of the latest call of its present life, by its clock
 }
 
 // A way is how one peer is reached on one path.
@@ -329,7 +334,7 @@ func (m *Mesh) Send(to election.ID, msg []byte) {
 // say seals a datagram into buf and sends it on every path. p.mu is held.
 func (m *Mesh) say(p *peer, now clock.Instant, buf []byte, stood uint8, payload []byte) []byte {
 	proof := p.session.proof()
-	proof.stood = stood
+	proof.stood, proof.flags = stood, dated
 	if m.smooth(p, now) {
 		proof.flags |= smooth
 	}
@@ -439,7 +444,10 @@ func (m *Mesh) receiveFrom(now clock.Instant, h head, p *peer, b []byte, on int,
 	}
 	p.foreign = foreign{}
 	p.stood = proof.stood
-	p.smooth = proof.flags&smooth != 0
+	p.smooth, p.dated = proof.flags&smooth != 0, proof.flags&dated != 0
+	if begun {
+		p.called = 0
+	}
 	if !m.hear(p, now, h, begun) {
 		return errFull
 	}

@@ -79,7 +79,8 @@ func (m *Mesh) Memory() (json.RawMessage, error) {
 		p.mu.Unlock()
 		peers[string(p.id)] = memory.Fields{"seq": &seq, "heard": &heard, "newest": &newest, "session": session.fields()}
 	}
-	return memory.Write(memoryVersion, memory.Fields{"epoch": &m.epoch, "peers": peers})
+	calls := m.calls.all()
+	return memory.Write(memoryVersion, memory.Fields{"epoch": &m.epoch, "peers": peers, "calls": &calls})
 }
 
 // Recall goes on with the life whose Memory it is. It is called before Run.
@@ -90,9 +91,11 @@ func (m *Mesh) Recall(text json.RawMessage) error {
 			peers[string(p.id)] = memory.Fields{"seq": &p.seq, "heard": &heard[i], "newest": &p.newest, "session": p.session.fields()}
 		}
 	}
-	if err := memory.Read(text, memoryVersion, memory.Fields{"epoch": &m.epoch, "peers": peers}); err != nil {
+	var calls []byte
+	if err := memory.Read(text, memoryVersion, memory.Fields{"epoch": &m.epoch, "peers": peers, "calls": &calls}); err != nil {
 		return fmt.Errorf("heartbeat of the process before: %w", err)
 	}
+	m.calls.recall(calls)
 	k := (*m.ring.Load())[0]
 	for i, p := range m.peers {
 		if p == nil {

@@ -104,7 +104,7 @@ func Start(c Config) (*Gossip, error) {
 	m.Label = c.Cluster
 	m.Keyring = ring
 	if m.Transport = c.Transport; m.Transport == nil {
-		if g.sockets, err = openSockets(c); err != nil {
+		if g.sockets, err = openSockets(c, func() { g.refused.Add(1) }); err != nil {
 			return nil, fmt.Errorf("gossip socket %s: %w", c.Self, err)
 		}
 		m.Transport = g.sockets

@@ -17,6 +17,8 @@ const readBuffer = 2 << 20
 // sockets is the memberlist.NodeAwareTransport of a node: memberlist's own would open the
 // sockets itself, and nobody else could have them.
 type sockets struct {
+	cluster string
+	refused func() // is told of what came and is not given to memberlist
 	tcp     net.Listener
 	udp     *net.UDPConn
 	packets chan *memberlist.Packet
@@ -28,8 +30,8 @@ type sockets struct {
 var _ memberlist.NodeAwareTransport = (*sockets)(nil)
 
 // openSockets opens both sockets of a voter, with what c says for that.
-func openSockets(c Config) (*sockets, error) {
-	s := &sockets{packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), over: make(chan struct{})}
+func openSockets(c Config, refused func()) (*sockets, error) {
+	s := &sockets{cluster: c.Cluster, refused: refused, packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), over: make(chan struct{})}
 	listenTCP, listenUDP := c.ListenTCP, c.ListenUDP
 	if listenTCP == nil {
 		listenTCP = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
@@ -73,7 +75,7 @@ func (s *sockets) accept() {
 			continue
 		}
 		select {
-		case s.streams <- c:
+		case s.streams <- guard(c, s.cluster, false, s.refused):
 		case <-s.over:
 			c.Close()
 			return
@@ -91,6 +93,10 @@ func (s *sockets) read() {
 		}
 		if err != nil || n == 0 {
 			continue // an ICMP error of an earlier packet
+		}
+		if !sealedPacket(buf[:n], s.cluster) {
+			s.refused()
+			continue
 		}
 		select {
 		case s.packets <- &memberlist.Packet{Buf: buf[:n], From: from, Timestamp: time.Now()}:
@@ -129,7 +135,11 @@ func (s *sockets) PacketCh() <-chan *memberlist.Packet { return s.packets }
 func (s *sockets) StreamCh() <-chan net.Conn           { return s.streams }
 
 func (s *sockets) DialTimeout(addr string, d time.Duration) (net.Conn, error) {
-	return net.DialTimeout("tcp", addr, d)
+	c, err := net.DialTimeout("tcp", addr, d)
+	if err != nil {
+		return nil, err
+	}
+	return guard(c, s.cluster, true, s.refused), nil
 }
 
 func (s *sockets) DialAddressTimeout(a memberlist.Address, d time.Duration) (net.Conn, error) {
