@@ -35,6 +35,7 @@ type workload struct {
 	post    int      // bytes of a body to POST; 0: GET
 	conns   int
 	streams int      // of HTTP/2, on each connection at once; 0: HTTP/1.1
+	quic    bool     // HTTP/3, with streams on each connection at once
 	rate    int      // requests a second; 0: as many as can be
 	tls     bool     // over TLS 1.3, with the same key exchange, cipher and certificate for all
 	half    bool     // the rate is half of what the slowest of all can do
@@ -63,6 +64,8 @@ func workloads() []workload {
 		{name: "small GET, HTTP/2, 16 connections x 32", path: "/small", conns: 16, streams: 32, goal: 1.20, among: []string{proxydName, "nginx", "HAProxy"}},
 		{name: "HTTPS small GET, 64 kept connections", path: "/small", conns: benchConns, tls: true, goal: 0.70, among: []string{proxydName, "nginx", "HAProxy"}},
 		{name: "HTTPS small GET, a full handshake each", path: "/small", conns: 16, tls: true, head: []string{"Connection: close"}, goal: 1.00, among: []string{proxydName, "nginx", "HAProxy"}},
+		{name: "small GET, HTTP/3, 16 connections x 8", path: "/small", conns: 16, streams: 8, quic: true, among: []string{proxydName}},
+		{name: "100 KB answer, HTTP/3, 16 connections", path: "/100k", conns: 16, streams: 1, quic: true, among: []string{proxydName}},
 		{name: "small GET, 100,000 routes", path: "/small", conns: benchConns, goal: 1.05, among: []string{fewName, manyName}, to: []string{fewName}},
 	}
 }
@@ -255,6 +258,9 @@ func (b *Bench) startBackend(space *Space, v benchValues) (*Process, error) {
 func (b *Bench) turn(ctx context.Context, space *Space, w workload, c *contestant) (Turn, error) {
 	if w.rate > 0 {
 		return b.pacedTurn(ctx, space, w, c)
+	}
+	if w.quic {
+		return b.h3Turn(ctx, space, w, c)
 	}
 	if w.streams > 0 {
 		return b.h2Turn(ctx, space, w, c)

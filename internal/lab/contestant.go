@@ -91,6 +91,7 @@ type benchValues struct {
 	Secure                      netip.AddrPort // where TLS is spoken
 	Pair                        string         // file of a certificate with its key
 	H2                          netip.AddrPort // where HTTP/2 is spoken in clear
+	H3                          netip.AddrPort // where HTTP/3 is
 	Name, Interface, Check, VIP string         // of keepalived
 	Priority                    int
 	Advert                      string
@@ -120,7 +121,7 @@ func (v benchValues) fill(name, file string) (string, error) {
 
 // start runs the contestant in a namespace and waits until it serves.
 func (c *contestant) start(space *Space, v benchValues) error {
-	v.Listen, v.H2, v.Secure = c.listen, inH2(c.listen), secureOf(c.listen)
+	v.Listen, v.H2, v.H3, v.Secure = c.listen, inH2(c.listen), inH3(c.listen), secureOf(c.listen)
 	v.ID = strconv.Itoa(int(c.listen.Port()))
 	for i := range c.routes {
 		v.Routes = append(v.Routes, i)

@@ -27,10 +27,10 @@ type conn3 struct {
 	over func()
 }
 
-// dial3 connects from the host, within patience.
-func dial3(ctx context.Context, h *Host, at netip.AddrPort, patience time.Duration) (*conn3, error) {
+// dial3 connects from a network, within patience.
+func dial3(ctx context.Context, from *Space, at netip.AddrPort, patience time.Duration) (*conn3, error) {
 	var socket net.PacketConn
-	err := h.Do(func() error {
+	err := from.Do(func() error {
 		var err error
 		socket, err = net.ListenUDP("udp", nil)
 		return err
@@ -57,7 +57,12 @@ func dial3(ctx context.Context, h *Host, at netip.AddrPort, patience time.Durati
 func (c *conn3) ask(ctx context.Context, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	q, err := http.NewRequestWithContext(ctx, "GET", c.site+"/", nil)
+	return c.get(ctx, "/")
+}
+
+// get asks for a path and reads the whole answer.
+func (c *conn3) get(ctx context.Context, path string) error {
+	q, err := http.NewRequestWithContext(ctx, "GET", c.site+path, nil)
 	if err != nil {
 		return err
 	}
@@ -93,7 +98,7 @@ type live3 struct {
 // open adds n connections, each of which has had an answer.
 func (l *live3) open(ctx context.Context, n int) error {
 	for i := range n {
-		c, err := dial3(ctx, l.host, l.at, 5*time.Second)
+		c, err := dial3(ctx, l.host.space, l.at, 5*time.Second)
 		if err != nil {
 			return fmt.Errorf("open a connection of HTTP/3: %w", err)
 		}
@@ -214,7 +219,7 @@ func beginFresh3(ctx context.Context, h *Host, at netip.AddrPort, rate int) *fre
 }
 
 func (f *fresh3) once(ctx context.Context, h *Host, at netip.AddrPort) error {
-	c, err := dial3(ctx, h, at, 5*time.Second)
+	c, err := dial3(ctx, h.space, at, 5*time.Second)
 	if err != nil {
 		return err
 	}
