@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -203,7 +202,9 @@ func (k *kept) dial(ctx context.Context, timeout time.Duration, total moment, he
 	}
 	k.engine.counts.dials.Add(1)
 	begun := now()
-	tcp, err := d.DialTCP(ctx, "tcp", netip.AddrPort{}, addr)
+	// Not DialTCP: it binds the socket first, so that a port serves one connection whoever it is
+	// with, and is sought for long when most are taken.
+	conn, err := d.DialContext(ctx, "tcp", addr.String())
 	if err != nil {
 		kind := dataplane.ErrConnect
 		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
@@ -215,8 +216,8 @@ func (k *kept) dial(ctx context.Context, timeout time.Duration, total moment, he
 		return nil, fmt.Errorf("%w: %w", kind, err)
 	}
 	u := &serverConn{home: k}
-	if err := u.open(tcp); err != nil {
-		tcp.Close()
+	if err := u.open(conn.(*net.TCPConn)); err != nil {
+		conn.Close()
 		return nil, fmt.Errorf("%w: %w", dataplane.ErrConnect, err)
 	}
 	k.server.Conns.Add(1)
