@@ -40,7 +40,8 @@ func (p *Plane) End(x *dataplane.Exchange, err error) {
 	if !x.Mark.Answered && !x.Mark.Local {
 		status = unanswered(err)
 	}
-	if err != nil && x.Mark.Reason == "" {
+	// That a file, say, was meant to be the answer is no reason for its having been broken off.
+	if err != nil && (x.Mark.Reason == "" || x.Mark.Local && status < 400) {
 		x.Mark.Reason = ending(err)
 	}
 	r.counters.count(x, status, now.Sub(x.Times.Start))
