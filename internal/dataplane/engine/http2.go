@@ -397,11 +397,10 @@ func (h *h2conn) Wake(s *http2.Stream) {
 		t.mu.Unlock()
 		return
 	}
-	t.wake()
-	if t.queued && h.state.MaySend(s) {
-		h.grant() // its window may have been what all waited for
-	}
+	signal(t.in) // who sends waits for its turn, and a turn is given
 }
+
+func (h *h2conn) Widened() { h.grant() }
 
 func (h *h2conn) Glitch(kind dataplane.Glitch) { h.c.handler.Glitch(h.c.listener, kind) }
 

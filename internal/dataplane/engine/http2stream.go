@@ -17,6 +17,7 @@ type h2stream struct {
 	in, out chan struct{} // who reads, and who sends, is to look again
 	refused error         // why there is an answer without an exchange
 	queued  bool          // waits in the connection's turns
+	moved   int64         // what the connection had sent when the wait began that is judged
 }
 
 // streamOf returns the h2stream that s is the flow of.
@@ -107,6 +108,7 @@ func (s *h2stream) send(p part, l *limit) (int, error) {
 	defer h.mu.Unlock()
 	defer h.grant()
 	defer h.turns.leave(s)
+	s.moved = h.state.Moved()
 	size := len(p.a) + len(p.b)
 	tail := len(p.trailers) > 0
 	sent := 0
@@ -155,11 +157,17 @@ func (s *h2stream) send(p part, l *limit) (int, error) {
 }
 
 // crowded reports whether s waits for its turn among the streams of its connection, though the
-// client lets it send. How fast the client takes what they all send, the writer judges.
+// client lets it send. How fast the client takes what they all send, the writer judges. A window
+// of the connection that is shut is all streams' own: it is the client's fault only if it was not
+// opened for as much as one client has to take, whoever got it.
 func (s *h2stream) crowded() bool {
+	state := s.conn.state
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
-	return s.conn.state.MaySend(&s.flow)
+	moved := state.Moved() - s.moved
+	s.moved = state.Moved()
+	p := &s.desk.pace
+	return state.MaySend(&s.flow) || state.Starved(&s.flow) && moved >= p.least()
 }
 
 // broken says why nothing can be sent. The connection's mutex is held.

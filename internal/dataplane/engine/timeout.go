@@ -78,6 +78,9 @@ func (p *pace) due(t moment) moment {
 	return t + moment(p.window-p.waited)
 }
 
+// least returns how many bytes are enough for a window.
+func (p *pace) least() int64 { return int64(float64(p.rate) * p.window.Seconds()) }
+
 // add notes a wait in which n bytes moved, and reports whether the speed will do.
 func (p *pace) add(waited time.Duration, n int64) bool {
 	p.waited += waited
@@ -85,7 +88,7 @@ func (p *pace) add(waited time.Duration, n int64) bool {
 	if p.rate <= 0 || p.waited < p.window {
 		return true
 	}
-	enough := p.moved >= int64(float64(p.rate)*p.window.Seconds()) || p.excuse != nil && p.excuse()
+	enough := p.moved >= p.least() || p.excuse != nil && p.excuse()
 	p.waited, p.moved = 0, 0
 	return enough
 }

@@ -47,6 +47,7 @@ const (
 	resetsAtOnce, resetsASecond   = 200, 100
 	controlAtOnce, controlASecond = 1000, 200
 	controlForRequest             = 8 // a request earns as many frames around it
+	settingsInFrame               = 8 // of one SETTINGS that costs as much as any other frame
 	controlForFrame               = 3 // a frame of data that we send, or take, likewise
 )
 

@@ -183,8 +183,13 @@ func (c *Client) widen(f *http2.WindowUpdateFrame) {
 			c.fail(http2.ErrCodeFlowControl, "window above 2^31-1")
 			return
 		}
+		if c.window > n { // it was not shut
+			return
+		}
 		for _, s := range c.calls {
-			c.wake(s)
+			if s.window > 0 && !s.sent {
+				c.wake(s)
+			}
 		}
 		return
 	}

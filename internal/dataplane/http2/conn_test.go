@@ -72,7 +72,8 @@ func (p *pair) Drop(s *Stream, err error) {
 	delete(p.requests, s.ID)
 	p.dropped = append(p.dropped, err)
 }
-func (p *pair) Wake(*Stream)              { p.woken++ }
+func (p *pair) Wake(*Stream)              {}
+func (p *pair) Widened()                  { p.woken++ }
 func (p *pair) Glitch(k dataplane.Glitch) { p.glitches[k]++ }
 
 // ask begins a request of GET / with more fields, as "name: value".
@@ -633,11 +634,34 @@ func TestD4SettingsThatRepeatThemselvesCostNoMore(t *testing.T) {
 	if fault := p.feed(); fault != nil {
 		t.Fatal(fault)
 	}
-	if p.woken != 50 {
-		t.Errorf("streams were woken %d times, want once each", p.woken)
+	if p.woken != 1 {
+		t.Errorf("windows were widened %d times, want once", p.woken)
 	}
 	p.c.Head(p.streams[1], &dataplane.Response{Status: 200, Length: -1}, nil, false)
 	if n, _ := p.c.Data(p.streams[1], make([]byte, 3000), nil, false, false); n != 1999 {
 		t.Errorf("%d bytes taken, want the last window that was said", n)
+	}
+}
+
+// Who holds streams open whose windows are shut has nothing done by widening that of the
+// connection, which was open.
+func TestD4WindowsThatHoldNobodyUpWakeNobody(t *testing.T) {
+	p := newPair(t, nil)
+	p.client.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	for i := range 50 {
+		p.ask(uint32(2*i+1), true)
+	}
+	p.feed()
+	p.woken = 0
+	for range 500 {
+		p.client.WriteWindowUpdate(0, 1)
+	}
+	if p.feed(); p.woken != 0 {
+		t.Errorf("windows were widened %d times for nobody", p.woken)
+	}
+	p.client.WriteWindowUpdate(1, 10)
+	p.client.WriteWindowUpdate(1, 10)
+	if p.feed(); p.woken != 1 {
+		t.Errorf("a window that was shut was widened %d times, want once", p.woken)
 	}
 }

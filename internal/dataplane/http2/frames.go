@@ -184,8 +184,8 @@ func (c *Conn) widen(f *http2.WindowUpdateFrame) {
 			c.fail(http2.ErrCodeFlowControl, "window above 2^31-1")
 			return
 		}
-		for _, s := range c.streams {
-			c.host.Wake(s)
+		if c.window == n { // it was shut
+			c.host.Widened()
 		}
 		return
 	}
@@ -197,8 +197,9 @@ func (c *Conn) widen(f *http2.WindowUpdateFrame) {
 	case s.window+n > mostWindow:
 		c.wrong(f.StreamID, http2.ErrCodeFlowControl, "window above 2^31-1")
 	default:
-		s.window += n
-		c.host.Wake(s)
+		if s.window += n; s.window > 0 && s.window <= n {
+			c.host.Widened()
+		}
 	}
 }
 
@@ -220,11 +221,8 @@ func (c *Conn) wasReset(f *http2.RSTStreamFrame) {
 
 // settings takes in what the client wants.
 func (c *Conn) settings(f *http2.SettingsFrame) {
-	if f.IsAck() {
-		c.glitch(dataplane.GlitchSettings)
-		return
-	}
-	if c.glitch(dataplane.GlitchSettings) != nil {
+	c.control.spend(int64(f.NumSettings() / settingsInFrame)) // who says more pays more
+	if c.glitch(dataplane.GlitchSettings) != nil || f.IsAck() {
 		return
 	}
 	more, err := c.accept(f, func(http2.Setting) error { return nil })
@@ -244,8 +242,8 @@ func (c *Conn) resize(more int64) error {
 		if s.window += more; s.window > mostWindow {
 			return http2.ConnectionError(http2.ErrCodeFlowControl)
 		}
-		c.host.Wake(s)
 	}
+	c.host.Widened()
 	return nil
 }
 

@@ -41,9 +41,11 @@ type Host interface {
 	// Drop says that a stream that was opened comes to nothing: it was reset with code, for
 	// err, before there was a request.
 	Drop(s *Stream, err error)
-	// Wake says that who waits for s should look again: there is more of its body, more room in
-	// its windows, or it is over.
+	// Wake says that who waits for s should look again: there is more of its body, or it is over.
 	Wake(s *Stream)
+	// Widened says that streams may have become free to send: windows are larger. It costs the
+	// same for one stream and for all, and so does what the client has said.
+	Widened()
 	// Glitch counts what a client may do a few times.
 	Glitch(kind dataplane.Glitch)
 }
@@ -91,6 +93,7 @@ type Conn struct {
 	abandoned int // of them, those that were reset
 	closed    closedStreams
 	window    int64
+	moved     int64 // bytes of bodies that were sent
 	room      int64 // that the client may send, of all streams
 	credit    int64 // that was consumed and not given back
 

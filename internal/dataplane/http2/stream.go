@@ -166,6 +166,7 @@ func (c *Conn) Data(s *Stream, a, b []byte, last, others bool) (taken, sent int)
 		}
 		s.window -= int64(m)
 		c.window -= int64(m)
+		c.moved += int64(m)
 		taken += m
 		if flags != 0 {
 			c.finished(s)
@@ -180,6 +181,12 @@ func (c *Conn) Data(s *Stream, a, b []byte, last, others bool) (taken, sent int)
 
 // MaySend reports whether the client's windows let s send (RFC 9113, 5.2).
 func (c *Conn) MaySend(s *Stream) bool { return s.window > 0 && c.window > 0 }
+
+// Starved reports whether s waits for the window of the connection alone, which all share.
+func (c *Conn) Starved(s *Stream) bool { return s.window > 0 && c.window <= 0 }
+
+// Moved returns how many bytes of bodies the windows have let go so far.
+func (c *Conn) Moved() int64 { return c.moved }
 
 // EndWith sends trailers, which are field lines, and with them the end of the answer.
 func (c *Conn) EndWith(s *Stream, lines []byte) int {
