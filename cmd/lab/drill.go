@@ -26,7 +26,7 @@ func plan(proxyd, timing string) (lab.Plan, error) {
 
 func drillCommand() *cobra.Command {
 	var proxyd, timing, fence, keep string
-	var only []string
+	var only, attacks []string
 	var rounds, vips int
 	var short, asJSON, markdown bool
 	cmd := &cobra.Command{
@@ -45,6 +45,12 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 			p.Fence = fence
 			if slices.Equal(only, []string{"overload"}) {
 				return lab.Overload{Plan: p, Out: cmd.OutOrStdout()}.Run(cmd.Context())
+			}
+			if slices.Equal(only, []string{"floods"}) {
+				if !cmd.Flags().Changed("rounds") {
+					rounds = 3
+				}
+				return lab.Floods{Plan: p, Rounds: rounds, Attacks: attacks, Out: cmd.OutOrStdout()}.Run(cmd.Context())
 			}
 			if slices.Equal(only, []string{"carry"}) {
 				return lab.Carry{Plan: p, Rounds: rounds, Out: cmd.OutOrStdout()}.Run(cmd.Context())
@@ -105,7 +111,8 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 	f.StringVar(&proxyd, "proxyd", "", "the program to drill; default: the one beside this")
 	f.StringVar(&timing, "timing", "", "timing preset of the cluster; default: its own")
 	f.StringVar(&fence, "fence", "", "auto, ebpf, nftables or lifetime, which does not keep all promises; default: auto")
-	f.StringSliceVar(&only, "only", nil, "play these faults alone; overload (one capped node), carry (200 live connections over hand-overs), handover3 (the same for HTTP/3), many (50 VIPs at once) and calm (what an idle node takes) are drills of their own")
+	f.StringSliceVar(&only, "only", nil, "play these faults alone; overload (one capped node), floods (attacks on HTTP/2 beside other clients), carry (200 live connections over hand-overs), handover3 (the same for HTTP/3), many (50 VIPs at once) and calm (what an idle node takes) are drills of their own")
+	f.StringSliceVar(&attacks, "attacks", nil, "play these attacks of the drill floods alone")
 	f.IntVar(&vips, "vips", 50, "how many VIPs the drill many moves")
 	f.IntVarP(&rounds, "rounds", "n", 5, "times that each fault is played")
 	f.BoolVar(&short, "short", false, "the few faults of a CI run, once")

@@ -51,3 +51,23 @@ func loadCommand() *cobra.Command {
 	f.DurationVar(&spec.Deadline, "deadline", time.Second, "of one request")
 	return cmd
 }
+
+func attackCommand() *cobra.Command {
+	var spec lab.AttackSpec
+	cmd := &cobra.Command{
+		Use:    "attack",
+		Short:  "Be the attackers of the drill floods",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return lab.Attack(cmd.Context(), spec, os.Stdout)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&spec.Target, "target", "", "host:port, of the loopback")
+	f.BoolVar(&spec.TLS, "tls", false, "HTTP/2 by ALPN")
+	f.StringVar(&spec.Kind, "kind", "", "which attack")
+	f.IntVar(&spec.Conns, "conns", 8, "connections")
+	f.DurationVar(&spec.Last, "last", 4*time.Second, "how long")
+	return cmd
+}

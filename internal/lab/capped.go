@@ -14,13 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// capped is a proxyd with a third of a processor.
+// capped is a proxyd with a share of the processors of its own.
 type capped struct {
 	plan   Plan
 	dir    string
-	at     string // its listener
-	plain  string // the server of the floods
-	server string // that of all others
+	at     string   // its listener
+	plain  string   // the server of the floods
+	server string   // that of all others
+	serves *Process // that server
+	quota  int      // hundredths of a processor; 0: no bound
+	h2c    bool     // it takes HTTP/2 in clear
+	more   string   // of its configuration
 	p      *Process
 	leave  func() // its control group, if it has one
 }
@@ -28,8 +32,8 @@ type capped struct {
 // start starts it, with so many descriptors; 0: as many as there are.
 func (n *capped) start(files uint64) error {
 	conf := filepath.Join(n.dir, "proxyd.toml")
-	text := fmt.Sprintf("[node]\nname = \"capped\"\nstate = %q\n[listener.http]\naddress = %q\n[admin]\nsocket = %q\nlisten = \"\"\n[log]\naccess = false\n[pool.app]\nservers = [%q]\n[pool.plain]\nservers = [%q]\n[[route]]\nhost = %q\npool = \"plain\"\n[[route]]\npool = \"app\"\n",
-		n.dir, n.at, filepath.Join(n.dir, "admin.sock"), n.server, n.plain, floodHost)
+	text := fmt.Sprintf("[node]\nname = \"capped\"\nstate = %q\n[listener.http]\naddress = %q\nh2c = %t\n[admin]\nsocket = %q\nlisten = \"\"\n[log]\naccess = false\n[pool.app]\nservers = [%q]\n[pool.plain]\nservers = [%q]\n[[route]]\nhost = %q\npool = \"plain\"\n[[route]]\npool = \"app\"\n%s",
+		n.dir, n.at, n.h2c, filepath.Join(n.dir, "admin.sock"), n.server, n.plain, floodHost, n.more)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -42,7 +46,7 @@ func (n *capped) start(files uint64) error {
 		if err := unix.Prlimit(p.PID(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: files, Max: files}, nil); err != nil {
 			return fmt.Errorf("limit descriptors: %w", err)
 		}
-	} else if n.leave, err = confine(p.PID(), "capped", share{quota: 33, weight: mostWeight}); err != nil {
+	} else if n.leave, err = confine(p.PID(), "capped", share{quota: n.quota, weight: mostWeight}); err != nil {
 		return err
 	}
 	for range 100 {

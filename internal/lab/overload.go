@@ -53,11 +53,12 @@ func (o Overload) Run(ctx context.Context) error {
 		return err
 	}
 	defer leave()
-	n, endServers, err := o.stage(dir)
+	n, endServers, err := cappedStage(o.Plan, dir)
 	if err != nil {
 		return err
 	}
 	defer endServers()
+	n.quota = 33
 	if err := n.start(0); err != nil {
 		return err
 	}
@@ -84,13 +85,13 @@ func (o Overload) Run(ctx context.Context) error {
 	return errors.Join(broken...)
 }
 
-// stage starts the servers, in processes of their own, and says how to start the node.
-func (o Overload) stage(dir string) (n *capped, end func(), err error) {
+// cappedStage starts the servers, in processes of their own, and says how to start the node.
+func cappedStage(plan Plan, dir string) (n *capped, end func(), err error) {
 	free, err := freeAddresses(3)
 	if err != nil {
 		return nil, nil, err
 	}
-	n = &capped{plan: o.Plan, dir: dir, plain: free[0], server: free[1], at: free[2]}
+	n = &capped{plan: plan, dir: dir, plain: free[0], server: free[1], at: free[2]}
 	var all []*Process
 	end = func() {
 		for _, p := range all {
@@ -98,12 +99,13 @@ func (o Overload) stage(dir string) (n *capped, end func(), err error) {
 		}
 	}
 	for _, args := range [][]string{{"--plain", "--listen", n.plain}, {"--listen", n.server}} {
-		p, _, err := start(command{name: "server", argv: append([]string{o.Plan.Lab, "serve"}, args...), log: filepath.Join(dir, "server.log")})
+		p, _, err := start(command{name: "server", argv: append([]string{plan.Lab, "serve"}, args...), log: filepath.Join(dir, "server.log")})
 		if err != nil {
 			end()
 			return nil, nil, err
 		}
 		all = append(all, p)
+		n.serves = p
 	}
 	return n, end, nil
 }
