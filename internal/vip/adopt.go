@@ -18,19 +18,19 @@ type Claim struct {
 // kernel lets it be, and returns what it has. settle(true) ends the keeper, which takes
 // nothing away: another process keeps the address. settle(false) lets it go on.
 func (k *Keeper) Halt() (_ Claim, settle func(gone bool), err error) {
-	told, decided, done := make(chan Claim, 1), make(chan bool), make(chan error, 1)
-	do := func() error {
-		k.prolong()
-		told <- Claim{k.state, k.since, k.until}
-		k.handed = <-decided
-		return nil
-	}
-	select {
-	case k.calls <- call{do, done}:
-		return <-told, func(gone bool) { decided <- gone; <-done }, nil
-	case <-k.done:
+	k.mu.Lock()
+	if k.over {
+		k.mu.Unlock()
 		return Claim{}, nil, ErrClosed
 	}
+	k.prolong()
+	return Claim{k.state, k.since, k.until}, func(gone bool) {
+		if k.over = gone; gone {
+			close(k.handed)
+		}
+		k.publish()
+		k.mu.Unlock()
+	}, nil
 }
 
 // prolong gives the address its whole lifetime anew, wherever it is.

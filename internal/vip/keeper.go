@@ -47,8 +47,9 @@ func (s State) String() string { return [...]string{"idle", "held", "parked"}[s]
 
 // A Keeper holds one virtual address on one interface. It satisfies ha.Holder.
 //
-// One goroutine owns what it knows and does all that is done to the address; the methods
-// ask it and wait. It ends with Close.
+// One at a time does something to the address: a caller of its methods, or the goroutine that
+// does what time and the network bring, and ends with Close. A holder renews with every beat,
+// and to hand each renewal to that goroutine was a good part of what an idle node took.
 type Keeper struct {
 	Stats Stats
 
@@ -58,9 +59,11 @@ type Keeper struct {
 	conflict func(mac net.HardwareAddr)
 	log      *slog.Logger
 
-	calls   chan call
-	claims  chan [6]byte  // a MAC that claimed the address, the newest unread
-	removed chan struct{} // the interface lost the address
+	again   chan struct{}           // next may be earlier than the goroutine knows
+	handed  chan struct{}           // closed: another process keeps the address
+	claim   atomic.Pointer[[6]byte] // a MAC that claimed the address, the first unread
+	claims  chan struct{}           // has one value when there is one
+	removed chan struct{}           // the interface lost the address
 	linkUp  chan struct{}
 	stop    chan struct{}
 	closing sync.Once
@@ -71,7 +74,8 @@ type Keeper struct {
 	seat atomic.Pointer[Seat]
 	left atomic.Int64 // connections of a parked address; -1: not counted yet
 
-	// What follows belongs to the goroutine.
+	mu       sync.Mutex // held by whoever does something to the address, until it is done
+	over     bool       // nothing is done to it any more
 	state    State
 	since    clock.Instant
 	until    clock.Instant // Held: the lease's end. Parked: the drain's end.
@@ -81,7 +85,6 @@ type Keeper struct {
 	leftover bool          // the address may still be on the interface though we do not hold it
 	defended clock.Instant
 	plan     schedule
-	handed   bool  // another process keeps the address
 	fault    error // why the last thing did not succeed; nil when it did
 }
 
@@ -104,12 +107,6 @@ type Status struct {
 	Fault error         // why the last attempt on the interface failed; nil if it did not
 }
 
-// A call asks the keeper's goroutine to do something.
-type call struct {
-	do     func() error
-	answer chan error
-}
-
 // Keeper starts a keeper for the address of prefix on this port. There is at most one
 // for an address. The interface is not touched before the first Hold.
 func (p *Port) Keeper(prefix netip.Prefix, o Options) (*Keeper, error) {
@@ -123,8 +120,9 @@ func (p *Port) Keeper(prefix netip.Prefix, o Options) (*Keeper, error) {
 	k := &Keeper{
 		port: p, prefix: Host(addr), drain: o.Drain, conflict: o.OnConflict,
 		log:     p.log.With("vip", addr),
-		calls:   make(chan call),
-		claims:  make(chan [6]byte, 1),
+		again:   make(chan struct{}, 1),
+		handed:  make(chan struct{}),
+		claims:  make(chan struct{}, 1),
 		removed: make(chan struct{}, 1),
 		linkUp:  make(chan struct{}, 1),
 		stop:    make(chan struct{}),
@@ -202,22 +200,26 @@ func (k *Keeper) Close() error {
 	return k.last
 }
 
-// ask has the goroutine do something and waits for it.
+// ask does something when nobody else does.
 func (k *Keeper) ask(do func() error) error {
-	c := call{do, make(chan error, 1)}
-	select {
-	case k.calls <- c:
-		return <-c.answer
-	case <-k.done:
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.over {
 		return ErrClosed
 	}
+	before := k.next()
+	err := do()
+	k.publish() // before the caller can look
+	if k.next() < before {
+		poke(k.again)
+	}
+	return err
 }
 
 // claimed tells the keeper that mac claims its address. It does not block.
 func (k *Keeper) claimed(mac [6]byte) {
-	select {
-	case k.claims <- mac:
-	default: // one unread claim is enough to act upon
+	if k.claim.CompareAndSwap(nil, &mac) { // one unread claim is enough to act upon
+		poke(k.claims)
 	}
 }
 
@@ -226,29 +228,53 @@ func (k *Keeper) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		do := func() {}
 		select {
-		case c := <-k.calls:
-			err := c.do()
-			k.publish() // before the caller can look
-			c.answer <- err
-			if k.handed {
-				return
-			}
-		case mac := <-k.claims:
-			k.contest(mac)
+		case <-k.claims:
+			do = k.contest
 		case <-k.removed:
-			k.repair()
+			do = k.repair
 		case <-k.linkUp:
-			k.cameUp()
+			do = k.cameUp
 		case <-timer.C:
-			k.tick()
+			do = k.tick
+		case <-k.again:
+		case <-k.handed:
+			return
 		case <-k.stop:
-			k.last = errors.Join(k.drop(), k.SendOn([6]byte{}, netip.Addr{}, 0))
+			k.end()
 			return
 		}
-		k.publish()
-		timer.Reset(k.next().Sub(k.port.now()))
+		if !k.turn(do, timer) {
+			return
+		}
 	}
+}
+
+// turn does what has come, and sets the timer for what comes next. It reports whether there
+// is anything more to do.
+func (k *Keeper) turn(do func(), timer *time.Timer) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.over {
+		return false
+	}
+	do()
+	k.publish()
+	timer.Reset(k.next().Sub(k.port.now()))
+	return true
+}
+
+// end drops the address for good.
+func (k *Keeper) end() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.over {
+		return
+	}
+	k.over = true
+	k.last = errors.Join(k.drop(), k.SendOn([6]byte{}, netip.Addr{}, 0))
+	k.publish()
 }
 
 // next is when tick has something to do.
@@ -327,7 +353,7 @@ func (k *Keeper) hold(until clock.Instant) error {
 	k.renewed, k.tried, k.leftover = now, now, false
 	k.Stats.Takeovers.Add(1)
 	// Claims and removals seen until now tell of the holder before us.
-	drain(k.claims)
+	k.claim.Store(nil)
 	drain(k.removed)
 	err := k.announceAnew()
 	if errors.Is(err, ErrLapsed) { // we were kept from running since the call

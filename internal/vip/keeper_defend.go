@@ -6,9 +6,10 @@ import (
 
 // contest counts a MAC that claims the address while we hold it, and announces against
 // it. Who is right is not decided here.
-func (k *Keeper) contest(mac [6]byte) {
+func (k *Keeper) contest() {
+	mac := k.claim.Swap(nil)
 	now := k.port.now()
-	if k.state != Held || now >= k.until {
+	if mac == nil || k.state != Held || now >= k.until {
 		return
 	}
 	k.Stats.Conflicts.Add(1)

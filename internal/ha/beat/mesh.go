@@ -16,10 +16,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"proxyd/internal/clock"
 	"proxyd/internal/ha"
+	"proxyd/internal/ha/datagram"
 	"proxyd/internal/ha/detect"
 	"proxyd/internal/ha/election"
 	"proxyd/internal/ha/wire"
@@ -68,6 +67,7 @@ type Mesh struct {
 	thread  thread
 	stamp   stamp // of our calls
 	calls   calls // of the others
+	unheard chan struct{} // has one value when a peer fell silent that seek may not know of
 
 	ending sync.RWMutex // guards ended and the closing of events
 	ended  bool
@@ -89,28 +89,33 @@ type peer struct {
 	seq     uint64
 	session session
 	signs   *detect.Peer
-	alive   bool          // as was told
-	ways    []way         // by path, then the one of the carriers
-	direct  clock.Instant // when it was last heard on a path
-	rough   clock.Instant // when there was last a gap in that
-	smooth  bool          // it says that it hears us without gaps
-	sent    clock.Instant // when something last went out to it
-	turn    uint          // counts what Send was given
-	stood   uint8         // for how many beats its election loop has stood still
+	alive   bool                 // as was told
+	ways    []way                // by path, then the one of the carriers
+	aimed   []*datagram.Endpoint // by path: where datagrams go, to the peer or to everyone; nil: nowhere
+	direct  clock.Instant        // when it was last heard on a path
+	rough   clock.Instant        // when there was last a gap in that
+	smooth  bool                 // it says that it hears us without gaps
+	sent    clock.Instant        // when something last went out to it
+	turn    uint                 // counts what Send was given
+	stood   uint8                // for how many beats its election loop has stood still
 	foreign foreign
 	newest  uint8    // version of the wire that it speaks; 0: not heard yet
 	line    net.Conn // our lifeline to it, if there is one
 
 	dated  bool          // its calls carry its life and their moment
 	called clock.Instant // the moment of the latest call of its present life, by its clock
+
+	lately lately // may be used without mu
 }
 
 // A way is how one peer is reached on one path.
 type way struct {
 	to   netip.AddrPort // not valid: it must be sought
-	raw  unix.Sockaddr  // of to, or of everyone
 	seen *detect.Peer
 }
+
+// fewPaths is how many paths most nodes have at the most.
+const fewPaths = 4
 
 // events are bounded; the oldest kind of news (a datagram) is what is lost when the
 // reader is that far behind, for the next beat says the same again.
@@ -130,7 +135,7 @@ func (m *Mesh) gap() time.Duration { return 2*m.Heartbeat + m.Heartbeat/2 }
 // that Self is known by, and adds further carriers. Run ends it, or Close without a Run.
 func Listen(c Config, carriers ...Carrier) (*Mesh, error) {
 	c.Wire = c.Wire.Or()
-	m := &Mesh{Config: c, carrier: carriers, events: make(chan ha.MeshEvent, eventRoom)}
+	m := &Mesh{Config: c, carrier: carriers, events: make(chan ha.MeshEvent, eventRoom), unheard: make(chan struct{}, 1)}
 	m.bufs.New = func() any { b := make([]byte, 0, maxDatagram+1); return &b }
 	m.Voters = slices.Sorted(slices.Values(c.Voters))
 	place := slices.Index(m.Voters, c.Self)
@@ -211,26 +216,28 @@ func (m *Mesh) newPeer(id election.ID) (*peer, error) {
 		return nil, err
 	}
 	now := m.Now()
-	p := &peer{id: id, mark: mark(id), addr: addr, session: newSession(), signs: detect.New(now, m.Heartbeat), rough: now}
+	p := &peer{id: id, mark: mark(id), addr: addr, session: newSession(), signs: detect.New(now, m.Heartbeat), rough: now,
+		lately: make(lately, latelyPaths+len(m.Paths))}
 	for i, path := range m.Paths {
 		w := way{to: addr, seen: detect.New(now, m.Heartbeat)}
 		if i > 0 {
 			w.to = path.Known[id]
 		}
-		w.aim(path, addr.Port())
 		p.ways = append(p.ways, w)
+		p.aimed = append(p.aimed, nil)
+		p.aim(i, path)
 	}
 	p.ways = append(p.ways, way{seen: detect.New(now, carriedth*m.Heartbeat)})
 	return p, nil
 }
 
 // aim sets where datagrams go on a path: to the peer, or to everyone while it is sought.
-func (w *way) aim(p Path, port uint16) {
-	switch {
-	case w.to.IsValid():
-		w.raw = sockaddr(w.to)
-	case p.Seek.IsValid():
-		w.raw = sockaddr(netip.AddrPortFrom(p.Seek, port))
+func (p *peer) aim(on int, path Path) {
+	switch to := p.ways[on].to; {
+	case to.IsValid():
+		p.aimed[on] = datagram.EndpointOf(to)
+	case path.Seek.IsValid():
+		p.aimed[on] = datagram.EndpointOf(netip.AddrPortFrom(path.Seek, p.addr.Port()))
 	}
 }
 
@@ -318,11 +325,14 @@ func (m *Mesh) Send(to election.ID, msg []byte) {
 		return
 	}
 	buf := m.bufs.Get().(*[]byte)
+	var room [fewPaths]*datagram.Endpoint
 	p.mu.Lock()
 	*buf = m.say(p, now, *buf, 0, msg)
+	out := append(room[:0], p.aimed...)
 	carried := !p.smooth || !m.smooth(p, now) || p.turn%carriedth == 0
 	p.turn++
 	p.mu.Unlock()
+	m.send(out, *buf)
 	if carried {
 		for _, c := range m.carrier {
 			c.Carry(to, *buf)
@@ -331,7 +341,17 @@ func (m *Mesh) Send(to election.ID, msg []byte) {
 	m.bufs.Put(buf)
 }
 
-// say seals a datagram into buf and sends it on every path. p.mu is held.
+// send sends a datagram on every path. No lock is held: the answer may be here before the
+// last of them is out, and whoever reads it must not wait.
+func (m *Mesh) send(to []*datagram.Endpoint, b []byte) {
+	for i, to := range to {
+		if to != nil {
+			_ = datagram.Send(m.sockets[i].fd, b, to) // lost, as the network may lose it
+		}
+	}
+}
+
+// say seals a datagram for p into buf. p.mu is held.
 func (m *Mesh) say(p *peer, now clock.Instant, buf []byte, stood uint8, payload []byte) []byte {
 	proof := p.session.proof()
 	proof.stood, proof.flags = stood, dated
@@ -340,13 +360,8 @@ func (m *Mesh) say(p *peer, now clock.Instant, buf []byte, stood uint8, payload 
 	}
 	p.seq++
 	p.sent = now
-	buf = seal(buf, p.out, head{m.Wire.To(p.newest), m.Wire.Newest, m.self, p.mark, m.epoch, p.seq}, proof, payload)
-	for i, s := range m.sockets {
-		if to := p.ways[i].raw; to != nil {
-			s.send(buf, to)
-		}
-	}
-	return buf
+	p.lately.note(latelyTold)
+	return seal(buf, p.out, head{m.Wire.To(p.newest), m.Wire.Newest, m.self, p.mark, m.epoch, p.seq}, proof, payload)
 }
 
 // smooth reports whether p has been heard on a path without a gap for a while. p.mu is held.
@@ -483,13 +498,14 @@ func (m *Mesh) credit(p *peer, now clock.Instant, on int, from netip.AddrPort, h
 	if on == len(m.Paths) {
 		return
 	}
+	p.lately.note(latelyPaths + on)
 	if now.Sub(p.direct) > m.gap() {
 		p.rough = now
 	}
 	p.direct = now
 	if on > 0 && w.to != from && m.Paths[on].Seek.IsValid() {
 		w.to = from
-		w.aim(m.Paths[on], p.addr.Port())
+		p.aim(on, m.Paths[on])
 	}
 }
 
@@ -504,6 +520,9 @@ func (m *Mesh) hear(p *peer, now clock.Instant, h head, begun bool) bool {
 	// for a loop that does not turn is no sign of life.
 	at := now.Add(-time.Duration(p.stood) * m.Heartbeat)
 	p.signs.BeatOf(now, at, h.epoch, h.seq)
+	if p.stood == 0 {
+		p.lately.note(latelyHeard)
+	}
 	if p.alive && !begun || p.signs.Silent(now) {
 		return true
 	}
@@ -528,7 +547,7 @@ func (m *Mesh) tell(e ha.MeshEvent) bool {
 	}
 }
 
-// seekEvery is how often it is told who is not heard.
+// seekEvery is how often it is told who is not heard, while there is anyone.
 const seekEvery = 100 * time.Millisecond
 
 // seek tells who is not heard, beside the thread that judges who is: it may take a while.
@@ -537,16 +556,30 @@ func (m *Mesh) seek(ctx context.Context) {
 		return
 	}
 	for wait(ctx, seekEvery) {
-		for _, p := range m.peers {
-			if p == nil {
-				continue
-			}
-			p.mu.Lock()
-			alive := p.alive
-			p.mu.Unlock()
-			if !alive {
-				m.Unheard(p.addr.Addr())
-			}
+		if m.tellUnheard() {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.unheard:
 		}
 	}
+}
+
+// tellUnheard tells who is not heard, and reports whether there is anyone.
+func (m *Mesh) tellUnheard() (is bool) {
+	for _, p := range m.peers {
+		if p == nil {
+			continue
+		}
+		p.mu.Lock()
+		alive := p.alive
+		p.mu.Unlock()
+		if !alive {
+			is = true
+			m.Unheard(p.addr.Addr())
+		}
+	}
+	return is
 }

@@ -89,7 +89,7 @@ func (m *Mesh) rebind() {
 		for _, peer := range m.peers {
 			if peer != nil {
 				peer.mu.Lock()
-				peer.ways[i].aim(p, peer.addr.Port()) // an address of IPv6 may have the number of the interface in it
+				peer.aim(i, p) // an address of IPv6 may have the number of the interface in it
 				peer.mu.Unlock()
 			}
 		}

@@ -6,9 +6,10 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"proxyd/internal/ha/datagram"
 )
 
 // A socket is the UDP socket of one path. Two read it: a goroutine that the runtime wakes
@@ -43,7 +44,7 @@ func openSocket(at netip.AddrPort, device string) (socket, error) {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
 	}
 	if err == nil {
-		err = unix.Bind(fd, sockaddr(at))
+		err = datagram.Bind(fd, at)
 	}
 	if err == nil {
 		s.raw, err = s.file.SyscallConn()
@@ -75,12 +76,12 @@ func (s socket) close() { _ = s.file.Close() }
 
 // await gives each datagram that arrives to take, until the socket is closed.
 func (s socket) await(b []byte, take func(b []byte, from netip.AddrPort)) {
-	var from source
+	var from datagram.Endpoint
 	for {
 		if err := s.raw.Read(func(uintptr) bool {
-			n := s.receive(b, &from)
+			n := datagram.Receive(s.fd, b, &from)
 			if n > 0 {
-				take(b[:n], from.addr())
+				take(b[:n], from.Addr())
 			}
 			return n >= 0
 		}); err != nil {
@@ -92,56 +93,6 @@ func (s socket) await(b []byte, take func(b []byte, from netip.AddrPort)) {
 // move binds the socket to the interface that has the name now.
 func (s socket) move(device string) error {
 	return os.NewSyscallError("setsockopt", unix.BindToDevice(s.fd, device))
-}
-
-// sockaddr is the form in which the kernel has an address. One is for one caller at a time.
-func sockaddr(a netip.AddrPort) unix.Sockaddr {
-	if a.Addr().Is4() {
-		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
-	}
-	six := &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
-	if i, err := net.InterfaceByName(a.Addr().Zone()); err == nil {
-		six.ZoneId = uint32(i.Index)
-	}
-	return six
-}
-
-// send sends a datagram, or loses it, as the network may.
-func (s socket) send(b []byte, to unix.Sockaddr) { _ = unix.Sendto(s.fd, b, unix.MSG_DONTWAIT, to) }
-
-// A source is where a datagram came from. It is read into without an allocation.
-type source struct {
-	raw  unix.RawSockaddrInet6 // the larger of the two
-	size uint32
-}
-
-// receive takes a waiting datagram, or returns -1.
-func (s socket) receive(b []byte, from *source) int {
-	from.size = uint32(unsafe.Sizeof(from.raw))
-	n, _, e := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
-		unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&from.raw)), uintptr(unsafe.Pointer(&from.size)))
-	if e != 0 {
-		if e == unix.EAGAIN {
-			return -1
-		}
-		return 0 // an ICMP error of an earlier datagram, or a signal
-	}
-	return int(n)
-}
-
-// addr returns the source's address.
-func (f *source) addr() netip.AddrPort {
-	if f.raw.Family == unix.AF_INET {
-		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(&f.raw))
-		return netip.AddrPortFrom(netip.AddrFrom4(four.Addr), order(four.Port))
-	}
-	return netip.AddrPortFrom(netip.AddrFrom16(f.raw.Addr).Unmap(), order(f.raw.Port))
-}
-
-// order turns a port from the network's byte order.
-func order(port uint16) uint16 {
-	b := (*[2]byte)(unsafe.Pointer(&port))
-	return uint16(b[0])<<8 | uint16(b[1])
 }
 
 // priority is that of the thread among those that run in real time: low, for the little

@@ -10,6 +10,7 @@ import (
 
 	"proxyd/internal/clock"
 	"proxyd/internal/ha"
+	"proxyd/internal/ha/datagram"
 	"proxyd/internal/ha/detect"
 )
 
@@ -18,12 +19,37 @@ type thread struct {
 	priority atomic.Pointer[string] // why it does not run in real time; nil if it does
 	late     atomic.Int64           // the longest that it came too late, in nanoseconds
 	stalls   atomic.Uint64          // times that it came more than two beats late
+	ending   uint32                 // not 0: it need not go on; a place as in lately
 }
+
+// lately is what has happened to one peer since the heartbeat's thread last looked: places
+// that are not 0. They are set by whoever sends and receives, and cleared by the thread.
+type lately []uint32
+
+const (
+	latelyTold  = iota // it was told something
+	latelyHeard        // it was heard, and its election loop turns
+	latelyPaths        // it was heard on the first path; those of the others follow
+)
+
+func (l lately) note(what int) {
+	if what < len(l) {
+		atomic.StoreUint32(&l[what], 1)
+	}
+}
+
+// looksAtMost is after how many beats at the most the thread does its work though all is
+// well: whether the carriers' path is silent depends on its looking.
+const looksAtMost = 8
 
 // beat says that this node lives where the election's loop has not said it in time, and
 // judges who is silent, until ctx ends. It does this on a thread of its own, which the
 // kernel wakes and runs before others: whatever else this process has to do, it is on time,
 // and it knows when it was not. It allocates nothing.
+//
+// Where everybody was told and heard since its last beat there is nothing to do, and it
+// sleeps on without having come back to the runtime: that would cost an idle node more than
+// all else that it does.
 //
 // What arrives is read by a goroutine for each path, which costs less; before anyone is
 // judged the thread itself takes what still waits.
@@ -35,16 +61,17 @@ func (m *Mesh) beat(ctx context.Context) {
 		m.Log.Warn(why)
 	}
 	in, room := make([]byte, maxDatagram+1), make([]byte, 0, maxDatagram)
+	defer context.AfterFunc(ctx, func() { atomic.StoreUint32(&m.thread.ending, 1) })()
+	var peers []lately
+	for _, p := range m.peers {
+		if p != nil {
+			peers = append(peers, p.lately)
+		}
+	}
 	next := m.Now()
 	for ctx.Err() == nil {
-		if d := next.Sub(m.Now()); d > 0 {
-			sleep(d)
-		}
+		m.lateBy(m.thread.sleep(next, m.Heartbeat, peers))
 		now := m.Now()
-		if now < next {
-			continue // a signal
-		}
-		m.lateBy(now.Sub(next))
 		m.drain(in, room)
 		m.pulse(now, &room)
 		m.judge(m.Now())
@@ -56,14 +83,14 @@ func (m *Mesh) beat(ctx context.Context) {
 // drain takes what has arrived on the paths. It is bounded: a flood must not keep the beat
 // from its turn.
 func (m *Mesh) drain(in, room []byte) {
-	var from source
+	var from datagram.Endpoint
 	for i, s := range m.sockets {
 		for range 256 {
-			n := s.receive(in, &from)
+			n := datagram.Receive(s.fd, in, &from)
 			if n < 0 {
 				break
 			}
-			m.take(in[:n], i, from.addr(), room)
+			m.take(in[:n], i, from.Addr(), room)
 		}
 	}
 }
@@ -99,6 +126,7 @@ func (m *Mesh) pulse(now clock.Instant, room *[]byte) {
 		p.mu.Lock()
 		if now.Sub(p.sent) > m.Heartbeat*5/4 {
 			*room = m.say(p, now, *room, stood, nil)
+			m.send(p.aimed, *room)
 		}
 		p.mu.Unlock()
 	}
@@ -117,6 +145,10 @@ func (m *Mesh) judge(now clock.Instant) {
 		}
 		if p.alive && p.signs.Silent(now) {
 			p.alive = !m.tell(ha.MeshEvent{Kind: ha.Silent, From: p.id, At: now, Info: m.silence(p, now)})
+			select {
+			case m.unheard <- struct{}{}:
+			default:
+			}
 		}
 		p.mu.Unlock()
 	}

@@ -10,6 +10,7 @@ import (
 
 	"proxyd/internal/clock"
 	"proxyd/internal/ha"
+	"proxyd/internal/ha/datagram"
 	"proxyd/internal/ha/election"
 	"proxyd/internal/ha/wire"
 )
@@ -55,7 +56,7 @@ func cut(m *Mesh, path int) {
 	for _, p := range m.peers {
 		if p != nil {
 			p.mu.Lock()
-			p.ways[path].raw = nil
+			p.aimed[path] = nil
 			p.mu.Unlock()
 		}
 	}
@@ -147,7 +148,7 @@ func TestAnybodyElseIsNotTakenForAPeerWithAnotherKey(t *testing.T) {
 	forged := make([]byte, overhead)
 	forged[0], forged[2], forged[3] = wire.Newest, a.peer(v[1]).mark, a.self
 	for a.Dropped()["stranger"] < 2*foreignAfter {
-		s.send(forged, sockaddr(to))
+		_ = datagram.Send(s.fd, forged, datagram.EndpointOf(to))
 	}
 	if a.Signs(v[1]).Foreign {
 		t.Error("datagrams from another address count as a peer's")
@@ -205,14 +206,14 @@ func TestBeatOfTheThreadAllocatesNothing(t *testing.T) {
 	defer m.close()
 	m.turned.Store(int64(m.Now()))
 	room := make([]byte, 0, maxDatagram)
-	in, from := make([]byte, maxDatagram+1), new(source)
+	in, from := make([]byte, maxDatagram+1), new(datagram.Endpoint)
 	now := m.Now()
 	if n := testing.AllocsPerRun(200, func() {
 		now = now.Add(time.Second)
 		m.pulse(now, &room)
 		m.judge(now)
-		m.sockets[0].receive(in, from)
-		_ = from.addr()
+		datagram.Receive(m.sockets[0].fd, in, from)
+		_ = from.Addr()
 	}); n != 0 {
 		t.Errorf("%v allocations, want none", n)
 	}

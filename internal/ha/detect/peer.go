@@ -41,7 +41,7 @@ type Stats struct {
 	LongestGap time.Duration // between two beats, own stalls left out
 	NearMisses uint64        // gaps of more than half the limit that ended before it
 	Silences   uint64        // times the peer was judged silent
-	Stalls     uint64        // times the owner itself did not run for more than two intervals
+	Stalls     uint64        // times the owner itself did not run for more than three intervals
 	LongStall  time.Duration // the longest of these
 }
 
@@ -123,8 +123,9 @@ func (p *Peer) gap(d time.Duration) {
 	}
 }
 
-// Tick says that the owner runs. It is due at least once an interval: a longer pause
-// than two intervals is the owner's own sleep, for which no peer is to blame.
+// Tick says that the owner runs. It is due at least every other interval, and what arrives
+// says it too: a longer pause than three intervals is the owner's own sleep, for which no
+// peer is to blame.
 func (p *Peer) Tick(now clock.Instant) {
 	if slept := p.slept(now); slept > 0 {
 		p.base = p.base.Add(slept)
@@ -140,7 +141,7 @@ func (p *Peer) Tick(now clock.Instant) {
 
 // slept returns how long of the time since the last Tick the owner was asleep.
 func (p *Peer) slept(now clock.Instant) time.Duration {
-	if d := now.Sub(p.ticked); d > 2*p.interval {
+	if d := now.Sub(p.ticked); d > 3*p.interval {
 		return d - p.interval
 	}
 	return 0

@@ -1,14 +1,18 @@
 package gossip
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"proxyd/internal/ha/datagram"
 )
 
 // readBuffer is what the kernel is asked to keep of packets that wait to be read, in bytes.
@@ -21,6 +25,7 @@ type sockets struct {
 	refused func() // is told of what came and is not given to memberlist
 	tcp     net.Listener
 	udp     *net.UDPConn
+	raw     syscall.RawConn // of udp
 	packets chan *memberlist.Packet
 	streams chan net.Conn
 	over    chan struct{}
@@ -52,6 +57,9 @@ func openSockets(c Config, refused func()) (*sockets, error) {
 	if s.udp, err = listenUDP(string(c.Self)); err != nil {
 		s.tcp.Close()
 		return nil, err
+	}
+	if s.raw, err = s.udp.SyscallConn(); err != nil {
+		return nil, errors.Join(err, s.tcp.Close(), s.udp.Close())
 	}
 	_ = s.udp.SetReadBuffer(readBuffer) // as much as the kernel grants
 	s.loops.Go(s.accept)
@@ -85,13 +93,16 @@ func (s *sockets) accept() {
 
 // read hands packets over until the socket is closed.
 func (s *sockets) read() {
+	buf, n := make([]byte, 64<<10), 0
+	var from datagram.Endpoint
 	for {
-		buf := make([]byte, 64<<10)
-		n, from, err := s.udp.ReadFrom(buf)
-		if errors.Is(err, net.ErrClosed) {
+		if err := s.raw.Read(func(fd uintptr) bool {
+			n = datagram.Receive(int(fd), buf, &from)
+			return n >= 0
+		}); err != nil {
 			return
 		}
-		if err != nil || n == 0 {
+		if n == 0 {
 			continue // an ICMP error of an earlier packet
 		}
 		if !sealedPacket(buf[:n], s.cluster) {
@@ -99,7 +110,7 @@ func (s *sockets) read() {
 			continue
 		}
 		select {
-		case s.packets <- &memberlist.Packet{Buf: buf[:n], From: from, Timestamp: time.Now()}:
+		case s.packets <- &memberlist.Packet{Buf: bytes.Clone(buf[:n]), From: net.UDPAddrFromAddrPort(from.Addr()), Timestamp: time.Now()}:
 		case <-s.over:
 			return
 		}
@@ -123,12 +134,12 @@ func (s *sockets) WriteTo(b []byte, addr string) (time.Time, error) {
 }
 
 func (s *sockets) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
-	to, err := net.ResolveUDPAddr("udp", a.Addr)
+	to, err := netip.ParseAddrPort(a.Addr) // voters are known by their addresses
 	if err != nil {
 		return time.Time{}, err
 	}
-	_, err = s.udp.WriteTo(b, to)
-	return time.Now(), err
+	cerr := s.raw.Control(func(fd uintptr) { err = datagram.Send(int(fd), b, datagram.EndpointOf(to)) })
+	return time.Now(), errors.Join(cerr, err)
 }
 
 func (s *sockets) PacketCh() <-chan *memberlist.Packet { return s.packets }

@@ -272,7 +272,7 @@ func (p *programs) set(gates map[netip.Addr]Gate) error {
 		}
 	}
 	for i, k := range keys {
-		if err := p.gates.Put(k[:], values[i][:]); err != nil {
+		if err := bpf.Put(p.gates, k[:], values[i][:]); err != nil {
 			return fmt.Errorf("set the gate of %s: %w", netip.AddrFrom16(k).Unmap(), bpf.Explain(err))
 		}
 	}
