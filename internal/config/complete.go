@@ -129,7 +129,7 @@ func (d *decoder) completeCheck(p path, v *Check) {
 	if !d.given(p.key("timeout")) {
 		v.Timeout = min(v.Timeout, v.Interval/2)
 	}
-	if v.Type != "tcp" {
+	if v.Type == "http" {
 		return
 	}
 	for key, value := range map[string]*string{"method": &v.Method, "path": &v.Path, "status": &v.Status} {

@@ -38,13 +38,16 @@ func (d *decoder) checkCheck(p path, v *Check) {
 	switch q := p.key("type"); {
 	case d.spoilt(q):
 	case v.Type == "http":
-		d.only(p, "http", "send", "expect")
+		d.only(p, "http", "send", "expect", "service")
 		d.checkHTTP(p, v)
 	case v.Type == "tcp":
-		d.only(p, "tcp", "method", "path", "host", "header", "body", "match", "status")
+		d.only(p, "tcp", "method", "path", "host", "header", "body", "match", "status", "service")
 		d.checkPattern(p.key("expect"), v.Expect)
+	case v.Type == "grpc":
+		d.only(p, "grpc", "method", "path", "body", "match", "status", "send", "expect")
+		d.checkHostAndHeader(p, v)
 	default:
-		d.bad(q, "%q is neither http nor tcp", v.Type)
+		d.bad(q, "%q is not http, tcp or grpc", v.Type)
 	}
 }
 
@@ -67,6 +70,16 @@ func (d *decoder) checkHTTP(p path, v *Check) {
 	if q := p.key("status"); !d.spoilt(q) && !statusList(v.Status) {
 		d.bad(q, "%q is no list of codes and ranges such as \"200-299,301\"", v.Status)
 	}
+	d.checkHostAndHeader(p, v)
+	if q := p.key("match"); d.given(q) {
+		if v.Method == "HEAD" {
+			d.bad(q, "has no meaning with method = \"HEAD\": the answer has no body")
+		}
+		d.checkPattern(q, v.Match)
+	}
+}
+
+func (d *decoder) checkHostAndHeader(p path, v *Check) {
 	if q := p.key("host"); d.given(q) && !hostPort(v.Host) {
 		d.bad(q, "%q is not a host name", v.Host)
 	}
@@ -83,12 +96,6 @@ func (d *decoder) checkHTTP(p path, v *Check) {
 		case !fieldText(v.Header[name]):
 			d.bad(q, "may have the printable characters of ASCII only")
 		}
-	}
-	if q := p.key("match"); d.given(q) {
-		if v.Method == "HEAD" {
-			d.bad(q, "has no meaning with method = \"HEAD\": the answer has no body")
-		}
-		d.checkPattern(q, v.Match)
 	}
 }
 

@@ -112,7 +112,13 @@ func (d *decoder) checkPools(c *Config) {
 // checkProtocol judges what the servers of a pool speak, and what that excludes.
 func (d *decoder) checkProtocol(p path, pool *Pool) {
 	q := p.key("protocol")
-	if d.spoilt(q) || pool.Protocol == "http1" {
+	if d.spoilt(q) {
+		return
+	}
+	if pool.Protocol == "http1" {
+		if check := pool.Check; check != nil && check.Type == "grpc" {
+			d.bad(p.key("check").key("type"), "grpc asks by HTTP/2: write protocol = \"h2c\", or \"h2\" with tls")
+		}
 		return
 	}
 	sealed := pool.TLS != nil && !pool.TLS.Off
@@ -128,9 +134,6 @@ func (d *decoder) checkProtocol(p path, pool *Pool) {
 	}
 	if pool.Proxied != 0 {
 		d.bad(p.key("proxy_protocol"), "a connection of protocol %s is for all clients, and its PROXY header would tell of one", pool.Protocol)
-	}
-	if check := pool.Check; check != nil && check.Type == "http" && check.Port == 0 {
-		d.bad(p.key("check").key("type"), "http asks by HTTP/1.1, which is not what the servers speak: write type = \"tcp\", or the port of a server that does")
 	}
 }
 

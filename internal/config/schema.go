@@ -253,7 +253,7 @@ type Passive struct {
 
 // A Check asks a server for its health.
 type Check struct {
-	Type     string            `toml:"type"`     // http; or tcp: a connection is enough, or an answer to send that holds expect
+	Type     string            `toml:"type"`     // http, by what the pool's servers speak; tcp: a connection is enough, or an answer to send that holds expect; grpc: gRPC's health protocol says SERVING
 	Method   string            `toml:"method"`   // of the request
 	Path     string            `toml:"path"`     // of the request
 	Interval time.Duration     `toml:"interval"` // between two checks of a server
@@ -265,6 +265,7 @@ type Check struct {
 	Header   map[string]string `toml:"header"`   // fields of the request
 	Body     string            `toml:"body"`     // of the request
 	Match    string            `toml:"match"`    // what the first 64 KiB of the answer's body must hold: a text, or "~" and a regular expression; default: anything
+	Service  string            `toml:"service"`  // of type grpc: the service whose health is asked for; default: the server as a whole
 	Port     int               `toml:"port"`     // that is asked; 0: the server's own
 	Send     string            `toml:"send"`     // of type tcp: what is sent first
 	TLS      *bool             `toml:"tls"`      // the check speaks TLS, in the way of pool.tls; default: as the pool

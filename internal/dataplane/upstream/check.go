@@ -41,6 +41,8 @@ type question struct {
 	wanted statusSet
 	want   pattern
 	clear  bool   // without TLS, whatever the pool has
+	sealed bool   // with TLS
+	http2  bool   // the pool's servers speak it
 	hello  []byte // before all else: that the connection is our own
 }
 
@@ -50,11 +52,14 @@ func newQuestion(pool *config.Pool) (*question, error) {
 	if c == nil {
 		return nil, nil
 	}
-	q := &question{Check: c, wanted: parseStatusSet(c.Status), clear: c.TLS != nil && !*c.TLS}
+	q := &question{Check: c, wanted: parseStatusSet(c.Status), clear: c.TLS != nil && !*c.TLS, http2: byHTTP2(pool)}
+	q.sealed = pool.TLS != nil && !pool.TLS.Off && !q.clear
 	text := c.Match
-	if c.Type == "tcp" {
+	switch c.Type {
+	case "tcp":
 		text = c.Expect
-	} else {
+	case "grpc":
+	default:
 		q.compose()
 	}
 	var err error
@@ -143,6 +148,12 @@ func (q *question) ask(ctx context.Context, e Env, s *Server) string {
 			return wording("TLS", err)
 		}
 		defer conn.Close() // with a word of farewell
+	}
+	if q.speaksHTTP2(conn) {
+		return q.judgeHTTP2(ctx, conn, s.Name)
+	}
+	if q.Type == "grpc" {
+		return "TLS: the server does not agree to HTTP/2"
 	}
 	buf := askBuffers.Get().(*[]byte)
 	defer func() {
