@@ -65,6 +65,7 @@ started. Configurations: internal/lab/bench.`,
 	f.DurationVar(&b.Turn, "turn", 5*time.Second, "how long a turn lasts")
 	f.IntVar(&b.Idle, "idle", 10000, "idle connections to measure memory with; 0: none")
 	f.StringSliceVar(&b.Only, "only", nil, "names of proxies: forward through these alone")
+	f.StringSliceVar(&b.Works, "work", nil, "parts of the names of kinds of work: these alone")
 	f.BoolVar(&skipForward, "skip-forward", false, "failover alone")
 	f.BoolVar(&skipFailover, "skip-failover", false, "forwarding alone")
 	f.StringVar(&markdown, "markdown", "", "also write the tables to this file")

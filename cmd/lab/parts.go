@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,5 +71,34 @@ func attackCommand() *cobra.Command {
 	f.StringVar(&spec.Kind, "kind", "", "which attack")
 	f.IntVar(&spec.Conns, "conns", 8, "connections")
 	f.DurationVar(&spec.Last, "last", 4*time.Second, "how long")
+	return cmd
+}
+
+func shakesCommand() *cobra.Command {
+	var spec lab.LoadSpec
+	var clients int
+	var long time.Duration
+	cmd := &cobra.Command{
+		Use:    "shakes",
+		Short:  "Be clients that have a full handshake of TLS for each request",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			// What the collector takes is taken from who is measured.
+			debug.SetGCPercent(800)
+			r, err := lab.Shakes(cmd.Context(), spec, clients, long)
+			if err != nil {
+				return err
+			}
+			return json.NewEncoder(os.Stdout).Encode(r)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&spec.Target, "target", "", "host:port")
+	f.StringVar(&spec.Host, "host", "", "of the requests, and whose certificate is asked for")
+	f.StringVar(&spec.Path, "path", "/", "of the requests")
+	f.DurationVar(&spec.Deadline, "deadline", 10*time.Second, "of one request")
+	f.IntVar(&clients, "clients", 16, "how many at once")
+	f.DurationVar(&long, "for", time.Second, "how long")
 	return cmd
 }

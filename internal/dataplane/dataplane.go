@@ -52,6 +52,15 @@ type TLS interface {
 	Met(l *Listener, client netip.AddrPort, state *tls.ConnectionState, took time.Duration, err error)
 }
 
+// Aside is implemented by connections (tls.ClientHelloInfo.Conn) that may have their handshakes
+// where others wait for their turn.
+type Aside interface {
+	// Aside is called by GetConfigForClient of a handshake that will compute for long. It
+	// returns an error, to be returned as it is, if the handshake is to be begun again
+	// elsewhere, where it keeps nobody waiting; nil if it is there.
+	Aside() error
+}
+
 // Limits bound what one client may cost. They hold before any route is known.
 type Limits struct {
 	HeaderBytes   int           // a request head above it is answered 431

@@ -22,6 +22,7 @@ type Bench struct {
 	Turn   time.Duration // of one run of wrk
 	Idle   int           // connections that are opened to see what an idle one costs; 0: none
 	Only   []string      // names of contestants; none: all
+	Works  []string      // parts of the names of workloads; none: all
 	Out    io.Writer     // progress
 
 	dir string // of this run's files
@@ -38,6 +39,7 @@ type workload struct {
 	quic    bool     // HTTP/3, with streams on each connection at once
 	rate    int      // requests a second; 0: as many as can be
 	tls     bool     // over TLS 1.3, with the same key exchange, cipher and certificate for all
+	whole   bool     // each request has a connection, whose handshake resumes no session
 	half    bool     // the rate is half of what the slowest of all can do
 	among   []string // contestants; none: all of the ordinary ones
 	goal    float64  // CPU per request, as a ratio to the best of against
@@ -63,7 +65,8 @@ func workloads() []workload {
 		{name: "small GET, half load", path: "/small", conns: benchConns, half: true, goal99: 1.00, among: []string{direct, proxydName, "nginx", "HAProxy"}},
 		{name: "small GET, HTTP/2, 16 connections x 32", path: "/small", conns: 16, streams: 32, goal: 1.20, among: []string{proxydName, "nginx", "HAProxy"}},
 		{name: "HTTPS small GET, 64 kept connections", path: "/small", conns: benchConns, tls: true, goal: 0.70, among: []string{proxydName, "nginx", "HAProxy"}},
-		{name: "HTTPS small GET, a full handshake each", path: "/small", conns: 16, tls: true, head: []string{"Connection: close"}, goal: 1.00, among: []string{proxydName, "nginx", "HAProxy"}},
+		{name: "HTTPS small GET, a full handshake each", path: "/small", conns: 16, whole: true, goal: 1.00, among: []string{proxydName, "nginx", "HAProxy"}},
+		{name: "HTTPS small GET, a session resumed each", path: "/small", conns: 16, tls: true, head: []string{"Connection: close"}, goal: 1.00, among: []string{proxydName, "nginx", "HAProxy"}},
 		{name: "small GET, HTTP/3, 16 connections x 8", path: "/small", conns: 16, streams: 8, quic: true, among: []string{proxydName}},
 		{name: "100 KB answer, HTTP/3, 16 connections", path: "/100k", conns: 16, streams: 1, quic: true, among: []string{proxydName}},
 		{name: "small GET, 100,000 routes", path: "/small", conns: benchConns, goal: 1.05, among: []string{fewName, manyName}, to: []string{fewName}},
@@ -77,6 +80,11 @@ const (
 	fewName    = "proxyd, 10 routes"
 	manyName   = "proxyd, 100,000 routes"
 )
+
+// wanted reports whether a workload is one of those asked for.
+func (b *Bench) wanted(w *workload) bool {
+	return len(b.Works) == 0 || slices.ContainsFunc(b.Works, func(part string) bool { return strings.Contains(w.name, part) })
+}
 
 // has reports whether a contestant does this work.
 func (w *workload) has(name string) bool {
@@ -130,7 +138,7 @@ func (b *Bench) Run(ctx context.Context) (*BenchResult, error) {
 		Machine: machine(), Versions: map[string]string{}, Turns: map[[2]string][]Turn{},
 		Idle: map[string]float64{}, Resident: map[string]int64{},
 	}
-	r.works = workloads()
+	r.works = slices.DeleteFunc(workloads(), func(w workload) bool { return !b.wanted(&w) })
 	for _, w := range r.works {
 		r.Works = append(r.Works, w.name)
 	}
@@ -161,6 +169,9 @@ func (b *Bench) Run(ctx context.Context) (*BenchResult, error) {
 	for round := range b.Rounds {
 		slowest := math.Inf(1) // of the first workload, in this round
 		for i, w := range workloads() {
+			if !b.wanted(&w) || w.half && i > 0 && math.IsInf(slowest, 1) {
+				continue
+			}
 			if w.half {
 				w.rate = int(slowest / 2)
 			}
@@ -264,6 +275,9 @@ func (b *Bench) turn(ctx context.Context, space *Space, w workload, c *contestan
 	}
 	if w.streams > 0 {
 		return b.h2Turn(ctx, space, w, c)
+	}
+	if w.whole {
+		return b.shakeTurn(ctx, space, w, c)
 	}
 	argv := []string{"-t2", "-c" + strconv.Itoa(w.conns), "-d" + strconv.Itoa(max(int(b.Turn.Seconds()), 1)) + "s", "--latency", "-H", "Host: " + benchHost}
 	for _, h := range w.head {

@@ -27,6 +27,8 @@ type clientConn struct {
 	named    *netip.AddrPort // where the client connected to, if a PROXY header says so
 	idleStep func(fd uintptr) bool
 	state    *tls.ConnectionState // nil in clear
+	greeted  *tls.Config          // for the handshake, if a loop has asked for it already
+	hello    []byte               // what the client said there
 
 	served  bool              // a request has come
 	preface bool              // what came in place of the first request begins the preface of HTTP/2
@@ -57,7 +59,7 @@ func (c *clientConn) serve() {
 	if !c.inside && !c.front() {
 		return
 	}
-	if c.listener.TLS != nil && !c.handshake() {
+	if c.listener.TLS != nil && c.state == nil && !c.handshake() {
 		return
 	}
 	if c.state != nil && c.state.NegotiatedProtocol == "h2" {

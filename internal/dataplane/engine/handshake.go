@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +21,10 @@ func (c *clientConn) handshake() bool {
 	c.idle = false
 	c.mu.Unlock()
 	how := c.listener.TLS
-	conf := how.Greet(c.listener, c.peer)
+	conf := c.greeted
+	if c.greeted = nil; conf == nil {
+		conf = how.Greet(c.listener, c.peer)
+	}
 	if conf == nil {
 		c.why = dataplane.ClosedError
 		return false
@@ -30,6 +34,7 @@ func (c *clientConn) handshake() bool {
 		l.until = c.began + moment(t)
 	}
 	c.tls = &secure{wire: &c.wire, turns: c.engine.shakes}
+	c.tls.feed.rest, c.hello = c.hello, nil
 	var err error
 	defer func() {
 		how.Met(c.listener, c.peer, c.state, time.Duration(now()-c.began), err)
@@ -40,9 +45,7 @@ func (c *clientConn) handshake() bool {
 		c.unshaken(err)
 		return false
 	}
-	// A client whose kernel holds small segments back (Nagle) sends no request before its last
-	// message is acknowledged, to which nothing is answered. A failure costs those some time.
-	_ = unix.SetsockoptInt(int(c.fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
+	promptly(int32(c.fd))
 	state := c.tls.conn.ConnectionState()
 	c.state = &state
 	if state.NegotiatedProtocol == challengeProtocol {
@@ -55,34 +58,46 @@ func (c *clientConn) handshake() bool {
 // challengeProtocol is spoken by a CA for the handshake alone (RFC 8737, 3): no data follows.
 const challengeProtocol = "acme-tls/1"
 
-// unshaken ends a connection whose handshake has failed. Who speaks HTTP in clear is told
-// so in clear; anyone else gets the alert that crypto/tls has written.
+// unshaken ends a connection whose handshake has failed.
 func (c *clientConn) unshaken(err error) {
-	s := c.tls
+	alert := c.tls.take()
 	c.tls = nil // nothing more is sealed
-	c.why = dataplane.ClosedError
-	answer := s.take()
+	var answer []byte
+	if c.why, answer = c.engine.unshaken(c.listener, c.handler, c.peer, err, alert); len(answer) == 0 {
+		return
+	}
+	if n, _ := writeFD(c.fd, answer); n == len(answer) {
+		c.linger()
+	}
+}
+
+// unshaken says what the end of a handshake by err means, and what is sent in answer. Who
+// speaks HTTP in clear is told so in clear; anyone else gets the alert that crypto/tls has
+// written.
+func (g *Goroutine) unshaken(l *dataplane.Listener, h dataplane.Handler, client netip.AddrPort, err error, alert []byte) (why dataplane.Closing, answer []byte) {
 	var m *dataplane.Malformed
 	switch {
 	case errors.Is(err, dataplane.ErrHandshakeTime):
-		c.why = dataplane.ClosedTime
+		return dataplane.ClosedTime, alert
 	case errors.Is(err, dataplane.ErrDrained):
-		c.why = dataplane.ClosedDrain
-		return
+		return dataplane.ClosedDrain, nil
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		c.why = dataplane.ClosedClient
+		return dataplane.ClosedClient, alert
 	case errors.As(err, &m):
-		c.handler.Refused(c.listener, c.peer, m)
+		h.Refused(l, client, m)
 		r := dataplane.Response{Status: m.Status, Minor: 1, Body: []byte("400 Bad Request: this port speaks HTTPS\n")}
 		r.Length = int64(len(r.Body))
-		answer = http1.AppendResponse(answer[:0], &r, http1.ResponseOptions{Minor: 1, Date: c.engine.date.at(c.engine.conf.Now())})
-		answer = append(answer, r.Body...)
+		answer = http1.AppendResponse(nil, &r, http1.ResponseOptions{Minor: 1, Date: g.date.at(g.conf.Now())})
+		return dataplane.ClosedError, append(answer, r.Body...)
 	}
-	if len(answer) > 0 {
-		if n, _ := writeFD(c.fd, answer); n == len(answer) {
-			c.linger()
-		}
-	}
+	return dataplane.ClosedError, alert
+}
+
+// promptly has the end of a handshake, to which nothing is answered, acknowledged at once. A
+// client whose kernel holds small segments back (Nagle) sends no request before that. A
+// failure costs those some time.
+func promptly(fd int32) {
+	_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1)
 }
 
 // plainly says of a handshake that failed since the client spoke HTTP without TLS just that.

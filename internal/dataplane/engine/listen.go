@@ -20,12 +20,7 @@ const (
 
 // Serve implements Engine.
 func (g *Goroutine) Serve(l *dataplane.Listener, socket net.Listener, h dataplane.Handler) error {
-	return g.serve(l, socket, h, func() *loan { return nil })
-}
-
-// serve is Serve for connections that are lent: whose says by which loop.
-func (g *Goroutine) serve(l *dataplane.Listener, socket net.Listener, h dataplane.Handler, whose func() *loan) error {
-	welcome := func(conn net.Conn) error { return g.welcome(l, h, conn, whose()) }
+	welcome := func(conn net.Conn) error { return g.welcome(l, h, conn) }
 	if s, ok := socket.(*Socket); ok {
 		// The error says that it is closed, as accept will.
 		_ = s.attend(func(fd int) { takeLast(fd, welcome) })
@@ -105,9 +100,8 @@ func (g *Goroutine) leave(socket net.Listener) {
 	delete(g.sockets, socket)
 }
 
-// welcome admits a connection and starts its goroutine, which ends with the connection, or
-// when a loop has it. from is nil if there is none.
-func (g *Goroutine) welcome(l *dataplane.Listener, h dataplane.Handler, conn net.Conn, from *loan) error {
+// welcome admits a connection and starts its goroutine, which ends with the connection.
+func (g *Goroutine) welcome(l *dataplane.Listener, h dataplane.Handler, conn net.Conn) error {
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {
 		conn.Close()
@@ -125,7 +119,7 @@ func (g *Goroutine) welcome(l *dataplane.Listener, h dataplane.Handler, conn net
 		tcp.Close()
 		return nil
 	}
-	c := &clientConn{peer: client, id: g.ids.Add(1), began: now(), inside: l.Front == nil, loan: from}
+	c := &clientConn{peer: client, id: g.ids.Add(1), began: now(), inside: l.Front == nil}
 	c.engine, c.handler, c.listener = g, h, l
 	if err := c.open(tcp); err != nil {
 		tcp.Close()

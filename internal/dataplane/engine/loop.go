@@ -15,8 +15,8 @@ import (
 
 // Loop is the engine of the fast path: an event loop for each processor, each with an
 // epoll of its own, and no goroutine for a connection. It has exchanges over HTTP/1.1
-// on light routes, in clear or sealed. Handshakes, whatever may block, and what is rare and
-// long (upgrades), go to the goroutine engine inside it, and the connection comes back when
+// on light routes, in clear or sealed, and the handshakes. Whatever may block, and what is rare
+// and long (upgrades), go to the goroutine engine inside it, and the connection comes back when
 // that is over.
 type Loop struct {
 	side    *Goroutine // also has the settings, the counts and the open sockets
@@ -63,9 +63,6 @@ func (e *Loop) Serve(l *dataplane.Listener, socket net.Listener, h dataplane.Han
 		return e.fault
 	}
 	d := &door{listener: l, handler: h}
-	if l.TLS != nil { // a handshake computes for long; then a loop has the connection
-		return e.side.serve(l, socket, h, func() *loan { return &loan{loop: e.next(), door: d} })
-	}
 	s, ok := socket.(*Socket)
 	if !ok {
 		return e.side.accept(l, socket, func(conn net.Conn) error { return e.bring(d, conn) })

@@ -111,7 +111,7 @@ func (l *loop) accept(w *loopDoor) {
 		case 0:
 			w.pause = 0
 			if g := l.engine.side; g.spare.fullFor(int(fd)) {
-				turnAway(fd, true) // what is sealed is not accepted here
+				turnAway(fd, w.listener.TLS == nil)
 				g.noFiles(w.listener.Name, errSpare)
 				l.emptyOnce()
 				continue

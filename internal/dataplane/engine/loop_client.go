@@ -30,6 +30,7 @@ type loopClient struct {
 	retired bool              // it is to end as soon as it is idle
 	eaten   int               // bytes read while lingering
 	fronted *fronted          // not nil: the header of a proxy is awaited
+	shake   *shaking          // not nil: there is a handshake
 	named   *netip.AddrPort   // where the client connected to, if such a header says so
 }
 
@@ -48,6 +49,7 @@ const (
 	phaseRefuse              // likewise, of what never became a request
 	phaseLinger              // our half is closed
 	phaseFront               // a proxy has not said yet whose the connection is
+	phaseShake               // a handshake of TLS
 )
 
 // welcome admits a connection, or closes it. It has entered already.
@@ -75,7 +77,16 @@ func (l *loop) takeIn(c *loopClient, fd int32) {
 		l.closeClient(c)
 		return
 	}
-	l.rest(c)
+	l.open(c)
+}
+
+// open begins to hear a client: its handshake first, if there is to be one.
+func (l *loop) open(c *loopClient) {
+	if c.door.listener.TLS != nil && c.state == nil {
+		l.greet(c)
+	} else {
+		l.rest(c)
+	}
 }
 
 // rest begins the wait for a request.
@@ -104,6 +115,8 @@ func (l *loop) clientEvent(c *loopClient, what readiness) {
 		l.swallow(c)
 	case phaseFront:
 		l.hearFront(c)
+	case phaseShake:
+		l.toShake(c)
 	case phaseAsk:
 		if c.ended {
 			l.departing(c)
@@ -136,6 +149,8 @@ func (l *loop) clientDue(c *loopClient, t moment) {
 		l.closeClient(c)
 	case phaseFront:
 		l.frontDue(c)
+	case phaseShake:
+		l.shakeOver(c, dataplane.ErrHandshakeTime)
 	case phaseAsk:
 		if c.ended {
 			l.forsake(c, dataplane.ErrClientGone)

@@ -37,6 +37,8 @@ func (l *loop) cutClient(c *loopClient) {
 	case phaseIdle, phaseLinger, phaseRefuse, phaseFront:
 		c.why = closing(dataplane.ErrDrained)
 		l.closeClient(c)
+	case phaseShake:
+		l.shakeOver(c, dataplane.ErrDrained)
 	case phaseAsk:
 		l.forsake(c, dataplane.ErrDrained)
 	case phaseAnswer, phaseDrain:

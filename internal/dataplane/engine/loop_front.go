@@ -47,9 +47,13 @@ func (l *loop) hearFront(c *loopClient) {
 		return
 	}
 	c.inside = true
-	l.rest(c)
-	c.ready = true
-	l.hear(c)
+	l.open(c)
+	switch c.ready = true; c.phase {
+	case phaseIdle:
+		l.hear(c)
+	case phaseShake:
+		l.toShake(c)
+	}
 }
 
 // frontDue ends a connection whose header has not come in time.

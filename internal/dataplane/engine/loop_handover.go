@@ -12,8 +12,8 @@ import (
 	"proxyd/internal/dataplane"
 )
 
-// A loan is a connection that a loop has handed over to the goroutine engine, or is to have
-// after its handshake there.
+// A loan is a connection that a loop has handed over to the goroutine engine, maybe for its
+// handshake.
 type loan struct {
 	loop *loop
 	door *door
@@ -52,15 +52,16 @@ func (l *loop) handOverHTTP2(c *loopClient) {
 
 // handed returns what the goroutine engine makes of the connection, with what was read.
 func (l *loop) handed(c *loopClient) *clientConn {
-	t := c.tray
-	d := desks.Get().(*desk)
-	if t.have > len(d.in) {
-		d.in = make([]byte, t.have+bufferBytes)
-	}
-	copy(d.in, t.in[:t.have])
 	h := &clientConn{peer: c.addr, id: c.id, began: c.began, inside: true, named: c.named, state: c.state}
 	h.engine, h.handler, h.listener = l.engine.side, c.door.handler, c.door.listener
-	h.desk, h.have = d, t.have
+	if t := c.tray; t != nil {
+		d := desks.Get().(*desk)
+		if t.have > len(d.in) {
+			d.in = make([]byte, t.have+bufferBytes)
+		}
+		copy(d.in, t.in[:t.have])
+		h.desk, h.have = d, t.have
+	}
 	h.retired.Store(c.retired)
 	return h
 }
@@ -124,7 +125,12 @@ func (c *clientConn) lose(err error) {
 			c.engine.conf.Panic(p)
 		}
 	}()
-	closeBody(&c.desk.x.Response)
+	if c.desk != nil {
+		closeBody(&c.desk.x.Response)
+	}
+	if c.greeted != nil {
+		defer c.listener.TLS.Met(c.listener, c.peer, nil, 0, err)
+	}
 	defer c.handler.Leave(c.listener, c.peer, dataplane.ClosedError)
 	if c.asked {
 		c.handler.End(&c.desk.x, err)

@@ -36,6 +36,7 @@ type loop struct {
 	gen     uint32      // of the last wire
 	wheel   wheel
 	again   []leftover  // for the next turn
+	shakes  []leftover  // handshakes of which a step is due
 	left    []leftover  // of the last turn
 	busy    *loopClient // whose matter is being seen to
 	at      int         // the next of events
@@ -49,6 +50,7 @@ type loop struct {
 	clients      []*loopClient
 	servers      []*loopServer
 	trays        []*tray
+	shakers      []*shaker
 	spare        [][]byte // for rsp
 	homes        map[*dataplane.Server]*home
 
@@ -110,6 +112,9 @@ func (l *loop) close() {
 	l.mu.Unlock()
 	for !l.turn(0, now()) {
 	}
+	for _, k := range l.shakers {
+		k.stop()
+	}
 	l.batch.ring.close()
 	l.pin.close()
 	unix.Close(l.bell)
@@ -164,7 +169,7 @@ func (l *loop) step(uintptr) bool {
 		}
 		wait = l.patience(n, began)
 		switch {
-		case len(l.again) > 0 || more:
+		case len(l.again) > 0 || len(l.shakes) > 0 || more:
 			wait = 0
 		case wait > 0, l.shut && n > 0, n >= busyBatch:
 			l.setGate(true)
@@ -261,6 +266,7 @@ func (l *loop) turn(n int, t moment) bool {
 			l.goOn(r.wire)
 		}
 	}
+	l.shakeSome()
 	l.flush()
 	return true
 }
@@ -295,7 +301,7 @@ func (l *loop) event(fd int32, gen uint32, what readiness) {
 	}
 	if what&(canRead|ended|broken) != 0 {
 		w.ready = true
-		if w.client != nil && w.client.tls != nil {
+		if w.client != nil && w.client.tls != nil && w.client.shake == nil {
 			w.client.tls.feed.drained = false
 		}
 	}

@@ -14,6 +14,8 @@ type feed struct {
 	rest    []byte        // fetched, not read
 	fault   syscall.Errno // of the fetch
 	end     bool          // the fetch found the end
+	over    error         // why nothing is to be read any more
+	careful bool          // no more than a record is given at once: what is behind it stays here
 	drained bool          // the socket had nothing more, and no event has come since
 
 	records int     // whole ones that were read and may hold something unsaid
@@ -27,6 +29,12 @@ const recordHead = 5
 
 // read is secure.Read.
 func (f *feed) read(b []byte) (int, error) {
+	if f.over != nil {
+		return 0, f.over
+	}
+	if f.careful {
+		b = b[:min(len(b), f.toGo())]
+	}
 	if len(f.rest) > 0 {
 		n := copy(b, f.rest)
 		if f.rest = f.rest[n:]; len(f.rest) == 0 {
@@ -57,6 +65,21 @@ func (f *feed) read(b []byte) (int, error) {
 		return 0, io.EOF
 	}
 	return f.pass(b[:n]), nil
+}
+
+// toGo is how many bytes there are to the end of the record at hand, or of its head.
+func (f *feed) toGo() int {
+	if f.left > 0 {
+		return f.left
+	}
+	return recordHead - f.had
+}
+
+// quit has nothing be read any more, because of err. nil changes nothing.
+func (f *feed) quit(err error) {
+	if err != nil {
+		f.over = err
+	}
 }
 
 // pass notes the records in b, and returns its length.
@@ -113,9 +136,9 @@ func (f *feed) fetched(b []byte, full bool, e syscall.Errno) {
 	f.drained = !full
 }
 
-// seal returns what a and b are on the wire, with whatever else waits to be sent. It is given
-// back by giveSealed.
-func (s *secure) seal(a, b []byte) ([]byte, error) {
+// seal returns what a and b are on the wire, with whatever else waits to be sent, and with the
+// farewell if they are the last. It is given back by giveSealed.
+func (s *secure) seal(a, b []byte, last bool) ([]byte, error) {
 	for _, part := range [...][]byte{a, b} {
 		for len(part) > 0 {
 			n := min(len(part), bufferBytes)
@@ -124,6 +147,10 @@ func (s *secure) seal(a, b []byte) ([]byte, error) {
 			}
 			part = part[n:]
 		}
+	}
+	if last && !s.torn {
+		s.torn = true // once
+		_ = s.conn.CloseWrite()
 	}
 	return s.take(), nil
 }

@@ -9,11 +9,15 @@ import (
 
 // tell writes a and b to the client and counts. What the socket does not take is kept;
 // flushed is called with the error in any case.
-func (l *loop) tell(c *loopClient, a, b []byte) error {
+func (l *loop) tell(c *loopClient, a, b []byte) error { return l.say(c, a, b, false) }
+
+// say is tell. last says that nothing follows: then the farewell of TLS goes out with it if
+// the connection is to end.
+func (l *loop) say(c *loopClient, a, b []byte, last bool) error {
 	t := c.tray
 	t.x.Bytes.Out += int64(len(a) + len(b))
 	if c.tls != nil {
-		sealed, err := c.tls.seal(a, b)
+		sealed, err := c.tls.seal(a, b, last && !c.keep)
 		if err != nil {
 			return fmt.Errorf("%w: %w", dataplane.ErrClientGone, err)
 		}
@@ -61,11 +65,11 @@ func (l *loop) tell(c *loopClient, a, b []byte) error {
 func (l *loop) tellAll(c *loopClient, a, b []byte) error {
 	t := c.tray
 	if !l.batch.on || t.down.pending() || len(a)+len(b) > joinBelow {
-		return l.tell(c, a, b)
+		return l.say(c, a, b, true)
 	}
 	t.x.Bytes.Out += int64(len(a) + len(b))
 	if c.tls != nil {
-		sealed, err := c.tls.seal(a, b)
+		sealed, err := c.tls.seal(a, b, !c.keep)
 		if err != nil {
 			return fmt.Errorf("%w: %w", dataplane.ErrClientGone, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"syscall"
@@ -21,11 +22,13 @@ import (
 //
 // At an event loop there is no wire: loop_secure.go has what is done there.
 type secure struct {
-	wire  *wire // nil: it is a loop's
-	feed  feed  // what a loop knows of what is there to be read
-	conn  *tls.Conn
-	shake *limit        // of the handshake while there is one
-	turns chan struct{} // a place in it for each handshake that may compute at once
+	wire   *wire // nil: it is a loop's
+	feed   feed  // what a loop knows of what is there to be read
+	conn   *tls.Conn
+	shake  *limit         // of the handshake while there is one upon a wire
+	shaker *shaker        // likewise, at a loop
+	peer   netip.AddrPort // whose it is, at a loop
+	turns  chan struct{}  // a place in it for each handshake that may compute at once
 
 	// What a server of TLS 1.3 thinks of our side of the handshake it can only say after it.
 	// judge is told of an error in the place of the first byte, and puts it into words.
@@ -33,7 +36,7 @@ type secure struct {
 
 	fault error // why nothing can be read any more; belongs to who reads
 	cut   bool  // the socket came to its end before that was said; likewise
-	torn  bool  // the end must not look like a good one; belongs to the owner
+	torn  bool  // no farewell is said any more, or none must be: the end would look like a good one; belongs to the owner
 	moved bool  // the socket has taken something since turn began; belongs to who writes
 
 	mu  sync.Mutex // guards what follows: a reader may have to send something too
@@ -79,7 +82,16 @@ func (s *secure) begin(l limit, of func(net.Conn) *tls.Conn) error {
 // Read implements net.Conn for crypto/tls.
 func (s *secure) Read(b []byte) (int, error) {
 	if s.wire == nil || len(s.feed.rest) > 0 {
-		return s.feed.read(b)
+		n, err := s.feed.read(b)
+		for err == errNotYet && s.shaker != nil {
+			if err = s.shaker.wait(); err == nil {
+				n, err = s.feed.read(b)
+			}
+		}
+		if k := s.shaker; k != nil && k.hears {
+			k.heard = append(k.heard, b[:n]...)
+		}
+		return n, err
 	}
 	n, err := s.readWire(b)
 	return s.feed.pass(b[:n]), err // a loop may have the connection later
@@ -214,23 +226,22 @@ func (s *secure) part() {
 	}
 }
 
-// The rest of net.Conn. The wire has the deadlines, and its owner closes it.
+// The rest of net.Conn. The wire has the deadlines, and its owner closes it. Addresses are
+// asked for in a handshake alone.
 
 func (s *secure) Close() error { return nil }
 func (s *secure) LocalAddr() net.Addr {
-	return s.address(func(c *net.TCPConn) net.Addr { return c.LocalAddr() })
+	if s.wire == nil {
+		return net.TCPAddrFromAddrPort(localPortOf(s.feed.fd))
+	}
+	return s.wire.tcp.LocalAddr()
 }
 func (s *secure) RemoteAddr() net.Addr {
-	return s.address(func(c *net.TCPConn) net.Addr { return c.RemoteAddr() })
+	if s.wire == nil {
+		return net.TCPAddrFromAddrPort(s.peer)
+	}
+	return s.wire.tcp.RemoteAddr()
 }
 func (s *secure) SetDeadline(time.Time) error      { return nil }
 func (s *secure) SetReadDeadline(time.Time) error  { return nil }
 func (s *secure) SetWriteDeadline(time.Time) error { return nil }
-
-// address is asked for in a handshake alone.
-func (s *secure) address(of func(*net.TCPConn) net.Addr) net.Addr {
-	if s.wire == nil {
-		return &net.TCPAddr{}
-	}
-	return of(s.wire.tcp)
-}

@@ -50,6 +50,12 @@ func newTestTLS(t testing.TB) *testTLS {
 	}
 }
 
+// bothEngines are the two ways to have a handshake.
+var bothEngines = map[string]func(Config) Engine{
+	"goroutine": func(c Config) Engine { return New(c) },
+	"loop":      func(c Config) Engine { c.Loops = 1; return NewLoop(c) },
+}
+
 func (s *testTLS) Greet(*dataplane.Listener, netip.AddrPort) *tls.Config { return s.conf }
 
 func (s *testTLS) Met(_ *dataplane.Listener, _ netip.AddrPort, state *tls.ConnectionState, _ time.Duration, err error) {
@@ -133,6 +139,12 @@ func (d *drip) Read(b []byte) (int, error) {
 
 // A handshake that fails says why, and is told of once.
 func TestHandshakesThatFail(t *testing.T) {
+	for name, newEngine := range bothEngines {
+		t.Run(name, func(t *testing.T) { handshakesThatFail(t, newEngine) })
+	}
+}
+
+func handshakesThatFail(t *testing.T, newEngine func(Config) Engine) {
 	for _, c := range []struct {
 		name  string
 		sends string // before anything else
@@ -157,7 +169,7 @@ func TestHandshakesThatFail(t *testing.T) {
 				how.conf = nil
 			}
 			parted := make(chan dataplane.Closing, 1)
-			s := newStage(t, func(conf Config) Engine { return New(conf) }, func(s *stage, _ *Config) {
+			s := newStage(t, newEngine, func(s *stage, _ *Config) {
 				s.listener.TLS, s.parted = how, parted
 				s.listener.Limits.HandshakeTime = shortPause
 			})
@@ -188,8 +200,14 @@ func TestHandshakesThatFail(t *testing.T) {
 
 // Not the time for the handshake, the time for the head counts after it.
 func TestAfterTheHandshakeAHeadIsAwaited(t *testing.T) {
+	for name, newEngine := range bothEngines {
+		t.Run(name, func(t *testing.T) { afterTheHandshake(t, newEngine) })
+	}
+}
+
+func afterTheHandshake(t *testing.T, newEngine func(Config) Engine) {
 	parted := make(chan dataplane.Closing, 1)
-	s := newStage(t, func(conf Config) Engine { return New(conf) }, func(s *stage, _ *Config) {
+	s := newStage(t, newEngine, func(s *stage, _ *Config) {
 		s.sealed, s.parted = true, parted
 		s.listener.Limits.HeaderTime = shortPause
 	})
@@ -210,7 +228,13 @@ func TestAfterTheHandshakeAHeadIsAwaited(t *testing.T) {
 
 // A drain lets a handshake end and the request after it be answered; force ends it.
 func TestDrainAndHandshakes(t *testing.T) {
-	s := newStage(t, func(conf Config) Engine { return New(conf) }, func(s *stage, c *Config) { s.sealed, c.IdleGrace = true, patience })
+	for name, newEngine := range bothEngines {
+		t.Run(name, func(t *testing.T) { drainAndHandshakes(t, newEngine) })
+	}
+}
+
+func drainAndHandshakes(t *testing.T, newEngine func(Config) Engine) {
+	s := newStage(t, newEngine, func(s *stage, c *Config) { s.sealed, c.IdleGrace = true, patience })
 	tcp, err := net.Dial("tcp", s.socket.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -243,9 +267,15 @@ func TestDrainAndHandshakes(t *testing.T) {
 
 // Large bodies go both ways whole, by either version.
 func TestLargeBodiesThroughTLS(t *testing.T) {
+	for name, newEngine := range bothEngines {
+		t.Run(name, func(t *testing.T) { largeBodies(t, newEngine) })
+	}
+}
+
+func largeBodies(t *testing.T, newEngine func(Config) Engine) {
 	body := bytes.Repeat([]byte("abcdefgh"), 3<<20/8)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		s := newStage(t, func(conf Config) Engine { return New(conf) }, func(s *stage, _ *Config) { s.sealed = true })
+		s := newStage(t, newEngine, func(s *stage, _ *Config) { s.sealed = true })
 		sent := make(chan int64, 1)
 		go func() {
 			c, err := s.server.Accept()

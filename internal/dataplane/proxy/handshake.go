@@ -2,11 +2,16 @@ package proxy
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,6 +48,7 @@ func (h *handshakes) use(c *config.Config, set *cert.Set, trust *cert.Trust) {
 	h.tickets.use(c)
 	conf := tlsConfig(c.TLS)
 	conf.GetCertificate = h.certs.Get
+	conf.GetConfigForClient = h.yield
 	conf.SetSessionTicketKeys(h.tickets.at(h.plane.opt.Now()))
 	one := conf.Clone()
 	conf.NextProtos = append([]string{"h2"}, one.NextProtos...)
@@ -86,6 +92,10 @@ func (h *handshakes) close() {
 	}
 }
 
+// keyExchanges are those that are had with clients. What a client offers first does not count;
+// the first here is safe from who keeps what he records until he has a quantum computer.
+var keyExchanges = [...]tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256, tls.CurveP384}
+
 // tlsConfig is how clients are spoken to. There is no renegotiation on this side of
 // crypto/tls, no compression, and of TLS 1.2 only what has forward secrecy and
 // authenticated encryption (G5). A client that asks for protocols of which we speak none
@@ -99,6 +109,8 @@ func tlsConfig(c config.TLS) *tls.Config {
 			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 		},
+		// Nothing is missed by who cannot have what is slow here: secp521r1, and ML-KEM-1024.
+		CurvePreferences: keyExchanges[:],
 		// A record for each write: a head and a short body are one already.
 		DynamicRecordSizingDisabled: true,
 	}
@@ -106,6 +118,38 @@ func tlsConfig(c config.TLS) *tls.Config {
 		conf.MinVersion = tls.VersionTLS13
 	}
 	return conf
+}
+
+// quick reports whether to sign with a key takes some 30 us, not hundreds and more.
+func quick(key crypto.PrivateKey) bool {
+	switch key := key.(type) {
+	case *ecdsa.PrivateKey:
+		return key.Curve == elliptic.P256()
+	case ed25519.PrivateKey:
+		return true
+	}
+	return false
+}
+
+// quickExchange reports whether a client has one of the quick ways to exchange keys.
+func quickExchange(hello *tls.ClientHelloInfo) bool {
+	return slices.ContainsFunc(hello.SupportedCurves, func(c tls.CurveID) bool {
+		return c != tls.CurveP384 && slices.Contains(keyExchanges[:], c)
+	})
+}
+
+// yield is GetConfigForClient of all listeners. It changes nothing, but takes a handshake that
+// will compute for long out of the way of others.
+func (h *handshakes) yield(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	a, ok := hello.Conn.(dataplane.Aside)
+	if !ok {
+		return nil, nil
+	}
+	c, err := h.certs.Get(hello)
+	if err == nil && quick(c.PrivateKey) && quickExchange(hello) {
+		return nil, nil
+	}
+	return nil, a.Aside()
 }
 
 // Greet implements dataplane.TLS. It holds limits.handshakes and limits.handshakes_per_ip,

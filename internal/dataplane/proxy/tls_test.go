@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -34,6 +36,12 @@ func certFiles(t testing.TB, serial int64, names ...string) *config.Cert {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return certOf(t, key, serial, names...)
+}
+
+// certOf is certFiles with a key that is there.
+func certOf(t testing.TB, key crypto.Signer, serial int64, names ...string) *config.Cert {
+	t.Helper()
 	form := &x509.Certificate{SerialNumber: big.NewInt(serial), DNSNames: names, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 3, 0)}
 	der, err := x509.CreateCertificate(rand.Reader, form, form, key.Public(), key)
 	if err != nil {
@@ -213,6 +221,39 @@ func TestG5G6WhatIsNotSpokenIsRefused(t *testing.T) {
 	}
 	if _, _, err := s.talk(t, &tls.Config{MaxVersion: tls.VersionTLS12}, "/"); err == nil {
 		t.Error("TLS 1.2 is spoken where 1.3 is the least")
+	}
+}
+
+// Handshakes that compute for long, because of our key or of what the client has, are had
+// elsewhere than at the loops, and are none the worse.
+func TestSlowHandshakes(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSecureSite(t, func(c *config.Config) { c.Cert = append(c.Cert, certOf(t, key, 3, "three.example")) })
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for name, conf := range map[string]*tls.Config{
+			"RSA":       {ServerName: "three.example"},
+			"secp384r1": {ServerName: "one.example", CurvePreferences: []tls.CurveID{tls.CurveP384}},
+			"both":      {ServerName: "three.example", CurvePreferences: []tls.CurveID{tls.CurveP384}},
+			"neither":   {ServerName: "one.example"},
+		} {
+			conf.MaxVersion = version
+			r, state, err := s.talk(t, conf, "/")
+			if err != nil || r.StatusCode != 200 || state.Version != version {
+				t.Errorf("%s, %s: %v, %v", tls.VersionName(version), name, r, err)
+			}
+		}
+	}
+	wantSeries(t, gather(t, s.Plane), map[string]float64{
+		`proxyd_tls_handshakes_total{listener="https",result="ok",resumed="false",version="1.2"}`: 4,
+		`proxyd_tls_handshakes_total{listener="https",result="ok",resumed="false",version="1.3"}`: 4,
+		`proxyd_tls_handshakes_total{listener="https",result="error",resumed="false",version=""}`: 0,
+		`proxyd_tls_handshakes_total{listener="https",result="limit",resumed="false",version=""}`: 0,
+	})
+	if n := s.tls.under.Load(); n != 0 {
+		t.Errorf("%d handshakes are under way", n)
 	}
 }
 
