@@ -136,9 +136,8 @@ func (n *node) applyLock() (locked, error) {
 		return l, control.Refuse(err.Error())
 	}
 	digest := live.digest()
-	l.Unrecorded = true
+	l.Unrecorded, l.Highest = true, d.highest()
 	for _, g := range d.all() {
-		l.Highest = max(l.Highest, g.Number)
 		if g.Written == digest {
 			l.Unrecorded = false
 		}

@@ -10,11 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"proxyd/internal/config"
 	"proxyd/internal/control"
+	"proxyd/internal/ondisk"
 )
 
 // keptGenerations is how many generations a node keeps; the oldest is forgotten.
@@ -27,9 +29,13 @@ type bundle struct {
 	Included []control.File `json:"included,omitempty"`
 }
 
+// generationVersion is that of the files of generations and of the trial.
+const generationVersion = 1
+
 // A generation is one configuration that was applied to the cluster, or that was found on
 // this node when one was. It is a file of node.state/generations.
 type generation struct {
+	Version int       `json:"version"`
 	Number  uint64    `json:"number"`
 	ID      string    `json:"id"`             // of the apply
 	From    uint64    `json:"from,omitempty"` // a rollback: the generation whose text it is
@@ -56,10 +62,11 @@ const (
 // A trial is a generation in force that is not yet meant to stay. As a file it says, after a
 // crash, what to put back.
 type trial struct {
-	ID     string `json:"id"`
-	Number uint64 `json:"number"`
-	Before bundle `json:"before"`
-	After  bundle `json:"after"`
+	Version int    `json:"version"`
+	ID      string `json:"id"`
+	Number  uint64 `json:"number"`
+	Before  bundle `json:"before"`
+	After   bundle `json:"after"`
 
 	config *config.Config // that was in force before
 }
@@ -77,14 +84,25 @@ func (d generations) file(number uint64) string {
 
 func (d generations) trialFile() string { return filepath.Join(string(d), "trial.json") }
 
-// all returns the generations, the oldest first. What cannot be read is left out.
+// highest returns the highest number of which there is a file, whether it can be read or not.
+func (d generations) highest() (number uint64) {
+	names, _ := filepath.Glob(filepath.Join(string(d), "[0-9]*.json"))
+	for _, name := range names {
+		n, _ := strconv.ParseUint(strings.TrimSuffix(filepath.Base(name), ".json"), 10, 64)
+		number = max(number, n)
+	}
+	return number
+}
+
+// all returns the generations, the oldest first. What cannot be read is left out, such as
+// what a later release wrote.
 func (d generations) all() []generation {
 	names, _ := filepath.Glob(filepath.Join(string(d), "[0-9]*.json")) // the pattern is good
 	slices.Sort(names)
 	var out []generation
 	for _, name := range names {
 		var g generation
-		if text, err := os.ReadFile(name); err == nil && json.Unmarshal(text, &g) == nil && d.file(g.Number) == name {
+		if text, err := os.ReadFile(name); err == nil && ondisk.Check(text, generationVersion) == nil && json.Unmarshal(text, &g) == nil && d.file(g.Number) == name {
 			out = append(out, g)
 		}
 	}
@@ -110,6 +128,12 @@ func (d generations) current() (generation, bool) {
 
 // save writes a generation and forgets those that are too many.
 func (d generations) save(g generation) error {
+	if text, err := os.ReadFile(d.file(g.Number)); err == nil {
+		if err := ondisk.Check(text, generationVersion); err != nil {
+			return fmt.Errorf("keep generation %d: %s: %w", g.Number, d.file(g.Number), err)
+		}
+	}
+	g.Version = generationVersion
 	text, err := json.MarshalIndent(g, "", " ")
 	if err != nil {
 		return err
@@ -137,6 +161,7 @@ func (d generations) asFound(main string) string {
 }
 
 func (d generations) saveTrial(t *trial) error {
+	t.Version = generationVersion
 	text, err := json.Marshal(t)
 	if err != nil {
 		return err
@@ -152,6 +177,9 @@ func (d generations) loadTrial() (*trial, error) {
 	}
 	t := new(trial)
 	if err == nil {
+		if newer := ondisk.Check(text, generationVersion); newer != nil {
+			return nil, fmt.Errorf("%s, which says what to put back after a crash in the middle of an apply: %w", d.trialFile(), newer)
+		}
 		err = json.Unmarshal(text, t)
 	}
 	if err != nil {

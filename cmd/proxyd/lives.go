@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"proxyd/internal/ondisk"
 )
 
 const (
@@ -24,9 +26,13 @@ const (
 	longestRest = 10 * time.Minute
 )
 
+// livesVersion is that of a livesRecord.
+const livesVersion = 1
+
 // A livesRecord is what is on the disk of the lives of this node's process, so that one
 // which crashes again and again does not take the addresses again and again.
 type livesRecord struct {
+	Version int         `json:"version"`
 	Runs    bool        `json:"runs"`  // the last life has not said farewell
 	Began   time.Time   `json:"began"` // when it started
 	Crashes []time.Time `json:"crashes"`
@@ -37,6 +43,8 @@ type lives struct {
 	file  string
 	until time.Time // when this node is fit again
 	count int       // crashes within crashWindow
+	// before says how the life before ended: "" if there was none, or another process of it lives.
+	before string
 }
 
 // openLives reads the record in dir and notes that a life begins. goesOn says that it takes
@@ -52,12 +60,22 @@ func openLives(dir string, now time.Time, goesOn bool) (*lives, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		err = os.MkdirAll(dir, 0o750)
 	case err == nil:
+		if newer := ondisk.Check(text, livesVersion); newer != nil {
+			return l, fmt.Errorf("record of this node's lives: %s: %w", l.file, newer)
+		}
 		if damaged = json.Unmarshal(text, &r); damaged != nil {
 			r, damaged = livesRecord{}, fmt.Errorf("record of this node's lives: %s: %w; it is begun anew", l.file, damaged)
 		}
 	}
 	if err != nil {
 		return l, fmt.Errorf("record of this node's lives: %w", err)
+	}
+	switch {
+	case goesOn || r.Began.IsZero():
+	case r.Runs:
+		l.before = "the process before ended without a farewell"
+	default:
+		l.before = "the process before was stopped in good order"
 	}
 	if d := now.Sub(r.Began); r.Runs && !goesOn && d >= 0 && d < shortLife {
 		r.Crashes = append(r.Crashes, now)
@@ -100,6 +118,9 @@ func (l *lives) farewell() error {
 	var r livesRecord
 	text, err := os.ReadFile(l.file)
 	if err == nil {
+		err = ondisk.Check(text, livesVersion)
+	}
+	if err == nil {
 		err = json.Unmarshal(text, &r)
 	}
 	if err != nil {
@@ -110,6 +131,7 @@ func (l *lives) farewell() error {
 }
 
 func (l *lives) write(r livesRecord) error {
+	r.Version = livesVersion
 	text, err := json.Marshal(r)
 	if err == nil {
 		err = replaceFile(l.file, text, 0o640)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -174,7 +173,7 @@ func run(ctx context.Context, file string) (err error) {
 	n.stand(false)
 	parts.Go(func() { n.record.run(life, n) })
 	parts.Go(func() { n.notify.Run(life) })
-	n.record.note(history.Entry{Kind: history.Started, Text: fmt.Sprintf("version %s, configuration %s", version, c.Hash)})
+	n.record.note(n.begun(c))
 	n.log.Info("proxyd is up", "version", version, "node", c.Node.Name, "config", c.Hash)
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 	parts.Go(func() { n.acme.Run(life) })

@@ -79,11 +79,15 @@ func newPredecessor(l *baton.Line) *predecessor {
 
 // greet says who this process is and takes the sockets.
 func (p *predecessor) greet() error {
-	if err := p.line.Send(answerTime, sayHello, helloWords{successionVersion, os.Getpid(), build()}); err != nil {
+	oldest, newest := successions()
+	if err := p.line.Send(answerTime, sayHello, helloWords{Succession: oldest, Newest: newest, PID: os.Getpid(), Version: build()}); err != nil {
 		return err
 	}
 	m, err := p.hear(saySockets, answerTime, &p.words)
 	p.legacy = baton.NewLegacy(m.Files)
+	if spoken := max(p.words.Succession, oldestSuccession); err == nil && (spoken < oldest || spoken > newest) {
+		err = fmt.Errorf("the process before this one speaks version %d of the hand-over between processes, and this one %s", spoken, span(oldest, newest))
+	}
 	if err == nil {
 		p.watch()
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"proxyd/internal/ha/state"
+	"proxyd/internal/ondisk"
 )
 
 // keptEntry is one entry of the shared state in a file. Values are JSON.
@@ -57,6 +58,10 @@ func (s *shared) restore(file string) error {
 	var all []keptEntry
 	if err == nil {
 		err = json.Unmarshal(text, &all)
+	}
+	if newer := ondisk.Check(text, 1); newer != nil {
+		aside := file + ".newer"
+		return fmt.Errorf("what operators asked for is not known: %w (the file is kept as %s)", errors.Join(newer, os.Rename(file, aside)), aside)
 	}
 	if err != nil {
 		aside := file + ".bad"

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"proxyd/internal/control"
+	"proxyd/internal/ha/wire"
 )
 
 // A succession is what a node knows of the processes before and after it.
@@ -52,8 +54,43 @@ const (
 	sayFailed  = "failed"
 )
 
-// successionVersion is that of the conversation. Both sides must have it.
-const successionVersion = 1
+// The versions of the conversation that this program speaks. The one that comes names them,
+// the one that goes chooses the newest that both have, and says which it is with the sockets.
+const (
+	oldestSuccession = 1
+	newestSuccession = 1
+)
+
+// successions returns the versions that this program speaks; a drill's program pretends to speak
+// more.
+func successions() (oldest, newest int) {
+	return oldestSuccession, newestSuccession + int(speaks().Newest-wire.Newest)
+}
+
+// agree returns the version of the conversation between this program and one that says hello.
+func agree(h helloWords) (int, error) {
+	oldest, newest := successions()
+	theirs := max(h.Newest, h.Succession)
+	chosen := min(newest, theirs)
+	if chosen < oldest || chosen < h.Succession {
+		older, than := "older", "newer"
+		if h.Succession > newest {
+			older, than = than, older
+		}
+		return 0, fmt.Errorf("proxyd %s is too much %s than %s for one to take the other's place: the hand-over between processes has the versions %s there, and %s here; "+
+			"upgrade to a release in between first, or restart this node (its VIPs are handed over)",
+			h.Version.Version, older, version, span(h.Succession, theirs), span(oldest, newest))
+	}
+	return chosen, nil
+}
+
+// span writes a range of versions.
+func span(oldest, newest int) string {
+	if oldest == newest {
+		return fmt.Sprint(oldest)
+	}
+	return fmt.Sprintf("%d to %d", oldest, newest)
+}
 
 // Names of the sockets on their way; what is behind a prefix is the address.
 const (
@@ -74,14 +111,16 @@ const (
 )
 
 type helloWords struct {
-	Succession int             `json:"succession"`
+	Succession int             `json:"succession"` // the oldest version that it speaks: the first release wants it to be its own
+	Newest     int             `json:"newest"`     // 0: as Succession
 	PID        int             `json:"pid"`
 	Version    control.Version `json:"version"`
 }
 
 type socketsWords struct {
-	Version control.Version `json:"version"`
-	PID     int             `json:"pid"`
+	Succession int             `json:"succession"` // the version that is spoken; 0: the first
+	Version    control.Version `json:"version"`
+	PID        int             `json:"pid"`
 	// Packets are the UDP sockets of the listeners, by address, as the kernel numbers them.
 	Packets map[string][]packetWords `json:"packets,omitempty"`
 }

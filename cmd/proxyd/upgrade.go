@@ -17,7 +17,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"proxyd/internal/baton"
+	"proxyd/internal/config"
 	"proxyd/internal/control"
+	"proxyd/internal/history"
 )
 
 // upgrades is how those of this node went. The numbers go on from process to process.
@@ -41,6 +43,7 @@ func (n *node) Upgrade(ctx context.Context, u control.Upgrade) (*control.Upgrade
 		n.upgrades.failed.Add(1)
 		n.plane.Resume()
 		n.log.Error("the upgrade failed, this process goes on", "binary", u.Binary, "error", err)
+		n.record.note(history.Entry{Kind: history.Upgraded, Reason: "failed", Text: "the process before goes on: " + shortText(err.Error())})
 		n.release()
 		return nil, err
 	}
@@ -54,6 +57,18 @@ func (n *node) Upgrade(ctx context.Context, u control.Upgrade) (*control.Upgrade
 	n.admin.leave()
 	n.handed <- to // there is room: one process can be left to one other
 	return r, nil
+}
+
+// begun is what history has of the begin of this process.
+func (n *node) begun(c *config.Config) history.Entry {
+	if n.from != nil {
+		return history.Entry{Kind: history.Upgraded, Text: fmt.Sprintf("from version %s to %s, process %d to %d", n.from.words.Version.Version, version, n.from.words.PID, os.Getpid())}
+	}
+	text := fmt.Sprintf("version %s, configuration %s", version, c.Hash)
+	if n.lives != nil && n.lives.before != "" {
+		text += ", " + n.lives.before
+	}
+	return history.Entry{Kind: history.Started, Text: text}
 }
 
 // claim keeps all other changes out until release.
@@ -162,10 +177,11 @@ func (n *node) pass(to *successor) error {
 	if _, err := to.hear(sayHello, answerTime, &to.hello); err != nil {
 		return err
 	}
-	if to.hello.Succession != successionVersion {
-		return fmt.Errorf("it has version %d of the hand-over between processes, this one has %d", to.hello.Succession, successionVersion)
+	spoken, err := agree(to.hello)
+	if err != nil {
+		return err
 	}
-	words := socketsWords{Version: build(), PID: os.Getpid()}
+	words := socketsWords{Succession: spoken, Version: build(), PID: os.Getpid()}
 	files, err := n.sockets(&words)
 	if err != nil {
 		return err

@@ -82,7 +82,9 @@ func (a *Archive) Add(name string, data []byte) {
 }
 
 // Write writes an archive as a compressed tar.
-func (a *Archive) Write(w io.Writer) error {
+func (a *Archive) Write(w io.Writer) error { return a.writeAs(w, format) }
+
+func (a *Archive) writeAs(w io.Writer, format int) error {
 	a.Format = format
 	manifest, err := json.MarshalIndent(a.Manifest, "", "  ")
 	if err != nil {
@@ -142,7 +144,7 @@ func Read(r io.Reader) (*Archive, error) {
 		return nil, fmt.Errorf("backup: %s: %w", manifestName, err)
 	}
 	if a.Format != format {
-		return nil, fmt.Errorf("backup: format %d; this version reads %d", a.Format, format)
+		return nil, fmt.Errorf("backup: format %d, and this program reads %d: restore it with a later release, %s or one after it", a.Format, format, a.Version)
 	}
 	delete(data, manifestName)
 	for _, e := range a.Files {

@@ -60,6 +60,9 @@ const (
 
 	Certificate Kind = "certificate" // one was ordered by ACME, and came or did not
 
+	// Upgraded is a process that took the place of another on the teller's host, or did not.
+	Upgraded Kind = "upgrade"
+
 	Started Kind = "start"
 	Stopped Kind = "stop"
 )

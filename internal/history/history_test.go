@@ -280,8 +280,8 @@ func FuzzParse(f *testing.F) {
 	e := Entry{Node: "edge-1", Kind: Heard}
 	f.Add(appendLine(nil, &e))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		entries, whole, bad := parse(b)
-		if whole > int64(len(b)) || len(entries) > 0 && whole == 0 || bad == 0 && len(entries) == 0 && len(b) > 0 {
+		entries, whole, bad, newer := parse(b)
+		if whole > int64(len(b)) || len(entries) > 0 && whole == 0 || bad+newer == 0 && len(entries) == 0 && len(b) > 0 {
 			t.Errorf("%d entries, %d bytes, %d bad of %q", len(entries), whole, bad, b)
 		}
 	})

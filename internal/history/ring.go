@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"proxyd/internal/ondisk"
 )
 
 const (
@@ -71,7 +73,10 @@ func Open(dir, node string, started time.Time) (*Ring, error) {
 			errs = append(errs, err)
 			continue
 		}
-		entries, whole, bad := parse(text)
+		entries, whole, bad, newer := parse(text)
+		if newer > 0 {
+			errs = append(errs, fmt.Errorf("%s: %d entries are passed over: %w", name, newer, ondisk.ErrNewer))
+		}
 		r.stats.Corrupted += bad
 		for _, e := range entries {
 			r.keep(e)

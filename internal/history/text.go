@@ -5,13 +5,18 @@ import (
 	"compress/flate"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+
+	"proxyd/internal/ondisk"
 )
 
 // On disk an entry is a line: the CRC-32C of the rest in eight hexadecimal digits, a
-// space, and the entry as JSON.
+// space, and the entry as JSON. One without a version is of the first. What a later
+// release wrote stays in the file and is passed over.
+const lineVersion = 1
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -28,39 +33,50 @@ func appendLine(b []byte, e *Entry) []byte {
 }
 
 // parse reads lines. whole is where the last complete line ends; bad counts lines that
-// are no entry, the torn one at the end among them.
-func parse(text []byte) (entries []Entry, whole int64, bad uint64) {
+// are no entry, the torn one at the end among them, and newer those of a later release.
+func parse(text []byte) (entries []Entry, whole int64, bad, newer uint64) {
 	for len(text) > 0 {
 		line, rest, complete := bytes.Cut(text, []byte{'\n'})
 		if !complete {
-			return entries, whole, bad + 1
+			return entries, whole, bad + 1, newer
 		}
 		whole += int64(len(line)) + 1
 		text = rest
-		if e, ok := parseLine(line); ok {
+		switch e, err := parseLine(line); {
+		case err == nil:
 			entries = append(entries, e)
-		} else {
+		case errors.Is(err, ondisk.ErrNewer):
+			newer++
+		default:
 			bad++
 		}
 	}
-	return entries, whole, bad
+	return entries, whole, bad, newer
 }
 
-func parseLine(line []byte) (Entry, bool) {
+var errLine = errors.New("no entry")
+
+func parseLine(line []byte) (Entry, error) {
 	var sum [4]byte
 	if len(line) < 10 || line[8] != ' ' {
-		return Entry{}, false
+		return Entry{}, errLine
 	}
 	if _, err := hex.Decode(sum[:], line[:8]); err != nil {
-		return Entry{}, false
+		return Entry{}, errLine
 	}
 	text := line[9:]
 	want := uint32(sum[0])<<24 | uint32(sum[1])<<16 | uint32(sum[2])<<8 | uint32(sum[3])
 	var e Entry
-	if crc32.Checksum(text, castagnoli) != want || json.Unmarshal(text, &e) != nil || e.Node == "" {
-		return Entry{}, false
+	if crc32.Checksum(text, castagnoli) != want {
+		return Entry{}, errLine
 	}
-	return e, true
+	if err := ondisk.Check(text, lineVersion); err != nil {
+		return Entry{}, err
+	}
+	if json.Unmarshal(text, &e) != nil || e.Node == "" {
+		return Entry{}, errLine
+	}
+	return e, nil
 }
 
 // Bounds of one entry, so that no neighbour and no operator can fill a disk with one.
@@ -123,6 +139,6 @@ func Unpack(b []byte) ([]Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("history of another node: %w", err)
 	}
-	entries, _, _ := parse(lines)
+	entries, _, _, _ := parse(lines)
 	return entries, nil
 }

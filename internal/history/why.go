@@ -293,6 +293,8 @@ func (e *Entry) Sentence() string {
 		b.WriteString("certificate")
 	case Started:
 		b.WriteString("proxyd started")
+	case Upgraded:
+		b.WriteString("upgrade")
 	case Stopped:
 		b.WriteString("proxyd stops")
 	default:

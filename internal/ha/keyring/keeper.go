@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"proxyd/internal/ondisk"
 )
 
 // File is where a node keeps its ring, in node.state, from its first rotation on.
@@ -61,6 +63,9 @@ func (k *Keeper) read() error {
 	}
 	var r ring
 	if err == nil {
+		if newer := ondisk.Check(text, version); newer != nil {
+			return fmt.Errorf("the keys of the cluster in %s: %w", k.path(), newer)
+		}
 		if err = json.Unmarshal(text, &r); err == nil {
 			err = r.check()
 		}
@@ -245,9 +250,21 @@ func (k *Keeper) change(next ring) error {
 	return nil
 }
 
+// version is that of the file.
+const version = 1
+
+// encode returns a ring as it is in the file.
+func encode(r ring) ([]byte, error) {
+	text, err := json.MarshalIndent(struct {
+		Version int `json:"version"`
+		ring
+	}{version, r}, "", "  ")
+	return append(text, '\n'), err
+}
+
 // save writes a ring whole or not at all, readable by this user alone.
 func save(path string, r ring) error {
-	text, err := json.MarshalIndent(r, "", "  ")
+	text, err := encode(r)
 	if err != nil {
 		return err
 	}
@@ -256,7 +273,7 @@ func save(path string, r ring) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(text, '\n'))
+	_, err = f.Write(text)
 	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}

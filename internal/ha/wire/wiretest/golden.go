@@ -102,3 +102,19 @@ func write(file string, b []byte) error {
 	}
 	return os.WriteFile(file, b, 0o644)
 }
+
+// Kept returns testdata/NAME, which was written once and must be read for ever. It is for what
+// is not written the same each time, such as what is compressed; now is what it is made of if
+// it is not there.
+func Kept(t *testing.T, name string, now []byte) []byte {
+	t.Helper()
+	file := path(name, 1)
+	b, err := read(file)
+	if errors.Is(err, fs.ErrNotExist) && *update {
+		b, err = now, write(file, now)
+	}
+	if err != nil {
+		t.Fatalf("%v: go test -run %s -update-wire", err, t.Name())
+	}
+	return b
+}
