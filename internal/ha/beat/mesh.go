@@ -65,8 +65,8 @@ type Mesh struct {
 	dropped drops
 	turned  atomic.Int64 // clock.Instant at which the election's loop last said something
 	thread  thread
-	stamp   stamp // of our calls
-	calls   calls // of the others
+	stamp   stamp         // of our calls
+	calls   calls         // of the others
 	unheard chan struct{} // has one value when a peer fell silent that seek may not know of
 
 	ending sync.RWMutex // guards ended and the closing of events
