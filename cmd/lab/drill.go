@@ -28,7 +28,7 @@ func drillCommand() *cobra.Command {
 	var proxyd, timing, fence, keep string
 	var only, attacks []string
 	var rounds, vips int
-	var short, asJSON, markdown bool
+	var short, six, asJSON, markdown bool
 	cmd := &cobra.Command{
 		Use:   "drill",
 		Short: "Break the pair in every way, many times, and hold it to its promises",
@@ -42,7 +42,7 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 			if err != nil {
 				return err
 			}
-			p.Fence = fence
+			p.Fence, p.Six = fence, six
 			if slices.Equal(only, []string{"overload"}) {
 				return lab.Overload{Plan: p, Out: cmd.OutOrStdout()}.Run(cmd.Context())
 			}
@@ -111,6 +111,7 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 	f.StringVar(&proxyd, "proxyd", "", "the program to drill; default: the one beside this")
 	f.StringVar(&timing, "timing", "", "timing preset of the cluster; default: its own")
 	f.StringVar(&fence, "fence", "", "auto, ebpf, nftables or lifetime, which does not keep all promises; default: auto")
+	f.BoolVar(&six, "ipv6", false, "the client asks a VIP of IPv6, which follows the one that the watcher asks for by ARP")
 	f.StringSliceVar(&only, "only", nil, "play these faults alone; overload (one capped node), floods (attacks on HTTP/2 beside other clients), carry (200 live connections over hand-overs), handover3 (the same for HTTP/3), many (50 VIPs at once) and calm (what an idle node takes) are drills of their own")
 	f.StringSliceVar(&attacks, "attacks", nil, "play these attacks of the drill floods alone")
 	f.IntVar(&vips, "vips", 50, "how many VIPs the drill many moves")

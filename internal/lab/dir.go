@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 const dirPattern = "proxyd-lab-"
@@ -45,6 +48,7 @@ func sweep(temp string) {
 			continue // another user's, or one that is just being made
 		}
 		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			unmountBelow(dir)
 			_ = os.RemoveAll(dir) // what cannot be removed is tried again by the next run
 		}
 		lock.Close()
@@ -55,7 +59,22 @@ func (d *runDir) file(name ...string) string {
 	return filepath.Join(append([]string{d.path}, name...)...)
 }
 
+// unmountBelow takes away the file systems that a drill has mounted below a directory and had
+// no time to.
+func unmountBelow(dir string) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], dir+"/") {
+			_ = syscall.Unmount(fields[4], unix.MNT_DETACH)
+		}
+	}
+}
+
 func (d *runDir) remove() {
+	unmountBelow(d.path)
 	_ = os.RemoveAll(d.path) // a rest is swept by the next run
 	if d.lock != nil {
 		d.lock.Close()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"time"
 )
 
@@ -35,7 +36,11 @@ func ShortFaults() []Fault {
 // Run plays all rounds. Every round has each fault once, so that noise of the machine
 // spreads over all of them. The measures are returned also with an error.
 func (d Drill) Run(ctx context.Context) (measures []Measure, err error) {
-	rig, err := NewRig(d.Plan, DrillLoad())
+	load := DrillLoad()
+	if d.Plan.Six {
+		load.Target = netip.AddrPortFrom(address6(vipOctet).Addr(), 80).String()
+	}
+	rig, err := NewRig(d.Plan, load)
 	if err != nil {
 		return nil, err
 	}
