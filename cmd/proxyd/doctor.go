@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -264,47 +265,76 @@ func pathMTU(to netip.AddrPort) (path, link int) {
 // probeTime is how long another host has to answer for an address.
 const probeTime = 300 * time.Millisecond
 
-// examineVIPs asks the networks of the addresses.
+// How many addresses are looked at at a time, and for how long all of them together. One that
+// nobody answers for takes probeTime.
+const (
+	maxProbes   = 32
+	examineTime = 3 * time.Second
+)
+
+// examineVIPs asks the networks of the addresses, of many at once.
 func (k *cluster) examineVIPs(v ha.View) []doctor.Finding {
+	until := time.Now().Add(examineTime)
+	found := make([][]doctor.Finding, len(v.VIPs))
+	places := make(chan struct{}, maxProbes)
+	var all sync.WaitGroup
+	for i, vv := range v.VIPs {
+		places <- struct{}{}
+		all.Go(func() {
+			defer func() { <-places }()
+			found[i] = k.examineVIP(v, vv, until)
+		})
+	}
+	all.Wait()
+	return slices.Concat(found...)
+}
+
+// examineVIP looks at one address. After until its network is not asked any more.
+func (k *cluster) examineVIP(v ha.View, vv ha.VIPView, until time.Time) []doctor.Finding {
+	c := k.now().config.VIP[vv.Name]
+	if c == nil {
+		return nil
+	}
 	var out []doctor.Finding
-	for _, vv := range v.VIPs {
-		c := k.now().config.VIP[vv.Name]
-		if c == nil {
-			continue
-		}
-		add := func(check string, level doctor.Level, what, why, cure string) {
-			out = append(out, doctor.Finding{Check: check, About: vv.Name, Level: level, What: what, Why: why, Cure: cure})
-		}
-		if err := inReach(c); err != nil {
-			add("subnet", doctor.Fail, err.Error(), "neighbours do not ask for it there", "another interface or address, or an address of that subnet for the host")
-		} else {
-			add("subnet", doctor.OK, fmt.Sprintf("%s is in a subnet of %s", c.Address.Addr(), c.Interface), "", "")
-		}
-		if names := strangers(c.Prefer, v.Nodes); len(names) > 0 {
-			add("prefer", doctor.Warn, fmt.Sprintf("it prefers %s, and no node has that name", strings.Join(names, ", ")),
-				"what stands behind it in the list is preferred instead", "the names of `hactl member list`")
-		}
-		if vv.Fault != "" {
-			add("fault", doctor.Fail, vv.Fault, "this node could not hold it", "")
-		}
-		keeper := k.now().keepers[vv.Name]
-		if keeper == nil {
-			continue
-		}
-		if !vv.Here && len(vv.Holders) > 0 {
-			add("duplicate", doctor.OK, fmt.Sprintf("%s holds it; whether another host answers too, `hactl doctor` says there", vv.Holders[0]), "", "")
-			continue
-		}
-		taken, _, err := keeper.Probe(clock.Now(), probeTime)
-		switch {
-		case err != nil:
-			add("duplicate", doctor.Warn, "its network cannot be asked: "+err.Error(), "another host may have it", "")
-		case taken:
-			add("duplicate", doctor.Fail, fmt.Sprintf("another host answers for %s on %s", c.Address.Addr(), c.Interface),
-				"some clients go there", "find it: `hactl history` has its MAC, and `ip neigh` on the gateway; take the address away there")
-		default:
-			add("duplicate", doctor.OK, "nobody else answers for it", "", "")
-		}
+	add := func(check string, level doctor.Level, what, why, cure string) {
+		out = append(out, doctor.Finding{Check: check, About: vv.Name, Level: level, What: what, Why: why, Cure: cure})
+	}
+	if err := inReach(c); err != nil {
+		add("subnet", doctor.Fail, err.Error(), "neighbours do not ask for it there", "another interface or address, or an address of that subnet for the host")
+	} else {
+		add("subnet", doctor.OK, fmt.Sprintf("%s is in a subnet of %s", c.Address.Addr(), c.Interface), "", "")
+	}
+	if names := strangers(c.Prefer, v.Nodes); len(names) > 0 {
+		add("prefer", doctor.Warn, fmt.Sprintf("it prefers %s, and no node has that name", strings.Join(names, ", ")),
+			"what stands behind it in the list is preferred instead", "the names of `hactl member list`")
+	}
+	if vv.Fault != "" {
+		add("fault", doctor.Fail, vv.Fault, "this node could not hold it", "")
+	}
+	for _, node := range slices.Sorted(maps.Keys(vv.Faults)) {
+		add("fault", doctor.Fail, fmt.Sprintf("%s: %s", node, vv.Faults[node]), "that node could not hold it", "`hactl doctor` there")
+	}
+	keeper := k.now().keepers[vv.Name]
+	if keeper == nil {
+		return out
+	}
+	if !vv.Here && len(vv.Holders) > 0 {
+		add("duplicate", doctor.OK, fmt.Sprintf("%s holds it; whether another host answers too, `hactl doctor` says there", vv.Holders[0]), "", "")
+		return out
+	}
+	if time.Now().After(until) {
+		add("duplicate", doctor.Warn, fmt.Sprintf("its network was not asked: there are more addresses than could be looked at in %v", examineTime), "another host may have it", "run it again when the host is less busy")
+		return out
+	}
+	taken, _, err := keeper.Probe(clock.Now(), probeTime)
+	switch {
+	case err != nil:
+		add("duplicate", doctor.Warn, "its network cannot be asked: "+err.Error(), "another host may have it", "")
+	case taken:
+		add("duplicate", doctor.Fail, fmt.Sprintf("another host answers for %s on %s", c.Address.Addr(), c.Interface),
+			"some clients go there", "find it: `hactl history` has its MAC, and `ip neigh` on the gateway; take the address away there")
+	default:
+		add("duplicate", doctor.OK, "nobody else answers for it", "", "")
 	}
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -99,8 +100,8 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 		if f := s.VIPs[len(s.VIPs)-1].Fence; f != nil && f.Fault != "" {
 			worsen(s, "degraded", fmt.Sprintf("vip %s has no fence: %s", vv.Name, f.Fault))
 		}
-		if vv.Fault != "" {
-			worsen(s, "degraded", fmt.Sprintf("vip %s: %s", vv.Name, vv.Fault))
+		for _, node := range slices.Sorted(maps.Keys(s.VIPs[len(s.VIPs)-1].Faults)) {
+			worsen(s, "degraded", fmt.Sprintf("vip %s: %s could not hold it: %s", vv.Name, node, s.VIPs[len(s.VIPs)-1].Faults[node]))
 		}
 	}
 	s.Last = k.shared.last(time.Now())
@@ -206,6 +207,13 @@ func (n *node) vipStatus(k *cluster, all ha.View, v ha.VIPView) control.VIPStatu
 		s.Holder = &v.Holders[0]
 		since := time.Now().Add(-v.Held).UTC().Truncate(time.Millisecond)
 		s.Since = &since
+	}
+	s.Faults = maps.Clone(v.Faults)
+	if v.Fault != "" {
+		if s.Faults == nil {
+			s.Faults = map[string]string{}
+		}
+		s.Faults[all.Nodes[0].Name] = v.Fault
 	}
 	s.UnheldS = n.record.unheld(k.node, v).Seconds()
 	for _, id := range v.Prefer {

@@ -231,6 +231,8 @@ type VIPStatus struct {
 	Chosen        bool       `json:"chosen"`          // an operator moved it to its holder: preempt and spread leave it there until that fails
 	Sole          bool       `json:"sole"`            // its holder, the node that answers, is one of two and holds it without the other's vote
 	Fence         *Fence     `json:"fence,omitempty"` // of this node
+	// Faults says of the nodes that could not hold it when they last tried why not.
+	Faults map[string]string `json:"faults,omitempty"`
 	// Draining are the nodes that had it before and still serve connections of then.
 	Draining []Drain `json:"draining"`
 }

@@ -236,7 +236,7 @@ func TestUnfitHolderGivesToTheFit(t *testing.T) {
 func TestHolderThatCannotGivesToAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "a", "b")
-		a, _ := w.start("a", public("a", "b")), w.start("b", public("a", "b"))
+		a, b := w.start("a", public("a", "b")), w.start("b", public("a", "b"))
 		w.mu.Lock()
 		a.broken = errors.New("no such device")
 		w.mu.Unlock()
@@ -244,6 +244,21 @@ func TestHolderThatCannotGivesToAnother(t *testing.T) {
 		v, err := a.Status(t.Context())
 		if err != nil || v.VIPs[0].Fault != "no such device" {
 			t.Errorf("view of a: %+v, %v", v, err)
+		}
+		time.Sleep(2 * beat)
+		if v, err := b.Status(t.Context()); err != nil || v.VIPs[0].Faults["a"] != "no such device" {
+			t.Errorf("view of b: %+v, %v", v, err)
+		}
+		w.mu.Lock()
+		a.broken = nil
+		w.mu.Unlock()
+		time.Sleep(brokenFor + time.Second)
+		if _, err := b.Failover(t.Context(), "public", "a", "it is mended"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * beat)
+		if v, err := b.Status(t.Context()); err != nil || len(v.VIPs[0].Faults) > 0 {
+			t.Errorf("view of b when a holds it: %+v, %v", v, err)
 		}
 	})
 }

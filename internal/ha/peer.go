@@ -76,7 +76,7 @@ func (n *Node) greet(now clock.Instant, p *peer) {
 		if e.vip == nil {
 			continue // a guest is never held here
 		}
-		t := tenure{Seq: n.seq, VIP: e.name, Holds: e.held, Term: e.term, Reason: e.reason, From: e.from, Text: e.text}
+		t := tenure{Seq: n.seq, VIP: e.name, Holds: e.held, Term: e.term, Reason: e.reason, From: e.from, Text: e.text, Fault: e.fault}
 		if e.held {
 			t.Held, t.Chosen = now.Sub(e.since), e.machine.Chosen()
 		}

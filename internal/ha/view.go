@@ -67,6 +67,7 @@ type VIPView struct {
 	Held    time.Duration              // for how long
 	Lease   time.Duration              // left, if this node holds it
 	Fault   string                     // why this node could not hold it
+	Faults  map[string]string          // why others could not, by name
 	Changes map[election.Reason]uint64 // how often this node became the holder
 	Standby bool                       // another node could take it over now
 	Unheld  time.Duration              // in which this node knew of no holder, since this loop began
@@ -155,6 +156,12 @@ func (n *Node) vipView(now clock.Instant, name string) VIPView {
 	}
 	for _, p := range n.peers {
 		t := p.tenures[e.name]
+		if t.Fault != "" && p.alive {
+			if v.Faults == nil {
+				v.Faults = map[string]string{}
+			}
+			v.Faults[n.nameOf(p.id)] = t.Fault
+		}
 		if !t.Holds {
 			v.Standby = v.Standby || p.able()
 			continue

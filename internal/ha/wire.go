@@ -60,6 +60,7 @@ type tenure struct {
 	From   string // who held before, by name, if the holder knows
 	Text   string // what the operator gave as the reason
 	Chosen bool   // an operator wants it there, though another candidate is better
+	Fault  string `json:",omitempty"` // why it could not hold it when it last tried; "" if it could
 }
 
 // ballot is a message of the election of one VIP.
@@ -139,7 +140,11 @@ func (t *tenure) append(b []byte) []byte {
 	b = appendText(b, string(t.Reason))
 	b = appendText(b, t.From)
 	b = appendText(b, t.Text)
-	return append(b, flag(t.Chosen))
+	b = append(b, flag(t.Chosen))
+	if t.Fault != "" { // a release before skips it
+		b = appendText(b, t.Fault)
+	}
+	return b
 }
 
 // in returns how it is appended in a version of the wire.
@@ -266,6 +271,9 @@ func (h *hello) read(r *reader) error {
 func (t *tenure) read(r *reader) error {
 	*t = tenure{Seq: r.uvarint(), VIP: r.text(), Holds: r.byte()&1 != 0, Term: r.uvarint(), Held: r.duration(),
 		Reason: election.Reason(r.text()), From: r.text(), Text: r.text(), Chosen: r.byte()&1 != 0}
+	if r.err == nil && len(r.b) > 0 {
+		t.Fault = r.text()
+	}
 	return r.err
 }
 

@@ -207,3 +207,15 @@ func FuzzFrame(f *testing.F) {
 		}
 	})
 }
+
+// What a release before does not know stands behind the rest, and is not there where there is
+// nothing to say.
+func TestTenureSaysWhyItCannotBeHeld(t *testing.T) {
+	for _, fault := range []string{"", "no such device"} {
+		want := tenure{Seq: 3, VIP: "public", Term: 7, Fault: fault}
+		var got tenure
+		if err := got.read(&reader{b: want.append(nil)}); err != nil || got != want {
+			t.Errorf("%+v is read as %+v, %v", want, got, err)
+		}
+	}
+}
