@@ -173,20 +173,6 @@ again every second, and stays when proxyd does not answer.`,
 	return cmd
 }
 
-// wantFormat checks -o.
-func wantFormat(format string) error {
-	if format != "table" && format != "json" {
-		return usageError{fmt.Errorf("-o %s: want table or json", format)}
-	}
-	return nil
-}
-
-// outputFlag adds -o.
-func outputFlag(cmd *cobra.Command, format *string) {
-	cmd.Flags().StringVarP(format, "output", "o", "table", "table or json")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
-}
-
 // parseSince reads a time, or how long before now it was. "" is the zero time.
 func parseSince(text string, now time.Time) (time.Time, error) {
 	if text == "" {

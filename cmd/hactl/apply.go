@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"io"
 	"fmt"
 	"os"
 	"strconv"
@@ -193,7 +193,7 @@ func generationsCommand(o *options) *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return showGenerations(cmd, o, format) },
 	}
-	cmd.Flags().StringVarP(&format, "output", "o", "table", "table or json")
+	outputFlag(cmd, &format)
 	return cmd
 }
 
@@ -204,12 +204,7 @@ func showGenerations(cmd *cobra.Command, o *options, format string) error {
 	if err != nil {
 		return err
 	}
-	switch format {
-	case "json":
-		return printJSON(cmd.OutOrStdout(), all)
-	case "table":
-		t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 3, ' ', 0)
-		fmt.Fprintln(t, "GENERATION\tWHEN\tBY\tASKED ON\tCONFIG\tSTATE\tCOMMENT")
+	return printAs(cmd, format, all, "GENERATION\tWHEN\tBY\tASKED ON\tCONFIG\tSTATE\tCOMMENT", func(t io.Writer) {
 		for _, g := range all {
 			state := g.State
 			if g.Why != "" {
@@ -220,7 +215,5 @@ func showGenerations(cmd *cobra.Command, o *options, format string) error {
 			}
 			fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Number, g.Time.UTC().Format(time.RFC3339), dash(g.By), dash(g.On), g.Config, state, dash(g.Comment))
 		}
-		return t.Flush()
-	}
-	return usageError{errors.New("generations: -o: want table or json")}
+	})
 }

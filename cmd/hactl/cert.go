@@ -1,11 +1,9 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,14 +30,7 @@ func certCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			switch format {
-			case "json":
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(all)
-			case "table":
-				t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 3, ' ', 0)
-				fmt.Fprintln(t, "SUBJECT\tNAMES\tSOURCE\tKEY\tISSUER\tSERIAL\tEXPIRES\tIN\tRENEWED\tNOTE")
+			return printAs(cmd, format, all, "SUBJECT\tNAMES\tSOURCE\tKEY\tISSUER\tSERIAL\tEXPIRES\tIN\tRENEWED\tNOTE", func(t io.Writer) {
 				for _, c := range all {
 					until, in, renewed := "-", "-", "-"
 					if !c.Until.IsZero() {
@@ -51,12 +42,10 @@ func certCommand(o *options) *cobra.Command {
 					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.Subject, dash(strings.Join(c.Names, ",")), c.Source, dash(c.Kind), dash(c.Issuer),
 						dash(c.Serial), until, in, renewed, dash(certNote(c)))
 				}
-				return t.Flush()
-			}
-			return usageError{errors.New("cert ls: -o: want table or json")}
+			})
 		},
 	}
-	list.Flags().StringVarP(&format, "output", "o", "table", "table or json")
+	outputFlag(list, &format)
 	renew := &cobra.Command{
 		Use:   "renew NAME",
 		Short: "Order a certificate by ACME anew, now",

@@ -1,10 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,7 +31,7 @@ them.`,
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return listKeys(cmd, o, format) },
 	}
-	list.Flags().StringVarP(&format, "output", "o", "table", "table or json")
+	outputFlag(list, &format)
 	rotate := &cobra.Command{
 		Use:   "rotate",
 		Short: "Give every node a new key, while all goes on",
@@ -53,31 +52,22 @@ func listKeys(cmd *cobra.Command, o *options, format string) error {
 	if err != nil {
 		return err
 	}
-	switch format {
-	case "json":
-		e := json.NewEncoder(cmd.OutOrStdout())
-		e.SetIndent("", "  ")
-		return e.Encode(k)
-	case "table":
-	default:
-		return usageError{fmt.Errorf("list: -o %s: want table or json", format)}
-	}
-	t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 3, ' ', 0)
-	fmt.Fprintln(t, "KEY\tNUMBER\tSINCE\tSEAL WITH IT\tBELIEVE IT\tIN THE FILE OF")
-	for _, key := range k.Keys {
-		since := "-"
-		if !key.Since.IsZero() {
-			since = key.Since.Format(time.RFC3339)
-		}
-		var files []string
-		for _, n := range k.Nodes {
-			if n.Secret == key.Mark {
-				files = append(files, n.Node)
+	err = printAs(cmd, format, k, "KEY\tNUMBER\tSINCE\tSEAL WITH IT\tBELIEVE IT\tIN THE FILE OF", func(t io.Writer) {
+		for _, key := range k.Keys {
+			since := "-"
+			if !key.Since.IsZero() {
+				since = key.Since.Format(time.RFC3339)
 			}
+			var files []string
+			for _, n := range k.Nodes {
+				if n.Secret == key.Mark {
+					files = append(files, n.Node)
+				}
+			}
+			fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\n", key.Mark, key.Number, since, names(key.Seals), names(key.Belief), names(files))
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\n", key.Mark, key.Number, since, names(key.Seals), names(key.Belief), names(files))
-	}
-	if err := t.Flush(); err != nil {
+	})
+	if err != nil || format == "json" {
 		return err
 	}
 	for _, n := range k.Nodes {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -152,18 +151,4 @@ func upTo(n int) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-// printLine prints v as one line of JSON.
-func printLine(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
-}
-
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false) // a URL stays readable
-	return e.Encode(v)
 }

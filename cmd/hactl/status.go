@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,8 +23,8 @@ func statusCommand(o *options) *cobra.Command {
 		Short: "Show the cluster as this node sees it",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "table" && format != "json" {
-				return usageError{fmt.Errorf("status: -o %s: want table or json", format)}
+			if err := wantFormat(format); err != nil {
+				return err
 			}
 			if watch {
 				return statusScreen(cmd, o, format)
@@ -37,9 +36,8 @@ func statusCommand(o *options) *cobra.Command {
 			return show(cmd.OutOrStdout(), s, format)
 		},
 	}
-	cmd.Flags().StringVarP(&format, "output", "o", "table", "table or json")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again every second")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	outputFlag(cmd, &format)
 	return cmd
 }
 
@@ -74,9 +72,7 @@ func status(ctx context.Context, o *options) (*control.Status, error) {
 // show prints s and returns the exit code that its health deserves.
 func show(w io.Writer, s *control.Status, format string) error {
 	if format == "json" {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		if err := e.Encode(s); err != nil {
+		if err := printJSON(w, s); err != nil {
 			return err
 		}
 	} else {
@@ -369,14 +365,7 @@ func poolsCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			switch format {
-			case "json":
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(pools)
-			case "table":
-				t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 3, ' ', 0)
-				fmt.Fprintln(t, "POOL\tBALANCE\tSERVER\tADDRESS\tSTATE\tWEIGHT\tZONE\tACTIVE\tREQUESTS\tFAILURES\tREASON")
+			return printAs(cmd, format, pools, "POOL\tBALANCE\tSERVER\tADDRESS\tSTATE\tWEIGHT\tZONE\tACTIVE\tREQUESTS\tFAILURES\tREASON", func(t io.Writer) {
 				for _, p := range pools {
 					for _, s := range p.Servers {
 						weight := fmt.Sprint(s.Weight)
@@ -396,12 +385,10 @@ func poolsCommand(o *options) *cobra.Command {
 						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", p.Name, balance(p), s.Name, dash(s.Address), s.State, weight, dash(s.Zone), active, s.Requests, s.Failures, dash(s.Reason))
 					}
 				}
-				return t.Flush()
-			}
-			return usageError{errors.New("pools: -o: want table or json")}
+			})
 		},
 	}
-	cmd.Flags().StringVarP(&format, "output", "o", "table", "table or json")
+	outputFlag(cmd, &format)
 	return cmd
 }
 

@@ -291,6 +291,11 @@ func (b *Bench) turn(ctx context.Context, space *Space, w workload, c *contestan
 		url = "https://" + secureOf(c.listen).String()
 	}
 	argv = append(argv, url+w.path)
+	return b.load(ctx, space, c, "wrk", argv, parseWrk)
+}
+
+// load has a load generator run against one contestant, and reads what that cost it.
+func (b *Bench) load(ctx context.Context, space *Space, c *contestant, generator string, argv []string, parse func(out string) (WrkResult, error)) (Turn, error) {
 	before, err := usage(c.process.PID())
 	if err != nil {
 		return Turn{}, err
@@ -298,18 +303,18 @@ func (b *Bench) turn(ctx context.Context, space *Space, w workload, c *contestan
 	var out []byte
 	err = space.Do(func() error {
 		var err error
-		out, err = exec.CommandContext(ctx, "wrk", argv...).CombinedOutput()
+		out, err = exec.CommandContext(ctx, generator, argv...).CombinedOutput()
 		return err
 	})
 	if err != nil {
-		return Turn{}, fmt.Errorf("wrk: %w: %s", err, out)
+		return Turn{}, fmt.Errorf("%s: %w: %s", generator, err, out)
 	}
 	after, err := usage(c.process.PID())
 	if err != nil {
 		return Turn{}, err
 	}
 	t := Turn{}
-	if t.WrkResult, err = parseWrk(string(out)); err != nil {
+	if t.WrkResult, err = parse(string(out)); err != nil {
 		return t, err
 	}
 	if t.Requests == 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"regexp"
 	"strconv"
 	"time"
@@ -20,32 +19,7 @@ func inH2(listen netip.AddrPort) netip.AddrPort {
 func (b *Bench) h2Turn(ctx context.Context, space *Space, w workload, c *contestant) (Turn, error) {
 	argv := []string{"-t2", "-c" + strconv.Itoa(w.conns), "-m" + strconv.Itoa(w.streams), "-D" + strconv.Itoa(max(int(b.Turn.Seconds()), 1)),
 		"-H", ":authority: " + benchHost, "http://" + inH2(c.listen).String() + w.path}
-	before, err := usage(c.process.PID())
-	if err != nil {
-		return Turn{}, err
-	}
-	var out []byte
-	err = space.Do(func() error {
-		var err error
-		out, err = exec.CommandContext(ctx, "h2load", argv...).CombinedOutput()
-		return err
-	})
-	if err != nil {
-		return Turn{}, fmt.Errorf("h2load: %w: %s", err, out)
-	}
-	after, err := usage(c.process.PID())
-	if err != nil {
-		return Turn{}, err
-	}
-	t := Turn{}
-	if t.WrkResult, err = parseH2load(string(out)); err != nil {
-		return t, err
-	}
-	if t.Requests == 0 {
-		return t, fmt.Errorf("no request was answered: %s", out)
-	}
-	t.CPU = float64((after.CPU - before.CPU).Microseconds()) / float64(t.Requests)
-	return t, nil
+	return b.load(ctx, space, c, "h2load", argv, parseH2load)
 }
 
 var (
