@@ -32,6 +32,7 @@ type h2conn struct {
 	fresh   []*h2stream // whose requests have just come
 	idle    moment      // since when there is no stream; 0: there is one
 	leaving bool
+	arrived moment     // when what is taken in now came; 0: not known
 	ended   *sync.Cond // a stream has ended, or the writer
 
 	spare []byte // the writer's
@@ -116,6 +117,7 @@ func (h *h2conn) read() error {
 		return true
 	}
 	began := now()
+	h.came(now(), unread(uintptr(c.fd)))
 	for {
 		if have > 0 {
 			used, err := h.feed(buf[:have])
@@ -130,7 +132,7 @@ func (h *h2conn) read() error {
 				began = now()
 			}
 		}
-		l, err := h.patience(began)
+		l, deaf, err := h.patience(began)
 		if err != nil {
 			return err
 		}
@@ -142,7 +144,23 @@ func (h *h2conn) read() error {
 			return err
 		}
 		have += n
+		if lay := unread(uintptr(c.fd)); deaf {
+			h.came(0, 0)
+		} else {
+			h.came(now(), lay)
+		}
 	}
+}
+
+// came notes that bytes were read at t, of which the last lay unread for so long. Those of a
+// client that was not listened to, since it took no answers, lay for its own fault: t is 0.
+func (h *h2conn) came(t moment, lay time.Duration) {
+	if t != 0 {
+		t -= moment(max(lay, 0))
+	}
+	h.mu.Lock()
+	h.arrived = t
+	h.mu.Unlock()
 }
 
 // h2buffers are for what is read from a client: a whole frame and more. It is a cache without a
@@ -150,26 +168,27 @@ func (h *h2conn) read() error {
 var h2buffers = sync.Pool{New: func() any { return new([2 * bufferBytes]byte) }}
 
 // patience returns how long to wait for the client's next bytes, of which some may have come at
-// began. The error says that the connection is over.
-func (h *h2conn) patience(began moment) (limit, error) {
+// began, and whether the client was not listened to. The error says that the connection is over.
+func (h *h2conn) patience(began moment) (l limit, deaf bool, err error) {
 	c := h.c
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	// A client that asks for more than it takes is not heard until it has taken some (D4).
 	for h.state.Unsent() > 2*h2Unsent && h.lost == nil {
+		deaf = true
 		h.kick()
 		h.ended.Wait()
 	}
 	switch {
 	case h.lost != nil:
-		return limit{}, h.lost
+		return limit{}, deaf, h.lost
 	case h.state.Over():
-		return limit{}, errDrainNow
+		return limit{}, deaf, errDrainNow
 	}
 	if t := c.listener.Limits.HeaderTime; t > 0 && h.state.Waits() {
-		return limit{until: began + moment(t), over: errHeadTime}, nil
+		return limit{until: began + moment(t), over: errHeadTime}, deaf, nil
 	}
-	return limit{each: c.listener.Limits.Idle, late: errIdle, since: now(), also: h.sinceIdle}, nil
+	return limit{each: c.listener.Limits.Idle, late: errIdle, since: now(), also: h.sinceIdle}, deaf, nil
 }
 
 // sinceIdle returns since when nothing is asked: t while something is.
@@ -374,7 +393,7 @@ func (h *h2conn) Open(id uint32) *http2.Stream {
 
 func (h *h2conn) Request(s *http2.Stream, err error) {
 	t := streamOf(s)
-	t.refused = err
+	t.refused, t.arrived = err, h.arrived
 	h.fresh = append(h.fresh, t)
 }
 

@@ -16,8 +16,10 @@ type h2stream struct {
 	flow    http2.Stream  // belongs to the connection's state
 	in, out chan struct{} // who reads, and who sends, is to look again
 	refused error         // why there is an answer without an exchange
-	queued  bool          // waits in the connection's turns
-	moved   int64         // what the connection had sent when the wait began that is judged
+	arrived moment        // when the end of the request's head came; 0: not known
+	lag     func() time.Duration
+	queued  bool  // waits in the connection's turns
+	moved   int64 // what the connection had sent when the wait began that is judged
 }
 
 // streamOf returns the h2stream that s is the flow of.
@@ -27,7 +29,9 @@ func streamOf(s *http2.Stream) *h2stream {
 
 // h2streams is a cache without a meaning of its own.
 var h2streams = sync.Pool{New: func() any {
-	return &h2stream{in: make(chan struct{}, 1), out: make(chan struct{}, 1)}
+	s := &h2stream{in: make(chan struct{}, 1), out: make(chan struct{}, 1)}
+	s.lag = func() time.Duration { return time.Duration(now() - s.arrived) }
+	return s
 }}
 
 // newH2Stream returns the stream of a request whose fields are about to be decoded.
@@ -64,6 +68,10 @@ func (s *h2stream) work() {
 		d.in = text[:cap(text)]
 	}
 	s.exchange.head, s.have = len(text), len(text)
+	if s.arrived != 0 {
+		// From its last bytes' coming to its turn among the goroutines: both wait for a processor.
+		d.x.Lag = s.lag
+	}
 	s.serve(s.refused)
 	h.mu.Lock()
 	h.state.Done(&s.flow)
