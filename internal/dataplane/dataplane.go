@@ -237,6 +237,9 @@ type Handler interface {
 	Leave(l *Listener, client netip.AddrPort, why Closing)
 	// Refused tells of bytes that never became a request. A *Malformed says why.
 	Refused(l *Listener, client netip.AddrPort, err error)
+	// HTTP2 says that a connection that was admitted begins to speak HTTP/2, or, before its
+	// Leave, that it has ended.
+	HTTP2(l *Listener, begins bool)
 	// Glitch counts what a client of HTTP/2 did and may do a few times. It may be called at
 	// any time of a connection.
 	Glitch(l *Listener, kind Glitch)

@@ -62,6 +62,8 @@ func (c *clientConn) serveHTTP2() {
 	why := c.interrupted()
 	c.mu.Unlock()
 	c.resume(errDrainNow)
+	c.handler.HTTP2(c.listener, true)
+	defer c.handler.HTTP2(c.listener, false)
 	if why != nil || c.retired.Load() || c.engine.closing() {
 		h.leave()
 	}

@@ -161,6 +161,8 @@ func (s *stage) Leave(_ *dataplane.Listener, _ netip.AddrPort, why dataplane.Clo
 	}
 }
 
+func (s *stage) HTTP2(*dataplane.Listener, bool) {}
+
 func (s *stage) Glitch(*dataplane.Listener, dataplane.Glitch) {}
 
 func (s *stage) Refused(_ *dataplane.Listener, _ netip.AddrPort, err error) {

@@ -117,6 +117,17 @@ func (p *Plane) Leave(l *dataplane.Listener, client netip.AddrPort, why dataplan
 	counters.closed[why].Add(1)
 }
 
+// HTTP2 counts the connections of HTTP/2 among those that were admitted.
+func (p *Plane) HTTP2(l *dataplane.Listener, begins bool) {
+	counters := p.listeners.at(l.Index)
+	if begins {
+		counters.h2Begun.Add(1)
+		counters.h2Open.Add(1)
+	} else {
+		counters.h2Open.Add(-1)
+	}
+}
+
 // Glitch counts what a client of HTTP/2 may do a few times.
 func (p *Plane) Glitch(l *dataplane.Listener, kind dataplane.Glitch) {
 	p.listeners.at(l.Index).glitches[kind].Add(1)

@@ -26,14 +26,21 @@ func listenerDescs() []*prometheus.Desc {
 func (p *Plane) collectListeners(m sink, s *snapshot) []*listenerCounters {
 	shown := append([]*listenerCounters(nil), p.listeners.list()...)
 	for i, l := range shown {
+		// Those of HTTP/2 first: none may be counted that is not among the others yet.
+		second, begun := l.h2Open.Load(), l.h2Begun.Load()
 		open := l.open.Load()
 		if !s.hasListener(l.name) && open+l.quicOpen.Load() <= 0 {
 			shown[i] = nil
 			continue
 		}
-		m.gauge(descConns, float64(open), l.name, "http1")
+		m.gauge(descConns, float64(max(open-second, 0)), l.name, "http1")
 		m.gauge(descConnLimit, float64(s.conf.Limits.Conns), l.name, "http1")
-		m.counter(descConnsTotal, l.accepted.Load(), l.name, "http1")
+		m.counter(descConnsTotal, l.others(l.accepted.Load()-begun), l.name, "http1")
+		if s.speaksHTTP2(l.name) || begun > 0 {
+			m.gauge(descConns, float64(second), l.name, "http2")
+			m.gauge(descConnLimit, float64(s.conf.Limits.Conns), l.name, "http2")
+			m.counter(descConnsTotal, begun, l.name, "http2")
+		}
 		if conf := s.conf.Listener[l.name]; conf != nil && conf.HTTP3 || l.quicAccepted.Load() > 0 {
 			m.gauge(descConns, float64(l.quicOpen.Load()), l.name, "http3")
 			m.gauge(descConnLimit, float64(s.conf.Limits.Conns), l.name, "http3")
@@ -56,6 +63,20 @@ func (p *Plane) collectListeners(m sink, s *snapshot) []*listenerCounters {
 		}
 	}
 	return shown
+}
+
+// others returns how many connections did not speak HTTP/2: n, but never less than before. A
+// connection counts among them until it does, and a counter does not go back.
+func (l *listenerCounters) others(n uint64) uint64 {
+	for {
+		was := l.shown.Load()
+		if n <= was {
+			return was
+		}
+		if l.shown.CompareAndSwap(was, n) {
+			return n
+		}
+	}
 }
 
 // collectGlitches sends what clients of HTTP/2 did besides asking.

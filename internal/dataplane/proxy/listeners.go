@@ -18,7 +18,10 @@ type listenerCounters struct {
 	glitches  [dataplane.Glitches]atomic.Uint64
 	in, out   atomic.Uint64 // bytes
 
-	quicOpen     atomic.Int64 // connections of HTTP/3, which are not in open and accepted
+	h2Open       atomic.Int64 // connections of HTTP/2, which are in open and accepted, too
+	h2Begun      atomic.Uint64
+	shown        atomic.Uint64 // connections that did not speak HTTP/2, as they were collected last
+	quicOpen     atomic.Int64  // connections of HTTP/3, which are not in open and accepted
 	quicAccepted atomic.Uint64
 	shaken       shakeCounters
 }
