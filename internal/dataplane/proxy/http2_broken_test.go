@@ -19,7 +19,7 @@ import (
 	"proxyd/internal/config"
 )
 
-// An h2Peer is a client of HTTP/2 in clear, frame by frame.
+// An h2Peer is a client of HTTP/2, frame by frame.
 type h2Peer struct {
 	t     *testing.T
 	conn  net.Conn
@@ -34,6 +34,11 @@ func dialH2(t *testing.T, address string, settings ...http2.Setting) *h2Peer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return speakH2(t, conn, settings...)
+}
+
+// speakH2 begins to speak HTTP/2 on a connection, which the test's end closes.
+func speakH2(t *testing.T, conn net.Conn, settings ...http2.Setting) *h2Peer {
 	t.Cleanup(func() { conn.Close() })
 	p := &h2Peer{t: t, conn: conn}
 	p.fr = http2.NewFramer(conn, conn)
