@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"strings"
 
 	"proxyd/internal/cert"
 	"proxyd/internal/config"
@@ -66,6 +67,13 @@ func (s *Secure) config(name string) *tls.Config {
 	}
 	if s.http2 {
 		c.NextProtos = []string{"h2"}
+		// One that knows nothing of ALPN lets the handshake pass.
+		c.VerifyConnection = func(state tls.ConnectionState) error {
+			if state.NegotiatedProtocol != "h2" {
+				return errNoHTTP2
+			}
+			return nil
+		}
 	}
 	if s.conf.Min == "1.3" {
 		c.MinVersion = tls.VersionTLS13
@@ -80,6 +88,8 @@ func (s *Secure) config(name string) *tls.Config {
 	}
 	return c
 }
+
+var errNoHTTP2 = errors.New("it does not offer HTTP/2 (ALPN h2)")
 
 // Results of a TLS handshake, the index of Server.Shakes.
 const (
@@ -115,6 +125,9 @@ func (s *Server) secure(how *Secure, log *slog.Logger) {
 			return err
 		}
 		f := blameTLS(err, name, authorities)
+		if how.http2 && strings.HasSuffix(f.Text, "no application protocol") { // as others say it
+			f.Text = errNoHTTP2.Error()
+		}
 		s.unshaken(f, log)
 		return f
 	}})
