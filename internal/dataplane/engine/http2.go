@@ -119,7 +119,8 @@ func (h *h2conn) read() error {
 		return true
 	}
 	began := now()
-	h.came(now(), unread(uintptr(c.fd)))
+	asked, lay := began, unread(uintptr(c.fd))
+	h.came(began, lay)
 	for {
 		if have > 0 {
 			used, err := h.feed(buf[:have])
@@ -146,13 +147,20 @@ func (h *h2conn) read() error {
 			return err
 		}
 		have += n
-		if lay := unread(uintptr(c.fd)); deaf {
-			h.came(0, 0)
-		} else {
-			h.came(now(), lay)
+		t := now()
+		if t >= asked+moment(askLay) {
+			asked, lay = t, unread(uintptr(c.fd))
 		}
+		if deaf {
+			t = 0
+		}
+		h.came(t, lay)
 	}
 }
+
+// askLay is how long what the kernel said of bytes that lay unread goes for the next ones: to
+// ask is a system call.
+const askLay = 5 * time.Millisecond
 
 // came notes that bytes were read at t, of which the last lay unread for so long. Those of a
 // client that was not listened to, since it took no answers, lay for its own fault: t is 0.
