@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -105,14 +106,46 @@ func (g *glued) faults() []Fault {
 	return []Fault{
 		planned,
 		of("kill", func(n *Node) error { return g.haproxy[n].Kill() }, g.startProxy),
+		frozen(func(n *Node) error { return g.haproxy[n].Signal(syscall.SIGSTOP) }, func(n *Node) error { return g.haproxy[n].Signal(syscall.SIGCONT) }),
 		of("cut", (*Node).Cut, (*Node).Uncut),
 	}
+}
+
+// pairFaults are the faults that both know, in the order in which they are played.
+var pairFaults = []string{"handover", "kill", "freeze", "cut"}
+
+// frozenFor is for how long what serves stands still. It goes on by itself: of a pair that does
+// not notice it that is the outage.
+const (
+	frozenFor  = 3 * time.Second
+	frozenName = "SIGSTOP 3 s"
+)
+
+// frozen is the fault that what serves on the holder stands still.
+func frozen(stop, goOn func(*Node) error) Fault {
+	f, err := FaultByKey("freeze")
+	if err != nil {
+		panic(err) // it is a folder of this program
+	}
+	f.Name, f.Lasts = frozenName, frozenFor+500*time.Millisecond
+	f.Strike = func(ctx context.Context, _ *Stage, n *Node) error {
+		if err := stop(n); err != nil {
+			return err
+		}
+		go func() { // ends after frozenFor, or with ctx
+			_ = pause(ctx, frozenFor)
+			_ = goOn(n) // a process that is gone needs none
+		}()
+		return nil
+	}
+	f.Undo = nil
+	return f
 }
 
 // Failover plays the faults that both know on proxyd and on the glued pair, in turns, and
 // returns a table.
 func (b Bench) Failover(ctx context.Context) (Table, error) {
-	t := Table{Head: []string{"event", "pair", "outage median", "max", "failed median", "kept conns"}}
+	t := Table{Head: []string{"event", "pair", "outage median", "p99", "failed median", "kept conns", "two at once"}}
 	rows := map[string][]Row{}
 	pairs := []struct{ name, advert string }{{"proxyd", ""}, {"keepalived 1 s + HAProxy", "1"}, {"keepalived 0.1 s + HAProxy", "0.1"}}
 	for _, p := range pairs {
@@ -122,20 +155,34 @@ func (b Bench) Failover(ctx context.Context) (Table, error) {
 		}
 		rows[p.name] = Rows(measures)
 	}
-	for _, key := range []string{"handover", "kill", "cut"} {
+	for _, key := range pairFaults {
 		f, err := FaultByKey(key)
 		if err != nil {
 			return t, err
 		}
+		name := f.Name
+		if key == "freeze" {
+			name = frozenName
+		}
 		for _, p := range pairs {
 			for _, r := range rows[p.name] {
-				if r.Event == f.Name {
-					t.Add(r.Event, p.name, showMS(r.Median), showMS(r.Max), fmt.Sprint(r.FailedMid), fmt.Sprint(r.KeptFailed))
+				if r.Event == name {
+					t.Add(r.Event, p.name, showMS(r.Median), showMS(percentile(r.Outage, 99)), fmt.Sprint(r.FailedMid), fmt.Sprint(r.KeptFailed), showMS(r.TwoMax))
 				}
 			}
 		}
 	}
 	return t, nil
+}
+
+// percentile returns the least of values that is no smaller than p of a hundred of them: of
+// twenty the largest.
+func percentile(values []float64, p int) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[(len(sorted)*p+99)/100-1]
 }
 
 func (b Bench) failover(ctx context.Context, name, advert string) ([]Measure, error) {
@@ -146,10 +193,13 @@ func (b Bench) failover(ctx context.Context, name, advert string) ([]Measure, er
 	defer rig.Close()
 	faults := []Fault{}
 	if advert == "" {
-		for _, key := range []string{"handover", "kill", "cut"} {
+		for _, key := range pairFaults {
 			f, err := FaultByKey(key)
 			if err != nil {
 				return nil, err
+			}
+			if key == "freeze" {
+				f = frozen((*Node).Freeze, (*Node).Thaw)
 			}
 			faults = append(faults, f)
 		}

@@ -118,3 +118,19 @@ func FuzzParseAttempt(f *testing.F) {
 	f.Add("k -1 99999999999999999999 t")
 	f.Fuzz(func(t *testing.T, line string) { _, _ = parseAttempt(line) })
 }
+
+func TestPercentiles(t *testing.T) {
+	hundred := make([]float64, 100)
+	for i := range hundred {
+		hundred[99-i] = float64(i + 1)
+	}
+	for _, c := range []struct {
+		values []float64
+		p      int
+		want   float64
+	}{{nil, 99, 0}, {[]float64{7}, 99, 7}, {[]float64{3, 1, 2}, 50, 2}, {hundred, 99, 99}, {hundred[:20], 99, 100}, {hundred, 50, 50}} {
+		if got := percentile(c.values, c.p); got != c.want {
+			t.Errorf("%d of 100 of %v: %v, want %v", c.p, c.values, got, c.want)
+		}
+	}
+}
