@@ -14,15 +14,20 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"proxyd/internal/config"
 )
 
-// asker makes the one request of a check by HTTP/2. Checks are rare: they need none of the
-// engine's budgets, and the library's client is well tried.
-var asker = &http2.Transport{DisableCompression: true, MaxHeaderListSize: 32 << 10}
+// asker is a client of HTTP/2 on a connection that stands. Checks are rare: they need none of
+// the engine's budgets, and the library's client is well tried.
+func asker(conn net.Conn) *http.Transport {
+	var only http.Protocols
+	only.SetHTTP2(true)
+	only.SetUnencryptedHTTP2(true)
+	stands := func(context.Context, string, string) (net.Conn, error) { return conn, nil }
+	return &http.Transport{DialContext: stands, DialTLSContext: stands, Protocols: &only, DisableCompression: true, MaxResponseHeaderBytes: 32 << 10}
+}
 
 // speaksHTTP2 reports whether the question is put by HTTP/2: to servers that speak it. At
 // another port there is another service, which is asked by HTTP/2 where its TLS has agreed to that.
@@ -31,7 +36,7 @@ func (q *question) speaksHTTP2(conn net.Conn) bool {
 		return false
 	}
 	if sealed, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
-		return sealed.ConnectionState().NegotiatedProtocol == http2.NextProtoTLS
+		return sealed.ConnectionState().NegotiatedProtocol == "h2"
 	}
 	return q.Port == 0 || q.Type == "grpc"
 }
@@ -42,12 +47,9 @@ func (q *question) judgeHTTP2(ctx context.Context, conn net.Conn, server string)
 	if err != nil {
 		return wording("ask", err)
 	}
-	c, err := asker.NewClientConn(conn)
-	if err != nil {
-		return wording("send", err)
-	}
-	defer c.Close()
-	a, err := c.RoundTrip(r)
+	client := asker(conn)
+	defer client.CloseIdleConnections()
+	a, err := client.RoundTrip(r)
 	if err != nil {
 		return wording("read", untimely(ctx, err))
 	}
@@ -92,7 +94,7 @@ func (q *question) request(ctx context.Context, server string) (*http.Request, e
 	if err != nil {
 		return nil, err
 	}
-	to.Scheme, to.Host = "http", server // the connection stands: neither is looked at but as :scheme and :authority
+	to.Scheme, to.Host = "http", server // the connection stands: they become :scheme and :authority
 	if q.sealed {
 		to.Scheme = "https"
 	}

@@ -2,15 +2,16 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -48,7 +49,12 @@ func askBy(t *testing.T, c config.Check, serve func(net.Conn)) string {
 }
 
 func handlerOf(h http.HandlerFunc) func(net.Conn) {
-	return func(c net.Conn) { (&http2.Server{}).ServeConn(c, &http2.ServeConnOpts{Handler: h}) }
+	return func(c net.Conn) {
+		var only http.Protocols
+		only.SetUnencryptedHTTP2(true)
+		l := &oneConn{conn: c, over: make(chan struct{})}
+		(&http.Server{Handler: h, Protocols: &only}).Serve(l) // until the connection is closed
+	}
 }
 
 func TestACheckAsksByHTTP2WhatSpeaksIt(t *testing.T) {
@@ -196,4 +202,40 @@ func (c lastConn) Close() error {
 		close(c.over)
 	}
 	return c.Conn.Close()
+}
+
+func TestACheckAsksByHTTP2ThroughTLS(t *testing.T) {
+	for _, agrees := range []bool{true, false} {
+		seen := make(chan string, 1)
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r.Proto }))
+		server.EnableHTTP2 = agrees
+		server.StartTLS()
+		defer server.Close()
+		for _, c := range []config.Check{{Type: "http", Path: "/", Status: "200"}, {Type: "grpc"}} {
+			c.Timeout = time.Minute
+			q, err := newQuestion(&config.Pool{Protocol: "h2", TLS: &config.PoolTLS{}, Check: &c})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &Server{Server: dataplane.Server{Name: "app:443"}}
+			s.SetAddr(netip.MustParseAddrPort(server.Listener.Addr().String()))
+			protocols := []string{"h2", "http/1.1"}
+			s.SetTLS(&dataplane.ServerTLS{Config: &tls.Config{InsecureSkipVerify: true, NextProtos: protocols}, Met: func(_ *tls.ConnectionState, err error) error { return err }})
+			got := q.ask(t.Context(), Env{}.Filled(), s)
+			switch {
+			case c.Type == "grpc" && !agrees:
+				if got != "TLS: the server does not agree to HTTP/2" {
+					t.Errorf("grpc of a server of HTTP/1.1: %q", got)
+				}
+			case c.Type == "grpc":
+				if proto := <-seen; proto != "HTTP/2.0" || got != `no gRPC: content type ""` {
+					t.Errorf("grpc by %s: %q", proto, got)
+				}
+			default:
+				if proto := <-seen; got != "" || (proto == "HTTP/2.0") != agrees {
+					t.Errorf("by %s: %q; the server agrees to HTTP/2: %v", proto, got, agrees)
+				}
+			}
+		}
+	}
 }
