@@ -236,10 +236,11 @@ func (f *fresh3) end() (int, []error) {
 	return f.asked, f.failed
 }
 
-// labelled sums up a metric over all its labels.
+// labelled sums up a metric over all its labels, or over those that are behind the ones that name
+// has already.
 func labelled(page, name string) (sum float64) {
 	for line := range strings.Lines(page) {
-		if !strings.HasPrefix(line, name+"{") {
+		if rest, ok := strings.CutPrefix(line, name); !ok || !strings.HasPrefix(rest, "{") && !strings.HasPrefix(rest, ",") {
 			continue
 		}
 		if i := strings.LastIndexByte(strings.TrimSpace(line), ' '); i > 0 {
