@@ -19,8 +19,9 @@ import (
 // client that is slower than what it measures measures itself.
 type flood struct {
 	to    netip.AddrPort
-	rate  int // requests a second; 0: each connection asks again when it was answered
-	conns int // at most
+	rate  int  // requests a second; 0: each connection asks again when it was answered
+	conns int  // at most
+	even  bool // requests come at even intervals, not at random
 
 	ep      int
 	open    []*floodConn // by descriptor
@@ -93,7 +94,11 @@ func (f *flood) run(ctx context.Context, long time.Duration) error {
 			return ctx.Err()
 		}
 		for f.rate > 0 && next.Before(t) {
-			next = next.Add(time.Duration(rand.ExpFloat64() / float64(f.rate) * float64(time.Second)))
+			every := time.Second / time.Duration(f.rate)
+			if !f.even {
+				every = time.Duration(rand.ExpFloat64() * float64(every))
+			}
+			next = next.Add(every)
 			f.waiting = min(f.waiting+1, 10*f.conns) // the rest is given up
 		}
 		f.send(t)

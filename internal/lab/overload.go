@@ -257,7 +257,7 @@ func (o Overload) files(ctx context.Context, n *capped) (broken []error) {
 // beside sends few requests for a while.
 func (o Overload) beside(ctx context.Context, n *capped, rate, conns int) Flood {
 	const long = 3 * time.Second
-	f := &flood{to: netip.MustParseAddrPort(n.at), rate: rate, conns: conns}
+	f := &flood{to: netip.MustParseAddrPort(n.at), rate: rate, conns: conns, even: true}
 	_ = f.run(ctx, long) // what it could not do is missed
 	return f.between(long/3, long-long/10)
 }

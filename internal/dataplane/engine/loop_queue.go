@@ -29,6 +29,10 @@ const (
 	// leastNew is how many who wait are seen to in a turn, however much is under way.
 	leastNew = pacedBatch / 4
 
+	// spareBatch is pacedBatch while the process is far from what the quota allows: its turns
+	// come late then, since others have the processors.
+	spareBatch = 4 * pacedBatch
+
 	// longTurn is how long a turn takes, without the rest after it, only if the loop had to
 	// wait for a processor.
 	longTurn = 3 * time.Millisecond
@@ -52,7 +56,11 @@ func (l *loop) line(n int, t moment) int {
 		l.events[kept] = *ev
 		kept++
 	}
-	for most := max(pacedBatch, kept+leastNew); kept < min(most, len(l.events)) && q.some(); {
+	most := pacedBatch
+	if l.engine.pacer.spare.Load() {
+		most = spareBatch
+	}
+	for most = max(most, kept+leastNew); kept < min(most, len(l.events)) && q.some(); {
 		p := &q.all[q.from]
 		q.from++
 		if !p.wire.is(p.gen) {

@@ -56,6 +56,7 @@ const (
 	// bounds of the target, as long as serving all whose refusals wait would take crowdTime,
 	// and for strictTime after that.
 	strictAlarm = 60 * time.Millisecond
+	strictLeast = 8 * time.Millisecond // of twice the usual delay: what waits makes turns that are worth their rests
 	strictTime  = calmWindows * window
 	crowdTime   = 20 * time.Millisecond
 
@@ -157,7 +158,7 @@ func (g *Gate) Enter(now time.Time, lag func() time.Duration, exact bool) bool {
 // longest returns how long one who is let in has waited at most, where that is known.
 func (g *Gate) longest(strict bool) time.Duration {
 	if strict {
-		return max(time.Duration(g.wait.Load()), leastTarget)
+		return max(time.Duration(g.wait.Load()), strictLeast)
 	}
 	return strictAlarm
 }
@@ -234,6 +235,6 @@ func (g *Gate) learn(now time.Time, lag time.Duration) int64 {
 	g.spare.Store(g.rule.spare)
 	g.crowd.Store(g.rule.crowd)
 	g.able.Store(int64(g.rule.able))
-	g.wait.Store(int64(min(max(2*g.rule.usual(), leastTarget), mostTarget)))
+	g.wait.Store(int64(min(max(2*g.rule.usual(), strictLeast), mostTarget)))
 	return g.rule.limit
 }

@@ -375,14 +375,14 @@ func TestWhoHasWaitedTooLongIsRefusedAtOnceWhereThatIsKnown(t *testing.T) {
 	if in := let(g, now, 100, strictAlarm+1); in >= measuredOpen || !g.Shut(now) {
 		t.Errorf("%d of 100 were let in after more than %v; shut is %v", in, strictAlarm, g.Shut(now))
 	}
-	if in := let(g, now, 100, leastTarget); in != 100 {
+	if in := let(g, now, 100, strictLeast); in != 100 {
 		t.Errorf("%d of 100 were let in after the usual delay", in)
 	}
-	if in := let(g, now, 100, 3*leastTarget); in != 0 {
+	if in := let(g, now, 100, 3*strictLeast); in != 0 {
 		t.Errorf("%d of 100 were let in after thrice the usual delay", in)
 	}
 	now = now.Add(strictTime)
-	if in := let(g, now, 100, 3*leastTarget); in != 100 || g.Shut(now) {
+	if in := let(g, now, 100, 3*strictLeast); in != 100 || g.Shut(now) {
 		t.Errorf("when nobody has been refused for a while, %d of 100 were let in; shut is %v", in, g.Shut(now))
 	}
 }
