@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -51,11 +52,9 @@ func (r *BenchResult) GoalTable() Table {
 	}
 	cpu := func(t Turn) float64 { return t.CPU }
 	for _, w := range r.works {
-		own, others := proxydName, w.to
+		own, others := cmp.Or(w.own, proxydName), w.to
 		if len(others) == 0 {
 			others = []string{"nginx", "HAProxy"}
-		} else {
-			own = manyName
 		}
 		if w.goal > 0 {
 			if name, ratio := r.best(w.name, own, others, cpu); name != "" {
