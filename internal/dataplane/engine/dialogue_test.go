@@ -97,8 +97,9 @@ func TestDialoguesLoopInBatches(t *testing.T) {
 func TestDialoguesLoopInTurns(t *testing.T) {
 	dialogues(t, func(c Config) Engine {
 		c.Loops = 1
-		e := NewLoop(c)
+		e := prepareLoop(c)
 		e.patient = true // however few processors there are
+		e.make()
 		e.Pace(time.Second, time.Second)
 		return e
 	}, func(s *stage, _ *Config) { s.waited = true })

@@ -34,11 +34,17 @@ type Loop struct {
 
 // NewLoop returns an engine that serves nothing yet. Shutdown ends it for good.
 func NewLoop(c Config) *Loop {
+	e := prepareLoop(c)
+	e.make()
+	return e
+}
+
+// prepareLoop returns an engine whose loops are still to be made.
+func prepareLoop(c Config) *Loop {
 	if c.Loops <= 0 {
 		c.Loops = runtime.NumCPU()
 	}
 	e := &Loop{side: New(c), empty: make(chan struct{}, 1), patient: runtime.GOMAXPROCS(0) > c.Loops}
-	e.make()
 	return e
 }
 
