@@ -19,9 +19,8 @@ type queue struct {
 
 // A queued event waits for its turn.
 type queued struct {
-	wire  *loopWire
+	wire  *loopWire // which has what has happened to it since
 	gen   uint32
-	what  readiness
 	since moment // on the queue's clock
 }
 
@@ -50,7 +49,12 @@ func (l *loop) line(n int, t moment) int {
 	for i := range l.events[:n] {
 		ev := &l.events[i]
 		if w := l.starter(ev.Fd, uint32(ev.Pad)); w != nil {
-			q.all = append(q.all, queued{w, w.gen, readiness(ev.Events), q.clock})
+			// Once, however many pieces it says it in: a batch reads once for each event, and
+			// a client must not make the queue longer by itself.
+			if w.lined == 0 {
+				q.all = append(q.all, queued{w, w.gen, q.clock})
+			}
+			w.lined |= readiness(ev.Events)
 			continue
 		}
 		l.events[kept] = *ev
@@ -70,7 +74,8 @@ func (l *loop) line(n int, t moment) int {
 			c.heard = p.since
 		}
 		ev := &l.events[kept]
-		ev.Fd, ev.Pad, ev.Events = p.wire.fd, int32(p.gen), uint32(p.what)
+		ev.Fd, ev.Pad, ev.Events = p.wire.fd, int32(p.gen), uint32(p.wire.lined)
+		p.wire.lined = 0
 		kept++
 	}
 	switch {

@@ -84,6 +84,36 @@ func TestATurnBringsNewExchangesHoweverMuchIsUnderWay(t *testing.T) {
 	}
 }
 
+// A client that says what it has to say in pieces is in the queue once, since the first. Else a
+// batch would read for it twice, and what was read first would be lost.
+func TestAClientIsInTheQueueOnce(t *testing.T) {
+	r := newQueueRig()
+	var crowd []*loopClient
+	for i := range 2 * pacedBatch {
+		c := &loopClient{phase: phaseIdle, served: true}
+		c.loopWire.client = c
+		r.enlist(&c.loopWire, int32(10+i))
+		crowd = append(crowd, c)
+	}
+	at := moment(time.Hour)
+	got := r.turn(at, append(crowd, r.idle)...)
+	since := r.queue.clock
+	at += moment(time.Millisecond)
+	got = append(got, r.turn(at, r.idle, r.idle)...)
+	at += moment(time.Millisecond)
+	r.events[0] = unix.EpollEvent{Events: unix.EPOLLRDHUP, Fd: r.idle.fd, Pad: int32(r.idle.gen)}
+	n := r.line(1, at)
+	if len(got) != len(crowd) || n != 1 || r.table[r.events[0].Fd].client != r.idle || r.queue.some() {
+		t.Fatalf("%d were seen to before it, want %d; then %d", len(got), len(crowd), n)
+	}
+	if what := r.events[0].Events; what != unix.EPOLLIN|unix.EPOLLRDHUP || r.idle.heard != since {
+		t.Errorf("what happened to it is %#x, since %v, want it all since %v", what, r.idle.heard, since)
+	}
+	if turn := r.turn(at, r.idle); !slices.Equal(turn, []*loopClient{r.idle}) {
+		t.Error("it does not come into the queue again")
+	}
+}
+
 func TestWhatOthersDoToTheLoopIsNoWait(t *testing.T) {
 	r := newQueueRig()
 	at := moment(time.Hour)

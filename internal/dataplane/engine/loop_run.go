@@ -436,6 +436,8 @@ type loopWire struct {
 	joined  bool  // what it has to write waits for the rest of the batch
 	fetched int16 // where in the batch what it has to read lies, from 1 on; 0: not there
 
+	lined readiness // what has happened since it is in the queue; 0: it is not
+
 	inWheel    bool
 	slot       int64  // in the wheel, if it is in
 	due        moment // when it is to be woken; 0 is never
@@ -457,7 +459,7 @@ func (l *loop) enlist(w *loopWire, fd int32) {
 		l.gen++
 	}
 	w.fd, w.gen = fd, l.gen
-	w.ready, w.ended, w.broken, w.joined, w.fetched = false, false, false, false, 0
+	w.ready, w.ended, w.broken, w.joined, w.fetched, w.lined = false, false, false, false, 0, 0
 	l.table[fd] = w
 }
 
