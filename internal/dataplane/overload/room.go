@@ -19,6 +19,7 @@ type Room struct {
 	slots [roomTicks][]*Place
 	began time.Time // when tick 0 was
 	tick  int64     // the last one that was seen to
+	timed bool      // release will be called
 	count int
 }
 
@@ -38,8 +39,8 @@ const (
 func (r *Room) Wait(d time.Duration, do func()) *Place {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.count == 0 {
-		r.began, r.tick = time.Now(), 0
+	if !r.timed { // though all have left, it may be
+		r.began, r.tick, r.timed = time.Now(), 0, true
 		time.AfterFunc(roomTick, r.release)
 	}
 	at := int64((time.Since(r.began) + d) / roomTick)
@@ -79,12 +80,22 @@ func (r *Room) release() {
 		due = r.first(due, r.Early(time.Now(), waiting))
 	}
 	r.count -= len(due)
-	if r.count > 0 {
+	if r.timed = r.count > 0; r.timed {
 		time.AfterFunc(roomTick, r.release)
+	} else {
+		r.empty()
 	}
 	r.mu.Unlock()
 	for _, do := range due {
 		do()
+	}
+}
+
+// empty forgets the places of those who have left.
+func (r *Room) empty() {
+	for i, slot := range r.slots {
+		clear(slot)
+		r.slots[i] = slot[:0]
 	}
 }
 

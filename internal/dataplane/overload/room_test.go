@@ -128,3 +128,35 @@ func TestWhoLeavesTheRoomIsNotCalled(t *testing.T) {
 		}
 	})
 }
+
+// Whoever comes, is refused and goes, again and again, leaves neither timers nor places behind.
+func TestWhoComesAndLeavesLeavesNothingBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		r := &Room{Early: func(time.Time, int) int { asked++; return 0 }}
+		for range 100 {
+			for range 100 {
+				r.Wait(time.Second, func() {}).Leave()
+			}
+			time.Sleep(roomTick + time.Millisecond)
+			synctest.Wait()
+		}
+		kept := 0
+		for _, slot := range r.slots {
+			kept += len(slot)
+		}
+		if kept != 0 {
+			t.Errorf("%d places are kept of those who have left", kept)
+		}
+		for range 100 {
+			r.Wait(time.Second, func() {}).Leave()
+		}
+		r.Wait(time.Second, func() {})
+		time.Sleep(10*roomTick + time.Millisecond)
+		synctest.Wait()
+		if asked > 11 {
+			t.Errorf("one who waits was looked after %d times in ten ticks", asked)
+		}
+		time.Sleep(2 * time.Second)
+	})
+}
