@@ -46,6 +46,7 @@ const (
 func (p *pacer) set(quota, period time.Duration) {
 	if quota <= 0 || period <= 0 {
 		p.share.Store(0)
+		p.spare.Store(false)
 		return
 	}
 	p.saved.Store(int64(quota * savedPart / 100))

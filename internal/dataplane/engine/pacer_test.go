@@ -81,7 +81,12 @@ func TestLittleIsSavedUp(t *testing.T) {
 func TestWithoutAQuotaNothingRests(t *testing.T) {
 	p := &pacer{}
 	p.set(testQuota, testPeriod)
-	p.set(0, testPeriod)
+	if p.rest(moment(time.Hour), 0); !p.spare.Load() {
+		t.Error("nothing was used, and nothing is to spare")
+	}
+	if p.set(0, testPeriod); p.spare.Load() {
+		t.Error("there is something to spare of no quota")
+	}
 	if _, used := spend(p, 0, time.Second, time.Millisecond); used != 2*time.Second || p.on() {
 		t.Errorf("two loops used %v in a second, on %v", used, p.on())
 	}

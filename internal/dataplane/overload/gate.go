@@ -127,8 +127,9 @@ func (g *Gate) Enter(now time.Time, lag func() time.Duration, exact bool) bool {
 		every = measuredShut
 	}
 	t := now.UnixNano()
-	strict := t < g.strict.Load()
-	turn := g.seen.Add(1)%every == 0 || t-g.measured.Load() > int64(measuredGap)
+	strict := g.isStrict(t)
+	gap := t - g.measured.Load()
+	turn := g.seen.Add(1)%every == 0 || gap > int64(measuredGap) || gap < -int64(strictTime)
 	if lag != nil && (turn || exact && strict) {
 		d := lag()
 		late := exact && d > g.longest(strict)
@@ -153,6 +154,13 @@ func (g *Gate) Enter(now time.Time, lag func() time.Duration, exact bool) bool {
 		return false
 	}
 	return true
+}
+
+// isStrict reports whether the gate is strict at t. A wall clock that was set back does not
+// make it so for longer than it was meant to be; threads read it within a second.
+func (g *Gate) isStrict(t int64) bool {
+	left := g.strict.Load() - t
+	return left > 0 && left <= 2*int64(strictTime)
 }
 
 // longest returns how long one who is let in has waited at most, where that is known.
@@ -190,7 +198,7 @@ func (g *Gate) Leave() { g.inflight.Add(-1) }
 
 // Shut reports whether exchanges are refused that wait too long, or are too many, at this time.
 func (g *Gate) Shut(now time.Time) bool {
-	return g.limit.Load() > 0 || now.UnixNano() < g.strict.Load()
+	return g.limit.Load() > 0 || g.isStrict(now.UnixNano())
 }
 
 const (
@@ -211,7 +219,7 @@ func (g *Gate) Early(now time.Time, waiting int) int {
 	calm := refused == e.refused || g.Idle != nil && g.Idle()
 	e.refused = refused
 	switch {
-	case now.UnixNano() >= g.strict.Load():
+	case !g.isStrict(now.UnixNano()):
 		e.n = 0
 		if g.spare.Load() {
 			return waiting / earlyPart
@@ -229,7 +237,7 @@ func (g *Gate) Early(now time.Time, waiting int) int {
 func (g *Gate) learn(now time.Time, lag time.Duration) int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.rule.curbed, g.rule.strict = g.Curbed, now.UnixNano() < g.strict.Load()
+	g.rule.curbed, g.rule.strict = g.Curbed, g.isStrict(now.UnixNano())
 	g.rule.observe(now, lag, counts{g.inflight.Load(), g.held.Load(), g.seen.Load(), g.refused.Load()})
 	g.limit.Store(g.rule.limit)
 	g.spare.Store(g.rule.spare)

@@ -387,6 +387,18 @@ func TestWhoHasWaitedTooLongIsRefusedAtOnceWhereThatIsKnown(t *testing.T) {
 	}
 }
 
+func TestAClockThatIsSetBackDoesNotKeepTheGateStrict(t *testing.T) {
+	g := &Gate{}
+	now := feed(g, time.Unix(epoch, 0), 3*fallWindows, time.Millisecond)
+	if let(g, now, 100, time.Second); !g.Shut(now) {
+		t.Fatal("the gate is not strict")
+	}
+	now = now.Add(-time.Hour)
+	if in := let(g, now, 100, 3*strictLeast); in != 100 || g.Shut(now) {
+		t.Errorf("an hour back, %d of 100 were let in; shut is %v", in, g.Shut(now))
+	}
+}
+
 // As long as a crowd waits for its refusals the gate stays strict, though nobody is refused.
 func TestTheGateStaysStrictWhileACrowdWaits(t *testing.T) {
 	for _, c := range []struct {
