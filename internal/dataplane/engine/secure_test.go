@@ -251,6 +251,13 @@ func drainAndHandshakes(t *testing.T, newEngine func(Config) Engine) {
 	ctx, force := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.engine.Shutdown(ctx) }()
+	side, _ := s.engine.(*Goroutine)
+	if l, loops := s.engine.(*Loop); loops {
+		side = l.side
+	}
+	for !side.draining.Load() { // an answer from before that does not say close
+		runtime.Gosched()
+	}
 	conn := tls.Client(tcp, &tls.Config{InsecureSkipVerify: true})
 	if _, err := io.WriteString(conn, "GET /answer HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
 		t.Fatal(err)
