@@ -49,7 +49,7 @@ func (l *loop) fetch(n int) {
 		if ev.Pad == 0 || readiness(ev.Events)&canRead == 0 || len(b.calls) == mostFetched {
 			continue
 		}
-		if w := l.table[ev.Fd]; w != nil && w.gen == uint32(ev.Pad) && w.expects() {
+		if w := l.table[ev.Fd]; w != nil && w.gen == uint32(ev.Pad) && w.fetched == 0 && w.expects() {
 			if b.slots == nil {
 				b.slots = make([]byte, mostFetched*slotBytes)
 			}

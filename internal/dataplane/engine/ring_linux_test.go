@@ -79,3 +79,29 @@ func TestRingNeverWaits(t *testing.T) {
 		t.Errorf("read %d bytes of who has ended and %d of who has spoken", calls[3].n, calls[6].n)
 	}
 }
+
+// Of a client that an event tells of twice, what is there is read once.
+func TestABatchReadsOfAWireOnce(t *testing.T) {
+	r := newQueueRig()
+	r.engine.side = &Goroutine{}
+	r.engine.side.conf.Batch = 1
+	r.batch.ring = openRing(t)
+	fd, peer := socketPair(t)
+	r.enlist(&r.idle.loopWire, fd)
+	said := bytes.Repeat([]byte("x"), 2*fetchBytes)
+	said[0] = 'a'
+	if n, err := unix.Write(int(peer), said); n != len(said) {
+		t.Fatal(n, err)
+	}
+	for i := range 2 {
+		r.events[i] = unix.EpollEvent{Events: unix.EPOLLIN, Fd: fd, Pad: int32(r.idle.gen)}
+	}
+	r.fetch(2)
+	if n, _, e := r.read(&r.idle.loopWire, make([]byte, bufferBytes)); n != fetchBytes || e != 0 {
+		t.Fatal(n, e)
+	}
+	rest := make([]byte, 4*fetchBytes)
+	if n, _ := unix.Read(int(fd), rest); n != fetchBytes {
+		t.Errorf("%d bytes are left to be read, want %d", n, fetchBytes)
+	}
+}
