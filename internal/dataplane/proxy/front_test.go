@@ -109,7 +109,7 @@ func TestB8StrangersNameNobody(t *testing.T) {
 		t.Errorf("the server has %d connections", len(w.seen))
 	}
 	w.mu.Unlock()
-	wantSeries(t, gather(t, p.Plane), map[string]float64{
+	soonSeries(t, p.Plane, map[string]float64{
 		`proxyd_http_malformed_total{listener="web",reason="proxy_untrusted"}`: 2,
 		`proxyd_http_malformed_total{listener="web",reason="proxy_missing"}`:   1,
 		`proxyd_http_malformed_total{listener="web",reason="proxy_header"}`:    2,

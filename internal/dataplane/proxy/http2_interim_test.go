@@ -172,7 +172,7 @@ func TestB7HTTP2ConnectionsForAnotherHostAreMisdirected(t *testing.T) {
 			t.Errorf("%s on a connection for open.example: %v, want %s", c.host, got, c.want)
 		}
 	}
-	wantSeries(t, gather(t, s.Plane), map[string]float64{
+	soonSeries(t, s.Plane, map[string]float64{
 		`proxyd_http_local_responses_total{code="421",reason="misdirected",route="vault"}`: 2,
 	})
 }

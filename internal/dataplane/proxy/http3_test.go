@@ -164,7 +164,7 @@ func TestConnectionIDsBeginWithClusterAndNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn.CloseWithError(0x100, "")
+	defer conn.CloseWithError(0x100, "") // the ids are seen by then
 	select {
 	case id := <-seen:
 		if id != one {

@@ -56,6 +56,24 @@ func wantSeries(t *testing.T, got map[string]float64, want map[string]float64) {
 	}
 }
 
+// soonSeries is wantSeries for what is counted after the client has its answer.
+func soonSeries(t *testing.T, p *Plane, want map[string]float64) {
+	t.Helper()
+	met := func(got map[string]float64) bool {
+		for key, v := range want {
+			if got[key] != v {
+				return false
+			}
+		}
+		return true
+	}
+	got := gather(t, p)
+	for end := time.Now().Add(10 * time.Second); !met(got) && time.Now().Before(end); got = gather(t, p) {
+		time.Sleep(time.Millisecond)
+	}
+	wantSeries(t, got, want)
+}
+
 func TestSeriesAreThereFromTheStart(t *testing.T) {
 	p, _ := start(t, base())
 	wantSeries(t, gather(t, p), map[string]float64{
