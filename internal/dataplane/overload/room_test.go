@@ -132,8 +132,8 @@ func TestWhoLeavesTheRoomIsNotCalled(t *testing.T) {
 // Whoever comes, is refused and goes, again and again, leaves neither timers nor places behind.
 func TestWhoComesAndLeavesLeavesNothingBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		asked := 0
-		r := &Room{Early: func(time.Time, int) int { asked++; return 0 }}
+		var asked atomic.Int64
+		r := &Room{Early: func(time.Time, int) int { asked.Add(1); return 0 }}
 		for range 100 {
 			for range 100 {
 				r.Wait(time.Second, func() {}).Leave()
@@ -154,8 +154,8 @@ func TestWhoComesAndLeavesLeavesNothingBehind(t *testing.T) {
 		r.Wait(time.Second, func() {})
 		time.Sleep(10*roomTick + time.Millisecond)
 		synctest.Wait()
-		if asked > 11 {
-			t.Errorf("one who waits was looked after %d times in ten ticks", asked)
+		if n := asked.Load(); n > 11 {
+			t.Errorf("one who waits was looked after %d times in ten ticks", n)
 		}
 		time.Sleep(2 * time.Second)
 	})
