@@ -78,10 +78,14 @@ func (c *controller) observe(now time.Time, lag time.Duration, n counts) {
 // step judges what was in the given number of windows that have passed.
 func (c *controller) step(n counts, windows float64) {
 	refused := n.refused - c.from.refused
-	let := float64(n.seen-c.from.seen-refused) / windows
+	// What was refused since seen was read is in refused alone: it may be the larger one.
+	let := max(float64(n.seen-c.from.seen)-float64(refused), 0) / windows
 	c.pace += (let - c.pace) / 10
 	c.best = max(c.best*0.97, let)
-	if refused > 0 {
+	switch {
+	case float64(refused) > let*windows: // says less: who are late are refused, though there would be time for others
+		c.able += (let - c.able) / fallWindows
+	case refused > 0:
 		c.able += (let - c.able) / 4
 	}
 	c.able = max(c.able, let)

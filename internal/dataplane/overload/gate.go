@@ -52,11 +52,13 @@ const (
 
 	// Where it is known of each request how long it has waited, nobody is let in who has waited
 	// for strictAlarm: many who come at once would make a queue that a bound takes a second to
-	// work off. From then on nobody is who has waited for twice the usual delay, within the
-	// bounds of the target, as long as serving all whose refusals wait would take crowdTime,
-	// and for strictTime after that.
+	// work off. From then on nobody is who has waited for strictWait, as long as serving all
+	// whose refusals wait would take crowdTime, and for strictTime after that. What is under
+	// way in that time makes turns of the loops that are worth their rests; more would only
+	// wait longer, and be out of the processor's caches when its turn comes.
 	strictAlarm = 60 * time.Millisecond
-	strictLeast = 8 * time.Millisecond // of twice the usual delay: what waits makes turns that are worth their rests
+	strictWait  = 5 * time.Millisecond
+	leastWork   = time.Millisecond // under way, which is done however late
 	strictTime  = calmWindows * window
 	crowdTime   = 20 * time.Millisecond
 
@@ -96,7 +98,6 @@ type Gate struct {
 	spare    atomic.Bool
 	crowd    atomic.Bool
 	lag      atomic.Int64 // that was measured last
-	wait     atomic.Int64 // for which one who is let in has waited at most, while the gate is strict
 	able     atomic.Int64 // exchanges that can be let in in a window
 	strict   atomic.Int64 // until when the gate is strict, nanoseconds since 1970
 
@@ -143,7 +144,7 @@ func (g *Gate) Enter(now time.Time, lag func() time.Duration, exact bool) bool {
 				limit = g.learn(now, d)
 			}
 		}
-		if late {
+		if late && g.busy() {
 			g.refused.Add(1)
 			return false
 		}
@@ -156,6 +157,13 @@ func (g *Gate) Enter(now time.Time, lag func() time.Duration, exact bool) bool {
 	return true
 }
 
+// busy reports whether so much is under way that to let in more, who have waited for too long
+// already, would keep others waiting. All of a crowd that comes at once have waited for too
+// long: nobody is helped if all are refused and nothing is done.
+func (g *Gate) busy() bool {
+	return time.Duration(g.inflight.Load())*window >= time.Duration(max(g.able.Load(), leastAble))*leastWork
+}
+
 // isStrict reports whether the gate is strict at t. A wall clock that was set back does not
 // make it so for longer than it was meant to be; threads read it within a second.
 func (g *Gate) isStrict(t int64) bool {
@@ -166,7 +174,7 @@ func (g *Gate) isStrict(t int64) bool {
 // longest returns how long one who is let in has waited at most, where that is known.
 func (g *Gate) longest(strict bool) time.Duration {
 	if strict {
-		return max(time.Duration(g.wait.Load()), strictLeast)
+		return strictWait
 	}
 	return strictAlarm
 }
@@ -205,6 +213,9 @@ const (
 	// earlyPart is of how many who wait one goes on early, where there is room for more.
 	earlyPart = 128
 
+	// lagLast is for how long a delay that was measured says that there is one.
+	lagLast = 2 * roomTick
+
 	// earlyAble is of how many exchanges, that can be let in in a window, one is the most that
 	// goes on early where all are timed: a quarter more in each tick.
 	earlyAble = 4 * int(window/roomTick)
@@ -216,8 +227,17 @@ const (
 func (g *Gate) Early(now time.Time, waiting int) int {
 	e := &g.early
 	refused := g.refused.Load()
-	calm := refused == e.refused || g.Idle != nil && g.Idle()
+	most := int64(strictWait) // a delay above it says that there is no room
+	idle := g.Idle != nil && g.Idle()
+	if !idle {
+		most /= 2
+	}
+	calm := idle || refused == e.refused
 	e.refused = refused
+	lag := g.lag.Load()
+	if now.UnixNano()-g.measured.Load() > int64(lagLast) {
+		lag = 0 // nothing has come since: all wait
+	}
 	switch {
 	case !g.isStrict(now.UnixNano()):
 		e.n = 0
@@ -225,7 +245,7 @@ func (g *Gate) Early(now time.Time, waiting int) int {
 			return waiting / earlyPart
 		}
 		return 0
-	case !calm || g.lag.Load() > g.wait.Load()/2:
+	case !calm || lag > most:
 		e.n = 0
 	default:
 		e.n = min(2*e.n+1, int(g.able.Load())/earlyAble+1)
@@ -243,6 +263,5 @@ func (g *Gate) learn(now time.Time, lag time.Duration) int64 {
 	g.spare.Store(g.rule.spare)
 	g.crowd.Store(g.rule.crowd)
 	g.able.Store(int64(g.rule.able))
-	g.wait.Store(int64(min(max(2*g.rule.usual(), strictLeast), mostTarget)))
 	return g.rule.limit
 }

@@ -372,18 +372,49 @@ func TestWhoHasWaitedTooLongIsRefusedAtOnceWhereThatIsKnown(t *testing.T) {
 		t.Fatalf("%d of 100 were let in after %v; shut is %v", in, strictAlarm, g.Shut(now))
 	}
 	// One in measuredOpen is looked at until one of them has waited too long.
-	if in := let(g, now, 100, strictAlarm+1); in >= measuredOpen || !g.Shut(now) {
+	if in := while(g, 100, func() int { return let(g, now, 100, strictAlarm+1) }); in >= measuredOpen || !g.Shut(now) {
 		t.Errorf("%d of 100 were let in after more than %v; shut is %v", in, strictAlarm, g.Shut(now))
 	}
-	if in := let(g, now, 100, strictLeast); in != 100 {
-		t.Errorf("%d of 100 were let in after the usual delay", in)
+	if in := let(g, now, 100, strictWait); in != 100 {
+		t.Errorf("%d of 100 were let in after %v", in, strictWait)
 	}
-	if in := let(g, now, 100, 3*strictLeast); in != 0 {
-		t.Errorf("%d of 100 were let in after thrice the usual delay", in)
+	if in := while(g, 100, func() int { return let(g, now, 100, 3*strictWait) }); in != 0 {
+		t.Errorf("%d of 100 were let in after thrice that", in)
 	}
 	now = now.Add(strictTime)
-	if in := let(g, now, 100, 3*strictLeast); in != 100 || g.Shut(now) {
+	if in := let(g, now, 100, 3*strictWait); in != 100 || g.Shut(now) {
 		t.Errorf("when nobody has been refused for a while, %d of 100 were let in; shut is %v", in, g.Shut(now))
+	}
+}
+
+// while has n exchanges under way while do runs.
+func while(g *Gate, n int64, do func() int) int {
+	g.inflight.Add(n)
+	defer g.inflight.Add(-n)
+	return do()
+}
+
+// All of a crowd that comes at once have waited too long. The node does what it can of it.
+func TestOfACrowdThatIsLateAsManyAreLetInAsKeepTheNodeBusy(t *testing.T) {
+	g := &Gate{}
+	now := feed(g, time.Unix(epoch, 0), 3*fallWindows, time.Millisecond)
+	g.rule.able = 1000 // a window
+	late := func() time.Duration { return time.Second }
+	for range measuredOpen {
+		g.Enter(now, late, true)
+	}
+	g.inflight.Store(0)
+	in := 0
+	for range 1000 {
+		if g.Enter(now, late, true) {
+			in++
+		}
+	}
+	if want := 1000 * int(leastWork) / int(window); in != want {
+		t.Errorf("%d are under way, want %d, what is done in %v", in, want, leastWork)
+	}
+	if !g.Shut(now.Add(strictTime - 1)) {
+		t.Error("the gate opened")
 	}
 }
 
@@ -394,7 +425,7 @@ func TestAClockThatIsSetBackDoesNotKeepTheGateStrict(t *testing.T) {
 		t.Fatal("the gate is not strict")
 	}
 	now = now.Add(-time.Hour)
-	if in := let(g, now, 100, 3*strictLeast); in != 100 || g.Shut(now) {
+	if in := let(g, now, 100, 3*strictWait); in != 100 || g.Shut(now) {
 		t.Errorf("an hour back, %d of 100 were let in; shut is %v", in, g.Shut(now))
 	}
 }
@@ -454,9 +485,9 @@ func TestMoreGoOnEarlyTheLongerTheNodeHasTime(t *testing.T) {
 	idle := false
 	g := &Gate{Idle: func() bool { return idle }}
 	now := feed(g, time.Unix(epoch, 0), 3*fallWindows, time.Millisecond)
-	let(g, now, 100, time.Second)
+	while(g, 100, func() int { return let(g, now, 100, time.Second) })
 	g.Early(now, 1000) // sees that some were refused
-	let(g, now, 100, time.Second)
+	while(g, 100, func() int { return let(g, now, 100, time.Second) })
 	if n := g.Early(now, 1000); n != 0 {
 		t.Errorf("%d go on early while others are refused", n)
 	}
@@ -468,11 +499,39 @@ func TestMoreGoOnEarlyTheLongerTheNodeHasTime(t *testing.T) {
 	if !slices.Equal(all, []int{1, 3, 6, 6}) { // a hundred a window are five a tick
 		t.Errorf("%v go on early", all)
 	}
-	let(g, now, 100, time.Second)
+	while(g, 100, func() int { return let(g, now, 100, time.Second) })
 	let(g, now, 2*measuredOpen, 0)
 	idle = true
 	if n := g.Early(now, 1000); n == 0 {
 		t.Error("nobody goes on early though the quota is not used")
+	}
+}
+
+// If all wait for their refusals nobody comes whose delay could be measured: the last one that
+// was says nothing.
+func TestSomeGoOnEarlyThoughNobodyComes(t *testing.T) {
+	g := &Gate{}
+	now := feed(g, time.Unix(epoch, 0), 3*fallWindows, time.Millisecond)
+	now = now.Add(time.Second)
+	while(g, 100, func() int { return let(g, now, 100, time.Second) })
+	g.Early(now, 1000)
+	if n := g.Early(now.Add(roomTick), 1000); n != 0 {
+		t.Errorf("%d go on early just after a delay of a second", n)
+	}
+	if n := g.Early(now.Add(lagLast+1), 1000); n == 0 {
+		t.Error("nobody goes on early though nothing is to be done")
+	}
+}
+
+// The counts are not read at one time: more may have been refused than had been seen.
+func TestWhatANodeIsAbleToDoIsNeverNegative(t *testing.T) {
+	c := controller{able: 100}
+	for i := range uint64(100) {
+		c.step(counts{seen: i, refused: 10 * i}, 1)
+		c.from = counts{seen: i, refused: 10 * i}
+	}
+	if c.able < 0 || c.able > 100 {
+		t.Errorf("able to do %v a window", c.able)
 	}
 }
 
