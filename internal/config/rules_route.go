@@ -114,7 +114,6 @@ func trailerOurs(lower string) string {
 	return requestFieldOurs(lower)
 }
 
-// forwards says whether the action of r is to ask a server.
 // checkTo writes the servers of r.To, whose pool it is, in the one way.
 func (d *decoder) checkTo(q path, pool *Pool, r *Route) {
 	scheme := ""
@@ -132,6 +131,7 @@ func (d *decoder) checkTo(q path, pool *Pool, r *Route) {
 	}
 }
 
+// forwards says whether the action of r is to ask a server.
 func forwards(r *Route) bool { return r.Pool != "" || len(r.To) > 0 || len(r.Split) > 0 }
 
 // checkAction judges what is done with the requests of a route.
@@ -160,6 +160,8 @@ func (d *decoder) checkAction(c *Config, p path, r *Route) {
 	if q := p.key("to"); d.given(q) {
 		if len(r.To) == 0 {
 			d.bad(q, "has no servers")
+		} else if i := slices.IndexFunc(r.To, func(s string) bool { return c.Pool[s] != nil }); i >= 0 {
+			d.bad(q.at(i), "needs host:port; the route asks [pool.%[1]s] with pool = %[1]q", r.To[i])
 		} else if pool := c.Pool[anonymous+r.Name]; pool != nil {
 			d.checkAddrs(pool, q.at)
 			d.checkTo(q, pool, r)

@@ -80,6 +80,8 @@ func (p *Plane) prepare(x *dataplane.Exchange, s *snapshot, r *compiledRoute, dr
 		return p.refuse(x, "method")
 	case bytes.Equal(q.Path, asterisk): // S15: the parser lets only OPTIONS have it
 		return p.refuse(x, "options")
+	case r.pool != nil && !spendForward(x):
+		return p.refuse(x, "options")
 	case x.Early && !replayable(x): // D8
 		return p.refuse(x, "early")
 	case q.Length > r.BodyBytes:

@@ -136,6 +136,14 @@ func TestBytesInBytesOut(t *testing.T) {
 		{"S13", crlf("TRACE / HTTP/1.1", "Host: shop.example.com"), "405"},
 		{"S15: OPTIONS *", crlf("OPTIONS * HTTP/1.1", "Host: shop.example.com"),
 			crlf("HTTP/1.1 200 OK", "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH", "Content-Length: 0")},
+		{"RFC 9110, 7.6.2: one less to go", crlf("OPTIONS / HTTP/1.1", "Host: shop.example.com", "max-forwards: 10"),
+			crlf(append([]string{"OPTIONS / HTTP/1.1", "Host: shop.example.com", "max-forwards: 9"}, ours(client, "shop.example.com")...)...)},
+		{"RFC 9110, 7.6.2: none to go", crlf("OPTIONS / HTTP/1.1", "Host: shop.example.com", "Max-Forwards: 0"),
+			crlf("HTTP/1.1 200 OK", "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH", "Content-Length: 0")},
+		{"RFC 9110, 7.6.2: of GET it says nothing", crlf("GET / HTTP/1.1", "Host: shop.example.com", "Max-Forwards: 0"),
+			crlf(append([]string{"GET / HTTP/1.1", "Host: shop.example.com", "Max-Forwards: 0"}, ours(client, "shop.example.com")...)...)},
+		{"RFC 9110, 7.6.2: no number", crlf("OPTIONS / HTTP/1.1", "Host: shop.example.com", "Max-Forwards: -1"),
+			crlf(append([]string{"OPTIONS / HTTP/1.1", "Host: shop.example.com", "Max-Forwards: -1"}, ours(client, "shop.example.com")...)...)},
 		{"S15: GET *", crlf("GET * HTTP/1.1", "Host: shop.example.com"), "malformed"},
 	} {
 		got := forward(t, p, client+":4000", c.raw)
