@@ -175,6 +175,9 @@ func (d generations) loadTrial() (*trial, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("node.state: %w; the directory and what is in it must be of the user that proxyd runs as", err)
+	}
 	t := new(trial)
 	if err == nil {
 		if newer := ondisk.Check(text, generationVersion); newer != nil {
