@@ -160,6 +160,13 @@ func table(w io.Writer, s *control.Status, now time.Time) {
 		}
 		t.Flush()
 	}
+	if o := s.Overload; o.Shedding || o.Refused > 0 {
+		word := "keeps up now"
+		if o.Shedding {
+			word = "SHEDS"
+		}
+		fmt.Fprintf(w, "\nOVERLOAD  %s %s: %d refusals wait, %d exchanges were refused since its start\n", s.Node, word, o.Waiting, o.Refused)
+	}
 	if u := s.Upgrade; u != nil && u.Draining != nil {
 		fmt.Fprintf(w, "\nUPGRADED  %s -> %s, %s ago: the process before (pid %d) lets %d connections end\n",
 			u.From, u.To, age(now.Sub(u.Since)), u.Draining.PID, u.Draining.Connections)

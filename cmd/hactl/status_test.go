@@ -23,7 +23,8 @@ func TestStatusTable(t *testing.T) {
 		},
 		VIPs: []control.VIPStatus{{Name: "public", Address: "203.0.113.10", Holder: &holder, Holders: []string{holder}, Term: 7, Since: &since, LeaseMS: 74,
 			Announced: &announced, Prefer: []string{"edge-1", "edge-2", "edge-3"}, UnheldS: 0.25}},
-		Last: &control.Change{Time: now, VIP: "public", From: "edge-2", To: "edge-1", Reason: "planned", Text: "kernel", TookMS: 3},
+		Overload: control.Overload{Shedding: true, Waiting: 312, Refused: 4210},
+		Last:     &control.Change{Time: now, VIP: "public", From: "edge-2", To: "edge-1", Reason: "planned", Text: "kernel", TookMS: 3},
 	}
 	want := `cluster edge   DEGRADED   config 7f3a91c (same on all)   arbiter 10.0.0.1 ok   seen from edge-1, up 12d 4h
   node edge-3 is unheard
@@ -35,6 +36,8 @@ edge-3     unheard   3        nothing heard   never       0 of 0 ms         -   
 
 VIP      ADDRESS        HOLDER   TERM   SINCE        SEEN       LEASE   LAST ANNOUNCED   CONFLICTS   UNHELD
 public   203.0.113.10   edge-1   7      12d 4h ago   0 ms ago   74 ms   41s ago          0           0.2s
+
+OVERLOAD  edge-1 SHEDS: 312 refusals wait, 4210 exchanges were refused since its start
 
 LAST CHANGE  2026-08-11T12:00:00Z  public: edge-2 -> edge-1  planned ("kernel"), 3.0 ms
 `

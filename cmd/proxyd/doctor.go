@@ -45,6 +45,7 @@ func (n *node) Doctor(ctx context.Context) (*control.Doctor, error) {
 		found = append(found, doctor.Finding{Check: "history", Level: doctor.Warn, What: "not written to the disk: " + s.Fault,
 			Why: "what happens is not known after a restart", Cure: "room and rights in node.state"})
 	}
+	found = append(found, loaded(n.plane.Load()))
 	found = append(found, n.examineCertificates(time.Now())...)
 	if k != nil {
 		more, err := k.examine(ctx)

@@ -40,6 +40,10 @@ func (n *node) Status(ctx context.Context) (*control.Status, error) {
 	s := &control.Status{Cluster: name, Health: "healthy", Reasons: []string{}, Node: n.nodeName(), Config: hash, Since: n.started, VIPs: []control.VIPStatus{}, Overrides: kept, Arbiters: []control.ArbiterStatus{}}
 	s.Tracks = n.trackStatus()
 	s.Upgrade = n.upgradeStatus()
+	s.Overload = control.Overload(n.plane.Load())
+	if s.Overload.Shedding {
+		worsen(s, "degraded", sheds(n.plane.Load()))
+	}
 	if unsaved != nil {
 		worsen(s, "degraded", unsaved.Error())
 	}

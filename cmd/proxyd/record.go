@@ -37,6 +37,7 @@ type recorder struct {
 	saved  map[string]time.Duration
 	fixed  map[string]uint64 // by VIP: repairs that are written down
 	fault  string            // as last logged
+	crowd  shedding
 }
 
 // newRecorder opens what earlier lives left in dir.
@@ -211,7 +212,11 @@ func (r *recorder) look(ctx context.Context, n *node) {
 			r.log.Info("history is written to the disk again")
 		}
 	}
+	text := r.crowd.look(time.Now(), n.plane.Load())
 	r.mu.Unlock()
+	if text != "" {
+		r.note(history.Entry{Kind: history.Overload, Text: text})
+	}
 	k, _, _ := n.part()
 	if k == nil {
 		return

@@ -97,8 +97,16 @@ type Status struct {
 	Paused *Standing     `json:"paused,omitempty"` // no VIP moves by preference or fitness
 	// Overrides is what operators changed at run time beside the configuration.
 	Overrides []Override `json:"overrides"`
+	Overload  Overload   `json:"overload"` // of the node that answers
 	// Upgrade is how the process came to be that answers, if it took another's place.
 	Upgrade *UpgradeStatus `json:"upgrade,omitempty"`
+}
+
+// Overload is how a node copes with what it is asked for.
+type Overload struct {
+	Shedding bool   `json:"shedding"`         // it refuses what it cannot do in time
+	Waiting  int64  `json:"refusals_waiting"` // their answer waits
+	Refused  uint64 `json:"refused"`          // since its process started
 }
 
 // UpgradeStatus is an upgrade that is done, but for the exchanges of the process before.

@@ -57,6 +57,7 @@ const (
 	Repair   Kind = "repair"    // somebody else removed the address; it was put back
 	Config   Kind = "config"    // another configuration is in force, or one was refused
 	Keys     Kind = "keys"      // the cluster's keys changed
+	Overload Kind = "overload"  // the teller began to refuse what it cannot do in time, or keeps up again
 
 	Certificate Kind = "certificate" // one was ordered by ACME, and came or did not
 

@@ -289,6 +289,8 @@ func (e *Entry) Sentence() string {
 		b.WriteString("configuration")
 	case Keys:
 		b.WriteString("keys")
+	case Overload:
+		return e.Text
 	case Certificate:
 		b.WriteString("certificate")
 	case Started:

@@ -201,6 +201,9 @@ func (g *Gate) Inflight() int64 { return g.inflight.Load() }
 // Held returns how many refusals wait.
 func (g *Gate) Held() int64 { return g.held.Load() }
 
+// Refused returns how many exchanges were not let in, ever.
+func (g *Gate) Refused() uint64 { return g.refused.Load() }
+
 // Leave ends what Enter let in.
 func (g *Gate) Leave() { g.inflight.Add(-1) }
 

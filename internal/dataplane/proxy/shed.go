@@ -15,8 +15,21 @@ var (
 func shedDescs() []*prometheus.Desc { return []*prometheus.Desc{descShedding, descHeld} }
 
 func (p *Plane) collectShed(m sink) {
-	m.gauge(descShedding, bit(p.gate.Shut(p.opt.Now())))
-	m.gauge(descHeld, float64(p.gate.Held()))
+	l := p.Load()
+	m.gauge(descShedding, bit(l.Shedding))
+	m.gauge(descHeld, float64(l.Waiting))
+}
+
+// Load is how this node copes with what it is asked for.
+type Load struct {
+	Shedding bool   // it refuses what it cannot do in time
+	Waiting  int64  // refusals whose answer waits
+	Refused  uint64 // exchanges, since the start
+}
+
+// Load returns how this node copes now.
+func (p *Plane) Load() Load {
+	return Load{p.gate.Shut(p.opt.Now()), p.gate.Held(), p.gate.Refused()}
 }
 
 // enter lets an exchange that wants a server in, or refuses it while the node does not

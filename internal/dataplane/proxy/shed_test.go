@@ -45,6 +45,9 @@ func TestASaturatedNodeShedsWithRetryAfter(t *testing.T) { // issue 3, overload
 		t.Errorf("header %q", header(x.Response.Header))
 	}
 	p.End(x, nil)
+	if l := p.Load(); !l.Shedding || l.Waiting != 0 || l.Refused == 0 {
+		t.Errorf("Load = %+v", l)
+	}
 	wantSeries(t, gather(t, p), map[string]float64{
 		`proxyd_http_local_responses_total{code="503",reason="shed",route="all"}`: 1,
 		`proxyd_overload_shedding`:         1,
