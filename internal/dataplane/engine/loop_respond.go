@@ -38,7 +38,7 @@ func (l *loop) answer(c *loopClient) {
 	frameAnswer(x)
 	// A small rest of the body is read away, so that the connection can be used again.
 	drain := t.body.left(maxDrain) && !x.Request.Continue
-	c.keep = c.keep && !r.Close && (t.body.whole || drain) && !l.engine.side.closing()
+	c.keep = c.keep && !r.Close && (t.body.whole || drain) && !c.retired && !l.engine.side.closing()
 	l.out = http1.AppendResponse(l.out[:0], r, l.options(c))
 	body := r.Body
 	if r.NoBody {
@@ -65,7 +65,7 @@ func (l *loop) respond(c *loopClient) {
 	r := &t.reply
 	// An answer to a request that has not been sent to its end: nobody can tell what
 	// either side will make of the rest, so both connections end with the answer.
-	c.keep = c.keep && !r.early && !l.engine.side.closing() && r.ends() && !(x.Request.WebSocket && len(t.body.behind) > 0)
+	c.keep = c.keep && !r.early && !c.retired && !l.engine.side.closing() && r.ends() && !(x.Request.WebSocket && len(t.body.behind) > 0)
 	in := l.said(t)
 	out, body, err := r.take(http1.AppendResponse(l.out[:0], &x.Response, l.options(c)), in[r.head:])
 	l.out = out[:0]

@@ -53,6 +53,7 @@ func (g *Goroutine) parting(err error, keep bool) dataplane.Closing {
 
 // appendHead implements client.
 func (c *clientConn) appendHead(out []byte, r *dataplane.Response, upgrade bool) []byte {
+	c.again = c.again && !c.retired.Load() // which it may have become since
 	return http1.AppendResponse(out, r, http1.ResponseOptions{
 		Minor:     c.desk.x.Request.Minor,
 		KeepAlive: c.again || upgrade,

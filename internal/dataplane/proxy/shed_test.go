@@ -12,7 +12,10 @@ import (
 
 // saturate has p's gate believe that requests lie unread for a second, with n under way.
 func saturate(p *Plane, n int) {
-	now := time.Now()
+	saturateAt(p, time.Now(), n)
+}
+
+func saturateAt(p *Plane, now time.Time, n int) {
 	for i := range 1000 {
 		entered := p.gate.Enter(now.Add(time.Duration(i)*time.Millisecond), func() time.Duration { return time.Second }, false)
 		if entered && i >= n {

@@ -29,8 +29,17 @@ type whole struct {
 
 func newWhole(t *testing.T, c *config.Config) *whole {
 	t.Helper()
+	w := wholeOf(t, Options{Engine: engine.NewLoop(engine.Config{Sweep: 20 * time.Millisecond})})
+	w.apply(c)
+	return w
+}
+
+// wholeOf is one to which no configuration was applied yet.
+func wholeOf(t *testing.T, o Options) *whole {
+	t.Helper()
 	w := &whole{t: t, log: &lines{}, address: freeAddress(t)}
-	w.Plane = New(Options{Engine: engine.NewLoop(engine.Config{Sweep: 20 * time.Millisecond}), AccessLog: w.log})
+	o.AccessLog = w.log
+	w.Plane = New(o)
 	w.client = &http.Client{Transport: &http.Transport{DisableCompression: true}, Timeout: 10 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	t.Cleanup(func() {
@@ -41,7 +50,6 @@ func newWhole(t *testing.T, c *config.Config) *whole {
 			t.Errorf("Shutdown: %v", err)
 		}
 	})
-	w.apply(c)
 	return w
 }
 
