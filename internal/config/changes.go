@@ -1,9 +1,11 @@
 package config
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -19,86 +21,142 @@ type setting struct {
 	value string
 }
 
-// settings lists all values of a configuration, in the order of the schema. Routes and
-// servers go by their names, so that a place in the file means nothing.
-func (c *Config) settings() []setting {
-	var all []setting
-	v := reflect.ValueOf(c).Elem()
-	for i := range v.NumField() {
-		section, f := v.Type().Field(i).Tag.Get("toml"), v.Field(i)
-		if section == "" || section == "-" {
-			continue
-		}
-		switch f.Kind() {
-		case reflect.Struct:
-			all = append(all, tableSettings(section, section, f)...)
-		case reflect.Map:
-			for _, name := range sortedMapKeys(f) {
-				if strings.HasPrefix(name, anonymous) {
-					continue // the route says it all
+// A thing is a section of a configuration, or what has a name in one. Routes and servers
+// go by their names, so that a place in the file means nothing.
+type thing struct {
+	name  string
+	value reflect.Value
+}
+
+// things yields all of a configuration, in the order of the schema.
+func (c *Config) things() iter.Seq[thing] {
+	return func(yield func(thing) bool) {
+		v := reflect.ValueOf(c).Elem()
+		for i := range v.NumField() {
+			section, f := v.Type().Field(i).Tag.Get("toml"), v.Field(i)
+			if section == "" || section == "-" {
+				continue
+			}
+			switch f.Kind() {
+			case reflect.Struct:
+				if !yield(thing{section, f}) {
+					return
 				}
-				thing := section + "." + name
-				all = append(all, tableSettings(thing, thing, f.MapIndex(reflect.ValueOf(name)).Elem())...)
-			}
-		case reflect.Slice:
-			for k := range f.Len() {
-				v := f.Index(k).Elem()
-				thing := section + "." + nameOf(v)
-				all = append(all, tableSettings(thing, thing, v)...)
+			case reflect.Map:
+				for _, name := range sortedMapKeys(f) {
+					if strings.HasPrefix(name, anonymous) {
+						continue // the route says it all
+					}
+					if !yield(thing{section + "." + name, f.MapIndex(reflect.ValueOf(name)).Elem()}) {
+						return
+					}
+				}
+			case reflect.Slice:
+				for k := range f.Len() {
+					v := f.Index(k).Elem()
+					if !yield(thing{section + "." + nameOf(v), v}) {
+						return
+					}
+				}
 			}
 		}
 	}
-	for i := range all {
-		if all[i].key == "cluster.secret" {
-			all[i].value = quote(c.Cluster.SecretRef)
-		}
-	}
-	return all
 }
 
 // nameOf is what a table of an array goes by.
 func nameOf(v reflect.Value) string {
-	if c, ok := v.Interface().(Cert); ok {
+	if c, ok := pointer(v).(*Cert); ok {
 		return c.Cert
 	}
 	return v.FieldByName("Name").String()
 }
 
-func tableSettings(thing, prefix string, v reflect.Value) []setting {
-	all := []setting{{thing: thing, key: prefix}} // says that the thing is there
-	for _, f := range fieldsOf(v) {
-		key, value := prefix+"."+f.key, f.value
+// A listing is the settings of things as text, a line for each: "key\x00value\n". A file may
+// have very many, of which most are never looked at by themselves.
+type listing struct {
+	text   []byte
+	lines  []line
+	secret string // what cluster.secret is given as
+	tags   tags
+}
+
+// A line of a listing: where its key, its value and itself end in the text.
+type line struct {
+	outer, thing    string
+	from, key, till int
+}
+
+func newListing(c *Config) *listing {
+	return &listing{secret: c.Cluster.SecretRef, tags: tags{}}
+}
+
+// clear makes room for other things.
+func (l *listing) clear() { l.text, l.lines = l.text[:0], l.lines[:0] }
+
+// add lists the settings of a thing, or of a table in it whose keys begin with prefix.
+func (l *listing) add(outer, thing, prefix string, v reflect.Value) {
+	l.line(outer, thing, prefix, "", reflect.Value{}) // says that the thing is there
+	for f := range l.tags.fields(v) {
+		value := f.value
 		if value.Kind() == reflect.Pointer {
 			value = value.Elem()
 		}
 		switch {
 		case value.Type() == reflect.TypeFor[Secret]():
-			all = append(all, setting{thing: thing, key: key})
+			l.line(outer, thing, prefix, f.key, reflect.ValueOf(l.secret)) // there is one
 		case value.Type() == reflect.TypeFor[[]Server]():
-			order := make([]string, value.Len())
-			for i := range order {
+			for i := range value.Len() {
 				s := value.Index(i)
-				order[i] = s.FieldByName("Addr").String()
-				server := tableSettings(key+"."+order[i], key+"."+order[i], s)
-				for k := range server {
-					server[k].outer = thing
-				}
-				all = append(all, server...)
+				server := prefix + "." + f.key + "." + s.FieldByName("Addr").String()
+				l.add(thing, server, server, s)
 			}
-			all = append(all, setting{thing: thing, key: key, value: "[" + join(order) + "]"})
+			l.line(outer, thing, prefix, f.key, value)
 		case value.Kind() == reflect.Struct && !whole(value):
-			all = append(all, tableSettings(thing, key, value)...)
+			l.add(outer, thing, prefix+"."+f.key, value)
 		default:
-			all = append(all, setting{thing: thing, key: key, value: valueText(value)})
+			l.line(outer, thing, prefix, f.key, value)
 		}
+	}
+}
+
+// line lists one setting. Of servers it has the addresses, in their order.
+func (l *listing) line(outer, thing, prefix, key string, value reflect.Value) {
+	n := line{outer: outer, thing: thing, from: len(l.text)}
+	l.text = append(l.text, prefix...)
+	if key != "" {
+		l.text = append(append(l.text, '.'), key...)
+	}
+	n.key = len(l.text)
+	l.text = append(l.text, 0)
+	switch {
+	case !value.IsValid():
+	case value.Type() == reflect.TypeFor[[]Server]():
+		l.text = append(l.text, '[')
+		for i := range value.Len() {
+			l.text = append(appendComma(l.text, i), value.Index(i).FieldByName("Addr").String()...)
+		}
+		l.text = append(l.text, ']')
+	default:
+		l.text = l.tags.append(l.text, value)
+	}
+	l.text = append(l.text, '\n')
+	n.till = len(l.text)
+	l.lines = append(l.lines, n)
+}
+
+// settings returns what is listed, by itself.
+func (l *listing) settings() []setting {
+	all := make([]setting, len(l.lines))
+	for i, n := range l.lines {
+		all[i] = setting{n.outer, n.thing, string(l.text[n.from:n.key]), string(l.text[n.key+1 : n.till-1])}
 	}
 	return all
 }
 
 // whole says whether a struct is one value in the file.
 func whole(v reflect.Value) bool {
-	switch v.Interface().(type) {
-	case netip.Prefix, netip.Addr, netip.AddrPort, Timing, Preempt, Weight, Access, Compress, PoolTLS, time.Time:
+	switch pointer(v).(type) {
+	case *netip.Prefix, *netip.Addr, *netip.AddrPort, *Timing, *Preempt, *Weight, *Access, *Compress, *PoolTLS, *time.Time:
 		return true
 	}
 	return false
@@ -107,26 +165,41 @@ func whole(v reflect.Value) bool {
 // hash is 12 hexadecimal digits of a digest over what must be equal on every node of a
 // cluster. The secret stays out: nodes that differ in it do not hear each other.
 func (c *Config) hash() string {
-	var lines []string
-	for _, s := range c.settings() {
-		switch section, _, _ := strings.Cut(s.key, "."); section {
+	l := newListing(c)
+	lines := make([][]byte, 0, 16*len(c.Route)) // about as many as there are
+	var room []byte
+	for t := range c.things() {
+		switch t.name {
 		case "node", "admin", "log":
 			continue
 		}
-		if s.key == "cluster.bind" || s.key == "cluster.secret" || s.key == "cluster.witness" || s.key == "cluster.fence" {
-			continue
+		l.clear()
+		l.add("", t.name, t.name, t.value)
+		if cap(room)-len(room) < len(l.text) {
+			room = make([]byte, 0, max(len(l.text), 256<<10)) // what was there stays in lines
 		}
-		lines = append(lines, s.key+"\x00"+s.value+"\n")
+		start := len(room)
+		room = append(room, l.text...)
+		for _, n := range l.lines {
+			switch string(l.text[n.from:n.key]) {
+			case "cluster.bind", "cluster.secret", "cluster.witness", "cluster.fence":
+				continue
+			}
+			lines = append(lines, room[start+n.from:start+n.till])
+		}
 	}
-	slices.Sort(lines)
-	sum := sha256.Sum256([]byte(strings.Join(lines, "")))
-	return hex.EncodeToString(sum[:])[:12]
+	slices.SortFunc(lines, bytes.Compare)
+	sum := sha256.New()
+	for _, line := range lines {
+		sum.Write(line)
+	}
+	return hex.EncodeToString(sum.Sum(nil))[:12]
 }
 
 // Changes lists what differs between two configurations: a line for each key that has
 // another value, and one for each thing that came or went.
 func Changes(old, new *Config) []string {
-	before, after := old.settings(), new.settings()
+	before, after := different(old, new)
 	was, is := byKey(before), byKey(after)
 	var lines []string
 	for _, s := range before {
@@ -147,6 +220,36 @@ func Changes(old, new *Config) []string {
 		lines = append(lines, "cluster.secret: another text")
 	}
 	return lines
+}
+
+// different returns the settings of the things that are not the same on both sides.
+func different(old, new *Config) (before, after []setting) {
+	was := map[string]reflect.Value{}
+	for t := range old.things() {
+		was[t.name] = t.value
+	}
+	same := map[string]bool{}
+	a, b := newListing(old), newListing(new)
+	for t := range new.things() {
+		b.clear()
+		b.add("", t.name, t.name, t.value)
+		if v, ok := was[t.name]; ok {
+			a.clear()
+			a.add("", t.name, t.name, v)
+			if same[t.name] = bytes.Equal(a.text, b.text); same[t.name] {
+				continue
+			}
+		}
+		after = append(after, b.settings()...)
+	}
+	for t := range old.things() {
+		if !same[t.name] {
+			a.clear()
+			a.add("", t.name, t.name, t.value)
+			before = append(before, a.settings()...)
+		}
+	}
+	return before, after
 }
 
 // appendChange adds a line for what only one side has; of a whole thing, one for all.
@@ -191,7 +294,9 @@ func Fixed(old, new *Config) (*Config, []Problem) {
 	c.Node.Name, c.Node.State = old.Node.Name, old.Node.State
 	c.Cluster.Name, c.Cluster.Bind = old.Cluster.Name, old.Cluster.Bind
 	c.Admin.Socket = old.Admin.Socket
-	c.Hash = c.hash()
+	if c.Cluster.Name != new.Cluster.Name { // of all these, the one that nodes have in common
+		c.Hash = c.hash()
+	}
 	return &c, warnings
 }
 

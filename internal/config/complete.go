@@ -52,7 +52,7 @@ func (d *decoder) complete(c *Config) {
 		c.Trace.Context = true
 	}
 	for _, v := range c.VIP {
-		if _, given := d.places[to("vip", v.Name, "preempt")]; v.Spread && !given {
+		if _, given := d.places.get(to("vip", v.Name, "preempt")); v.Spread && !given {
 			v.Preempt = Preempt{On: true, After: defaultSpread}
 		}
 	}
@@ -145,7 +145,7 @@ func (d *decoder) nameRoutes(c *Config) {
 	own, base := make([]string, len(c.Route)), make([]string, len(c.Route))
 	for i, r := range c.Route {
 		at := d.where(to("route").at(i))
-		r.File, r.Line = d.sources[at.file].name, at.line
+		r.File, r.Line = d.sources[at.file].name, int(at.line)
 		if r.Path == "/*" {
 			r.Path = ""
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -14,7 +15,7 @@ import (
 type decoder struct {
 	host     Host
 	sources  []*source
-	places   places
+	places   *places
 	problems Problems
 	refused  map[path]bool // places whose value was refused, and all around them
 	gone     map[path]bool // places whose own value could not be read
@@ -26,10 +27,11 @@ type decoder struct {
 	overlap   overlap             // what they have in common
 	labels    map[string][]string // of the routes and tracks, for messages
 	secretRef string              // what stands in the file for cluster.secret
+	tags      tags
 }
 
 func (d *decoder) report(at position, p path, format string, args ...any) {
-	d.problems = append(d.problems, Problem{File: d.sources[at.file].name, Line: at.line, Col: at.col, Msg: fmt.Sprintf(format, args...)})
+	d.problems = append(d.problems, Problem{File: d.sources[at.file].name, Line: int(at.line), Col: int(at.col), Msg: fmt.Sprintf(format, args...)})
 	for q := p; q != root; q = q.parent() {
 		d.refused[q] = true
 	}
@@ -38,6 +40,9 @@ func (d *decoder) report(at position, p path, format string, args ...any) {
 // spoilt says whether a value, one inside it or one around it was refused. What is said
 // of it then would only repeat that.
 func (d *decoder) spoilt(p path) bool {
+	if len(d.refused)+len(d.gone) == 0 {
+		return false
+	}
 	if d.refused[p] {
 		return true
 	}
@@ -56,12 +61,12 @@ func (d *decoder) bad(p path, format string, args ...any) {
 
 // where is the place of a value, or of the nearest table around it that the file has.
 func (d *decoder) where(p path) position {
-	if at, ok := d.places[p]; ok {
+	if at, ok := d.places.get(p); ok {
 		return at.value
 	}
 	for p != root {
 		p = p.parent()
-		if at, ok := d.places[p]; ok {
+		if at, ok := d.places.get(p); ok {
 			return at.key
 		}
 	}
@@ -70,7 +75,7 @@ func (d *decoder) where(p path) position {
 
 // given says whether the file has the key, and nothing was wrong with its value.
 func (d *decoder) given(p path) bool {
-	_, ok := d.places[p]
+	_, ok := d.places.get(p)
 	return ok && !d.spoilt(p)
 }
 
@@ -82,18 +87,20 @@ func (d *decoder) unreadable(p path, format string, args ...any) {
 
 // table fills a struct from a table of the file.
 func (d *decoder) table(p path, table map[string]any, dst reflect.Value) {
+	in := p.pattern()
+	unbuilt := unbuiltKeys(in)
 	for _, name := range sortedKeys(table) {
 		q := p.key(name)
-		if unbuiltKey(q) {
-			d.report(d.places[q].key, q, "key %q%s is not built yet in this version", name, p.inTable())
+		if slices.Contains(unbuilt, name) {
+			d.report(d.places.at(q).key, q, "key %q%s is not built yet in this version", name, p.inTable())
 			continue
 		}
-		field, ok := fieldOf(dst, name)
-		if !ok {
+		i := d.tags.field(dst.Type(), name)
+		if i < 0 {
 			d.unknown(q, name, dst.Type())
 			continue
 		}
-		d.value(q, table[name], field)
+		d.value(q, table[name], dst.Field(i))
 	}
 }
 
@@ -205,11 +212,11 @@ func (d *decoder) named(p path, raw any, dst reflect.Value) {
 		q := p.key(name)
 		table, ok := tables[name].(map[string]any)
 		if !ok {
-			d.report(d.places[q].key, q, "%q in [%s] is not a table: write [%s.NAME] and the keys below it", name, p.last(), p.last())
+			d.report(d.places.at(q).key, q, "%q in [%s] is not a table: write [%s.NAME] and the keys below it", name, p.last(), p.last())
 			continue
 		}
 		if err := checkName(name); err != nil {
-			d.report(d.places[q].key, q, "name of [%s.%s]: %v", p.last(), name, err)
+			d.report(d.places.at(q).key, q, "name of [%s.%s]: %v", p.last(), name, err)
 			continue
 		}
 		v := newDefault(dst.Type().Elem())
@@ -240,7 +247,7 @@ func (d *decoder) list(p path, raw any, dst reflect.Value) {
 	items, ok := elements(raw)
 	if s, single := raw.(string); single && (dst.Type().Elem().Kind() == reflect.String || dst.Type() == reflect.TypeFor[[]netip.Prefix]() || dst.Type() == reflect.TypeFor[[]netip.Addr]()) {
 		items, ok = []any{s}, true
-		d.places[p.at(0)] = d.places[p]
+		d.places.put(p.at(0), d.places.at(p))
 	}
 	if !ok {
 		d.unreadable(p, "needs a list [ ], not %s", kindOf(raw))
@@ -389,7 +396,7 @@ func (d *decoder) redirect(p path, raw any, r *Redirect) {
 	switch v := raw.(type) {
 	case string:
 		r.To = v
-		d.places[p.key("to")] = d.places[p]
+		d.places.put(p.key("to"), d.places.at(p))
 	case map[string]any:
 		d.table(p, v, reflect.ValueOf(r).Elem())
 	default:
@@ -455,15 +462,31 @@ func newDefault(pointer reflect.Type) reflect.Value {
 	panic("config: no defaults for " + pointer.String())
 }
 
-// fieldOf finds the field of a struct that a key of the file names.
-func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
-	t := v.Type()
-	for i := range t.NumField() {
-		if t.Field(i).Tag.Get("toml") == key && key != "-" {
-			return v.Field(i), true
+// tags remembers the keys of the schema's structs by their fields; "" is none. To ask the
+// type each time takes longer than all the rest.
+type tags map[reflect.Type][]string
+
+func (t tags) of(s reflect.Type) []string {
+	keys, ok := t[s]
+	if !ok {
+		for i := range s.NumField() {
+			key := s.Field(i).Tag.Get("toml")
+			if key == "-" {
+				key = ""
+			}
+			keys = append(keys, key)
 		}
+		t[s] = keys
 	}
-	return reflect.Value{}, false
+	return keys
+}
+
+// field returns the place of the field of a struct that a key of the file names, or -1.
+func (t tags) field(s reflect.Type, key string) int {
+	if key == "" {
+		return -1
+	}
+	return slices.Index(t.of(s), key)
 }
 
 // keysOf lists the keys of a struct in the order of the schema.

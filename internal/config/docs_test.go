@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -123,7 +124,7 @@ func TestNoKeyIsBothBuiltAndUnbuilt(t *testing.T) {
 				typ = typ.Elem()
 			}
 		}
-		if p != root && unbuiltKey(p) {
+		if p != root && slices.Contains(unbuiltKeys(p.parent().pattern()), p.last()) {
 			t.Errorf("%s is in the schema and in unbuilt.go", p.pattern())
 		}
 		if typ.Kind() == reflect.Struct {
@@ -202,12 +203,12 @@ func defaultText(table reflect.Value, key string, v reflect.Value) string {
 	case Preempt:
 		return "`false`"
 	case Weight:
-		return "`" + valueText(v) + "`"
+		return "`" + tags{}.text(v) + "`"
 	}
 	if v.Kind() == reflect.Struct {
 		return "as below"
 	}
-	return "`" + valueText(v) + "`"
+	return "`" + tags{}.text(v) + "`"
 }
 
 // valueKind is what stands to the right of the equals sign.

@@ -114,14 +114,14 @@ func (o *overlay) put(h Host, t Texts, s Snippet) error {
 	for _, kind := range sortedKeys(more.tree) {
 		switch things, ok := more.tree[kind].(map[string]any); {
 		case !slices.Contains(changeable(), kind):
-			j.report(more.places[to(kind)].key, "%s cannot be changed at run time; that is for %s", kind, strings.Join(changeable(), ", "))
+			j.report(more.places.at(to(kind)).key, "%s cannot be changed at run time; that is for %s", kind, strings.Join(changeable(), ", "))
 		case kind == "route":
 			routes, _ := elements(more.tree[kind])
 			for i, raw := range routes {
 				table, _ := raw.(map[string]any)
 				name, _ := table["name"].(string)
 				if name == "" {
-					j.report(more.places[to(kind).at(i)].key, "a route that is put needs a name, by which it can be replaced and removed")
+					j.report(more.places.at(to(kind).at(i)).key, "a route that is put needs a name, by which it can be replaced and removed")
 					continue
 				}
 				o.replace(kind, name)
@@ -236,7 +236,7 @@ func (o *overlay) drop(t Thing) error {
 
 // forget drops what the overlay adds under a name, and reports whether there was any.
 func (o *overlay) forget(kind, name string) bool {
-	j := joiner{tree: o.tree, places: places{}}
+	j := joiner{tree: o.tree, places: newPlaces()}
 	return j.removeOne(kind, name)
 }
 

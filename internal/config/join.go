@@ -1,7 +1,6 @@
 package config
 
 import (
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,7 +50,7 @@ func (j *joiner) append(have, more map[string]any, p path, offset map[path]int) 
 
 // twice reports what two texts say.
 func (j *joiner) twice(s *source, p path) {
-	j.report(s.places[p].key, "%s is given at %s too; one of the two must go", said(p), j.at(j.places[p].key))
+	j.report(s.places.at(p).key, "%s is given at %s too; one of the two must go", said(p), j.at(j.places.at(p).key))
 }
 
 // said is how a message names a key or a thing.
@@ -65,12 +64,12 @@ func said(p path) string {
 
 // take adds the places of s, those of elements that were put behind others moved as far.
 func (j *joiner) take(s *source, offset map[path]int) {
-	for p, at := range s.places {
+	for p, at := range s.places.all() {
 		for list, n := range offset {
 			p = p.moved(list, func(i int) int { return i + n })
 		}
-		if _, there := j.places[p]; !there {
-			j.places[p] = at
+		if _, there := j.places.get(p); !there {
+			j.places.put(p, at)
 		}
 	}
 }
@@ -94,35 +93,4 @@ func (p path) moved(list path, to func(int) int) path {
 		return ""
 	}
 	return list.at(i) + path(rest[end:])
-}
-
-// forget drops a key and what is below it.
-func (ps places) forget(gone path) {
-	maps.DeleteFunc(ps, func(p path, _ place) bool {
-		rest, ok := strings.CutPrefix(string(p), string(gone))
-		return ok && (rest == "" || rest[0] <= '\x01')
-	})
-}
-
-// without returns the places after some elements of a list are gone.
-func (ps places) without(list path, gone map[int]bool) places {
-	out := make(places, len(ps))
-	for p, at := range ps {
-		q := p.moved(list, func(i int) int {
-			if gone[i] {
-				return -1
-			}
-			n := i
-			for k := range gone {
-				if k < i {
-					n--
-				}
-			}
-			return n
-		})
-		if q != "" {
-			out[q] = at
-		}
-	}
-	return out
 }

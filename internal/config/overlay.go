@@ -25,7 +25,7 @@ func (j *joiner) layOver(s *source) {
 		case key == "remove":
 			continue
 		case !slices.Contains(changeable(), key):
-			j.report(s.places[p].key, "%s cannot be changed at run time; that is for %s", said(p), strings.Join(changeable(), ", "))
+			j.report(s.places.at(p).key, "%s cannot be changed at run time; that is for %s", said(p), strings.Join(changeable(), ", "))
 			continue
 		case j.tree[key] == nil:
 			j.tree[key] = s.tree[key]
@@ -47,7 +47,7 @@ func (j *joiner) layOver(s *source) {
 			if !there {
 				mine[name] = more[name]
 			} else if !j.addServers(key, q, have, more[name], offset) {
-				j.collides(s, key, name, s.places[q].key, j.places[q].key)
+				j.collides(s, key, name, s.places.at(q).key, j.places.at(q).key)
 			}
 		}
 	}
@@ -95,7 +95,7 @@ func (j *joiner) routesTwice(s *source) {
 	names := routeNames(have)
 	for i := range more {
 		if k := slices.Index(names[:first], names[first+i]); k >= 0 {
-			j.collides(s, "route", names[k], s.places[to("route").at(i)].key, j.places[to("route").at(k)].key)
+			j.collides(s, "route", names[k], s.places.at(to("route").at(i)).key, j.places.at(to("route").at(k)).key)
 		}
 	}
 }
@@ -118,20 +118,20 @@ func (j *joiner) takeAway(s *source) {
 	}
 	lists, ok := raw.(map[string]any)
 	if !ok {
-		j.report(s.places[to("remove")].key, "remove needs a table of lists, not %s", kindOf(raw))
+		j.report(s.places.at(to("remove")).key, "remove needs a table of lists, not %s", kindOf(raw))
 		return
 	}
 	for _, kind := range sortedKeys(lists) {
 		p := to("remove", kind)
 		if kind != "server" && !slices.Contains(changeable(), kind) {
-			j.report(s.places[p].key, "%s cannot be removed at run time; that is for server, %s", kind, strings.Join(changeable(), ", "))
+			j.report(s.places.at(p).key, "%s cannot be removed at run time; that is for server, %s", kind, strings.Join(changeable(), ", "))
 			continue
 		}
 		names, _ := elements(lists[kind])
 		for i, raw := range names {
 			name, _ := raw.(string)
 			if !j.removeOne(kind, name) {
-				at := s.places[p.at(i)].value
+				at := s.places.at(p.at(i)).value
 				j.warnings = append(j.warnings, j.problem(at, "warning: %s %q was removed at run time, and is no longer in %s; `hactl changes drop %s %s` forgets that",
 					kind, name, j.sources[0].name, kind, name))
 			}
@@ -143,7 +143,9 @@ func (j *joiner) takeAway(s *source) {
 func (j *joiner) removeOne(kind, name string) bool {
 	switch kind {
 	case "route":
-		return j.removeElements(j.tree, to("route"), func(i int, all []any) bool { return routeNames(all)[i] == name })
+		all, _ := elements(j.tree["route"])
+		names := routeNames(all)
+		return j.removeElements(j.tree, to("route"), func(i int, _ any) bool { return names[i] == name })
 	case "server":
 		pool, addr, _ := strings.Cut(name, "/")
 		addr = shownAddr(addr)
@@ -151,7 +153,7 @@ func (j *joiner) removeOne(kind, name string) bool {
 		if text, single := table["servers"].(string); single {
 			table["servers"] = []any{text}
 		}
-		is := func(i int, all []any) bool { return serverAddr(all[i]) == addr }
+		is := func(_ int, e any) bool { return serverAddr(e) == addr }
 		short := j.removeElements(table, to("pool", pool, "servers"), is)
 		return j.removeElements(table, to("pool", pool, "server"), is) || short
 	}
@@ -165,7 +167,7 @@ func (j *joiner) removeOne(kind, name string) bool {
 }
 
 // removeElements removes elements of a list and reports whether there were any.
-func (j *joiner) removeElements(table map[string]any, list path, is func(int, []any) bool) bool {
+func (j *joiner) removeElements(table map[string]any, list path, is func(int, any) bool) bool {
 	all, ok := elements(table[list.last()])
 	if !ok {
 		return false
@@ -173,7 +175,7 @@ func (j *joiner) removeElements(table map[string]any, list path, is func(int, []
 	gone := map[int]bool{}
 	var left []any
 	for i, e := range all {
-		if is(i, all) {
+		if is(i, e) {
 			gone[i] = true
 		} else {
 			left = append(left, e)

@@ -47,8 +47,8 @@ func (j *joiner) takeOwn(file string) error {
 	for _, p := range ownPaths() {
 		value, there := lookup(mine.tree, p)
 		if _, included := lookup(whole.tree, p); included && !there {
-			at := whole.places[p].key
-			return Problems{{File: whole.sources[at.file].name, Line: max(1, at.line), Col: max(1, at.col),
+			at := whole.places.at(p).key
+			return Problems{{File: whole.sources[at.file].name, Line: int(max(1, at.line)), Col: int(max(1, at.col)),
 				Msg: fmt.Sprintf("%s is this node's own; it must stand in %s, not in a file that is included", strings.Join(p.parts(), "."), file)}}
 		}
 		removeAt(j.tree, p)
@@ -57,9 +57,9 @@ func (j *joiner) takeOwn(file string) error {
 			setAt(j.tree, p, value)
 		}
 	}
-	for p, at := range mine.places {
+	for p, at := range mine.places.all() {
 		if own(p) {
-			j.places[p] = at
+			j.places.put(p, at)
 		}
 	}
 	return nil
@@ -161,7 +161,7 @@ type statement struct {
 }
 
 func statements(text string) []statement {
-	s := &scanner{text: text, line: 1, col: 1, places: places{}, arrays: map[path]int{}}
+	s := &scanner{text: text, line: 1, col: 1, places: newPlaces(), arrays: map[path]int{}}
 	var all []statement
 	for s.i < len(s.text) && s.tooDeep == nil {
 		s.blank(true)
@@ -301,16 +301,24 @@ func ownStatements(text string) (keys, tables string, ofCluster map[string]strin
 // StateDir returns node.state as a file says it, though the file may have errors: what
 // must be known before it can be judged.
 func StateDir(file string) string {
-	h := thisHost()
-	j := &joiner{host: h}
 	dir := defaultConfig().Node.State
-	main, err := j.read(file, nil)
-	if err != nil {
+	text, err := thisHost().ReadFile(file)
+	if err != nil || len(text) > maxFile {
 		return dir
 	}
-	if v, ok := lookup(main.tree, to("node", "state")); ok {
-		if text, ok := v.(string); ok && text != "" {
-			dir = text
+	for _, s := range statements(string(text)) {
+		if s.header || s.at != to("node") && s.at != to("node", "state") {
+			continue
+		}
+		var said struct{ V any }
+		if _, err := toml.Decode("V = "+s.value, &said); err != nil {
+			continue
+		}
+		if table, ok := said.V.(map[string]any); ok {
+			said.V = table["state"]
+		}
+		if text, ok := said.V.(string); ok && text != "" {
+			return text
 		}
 	}
 	return dir

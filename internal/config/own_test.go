@@ -96,3 +96,23 @@ func TestTextOfAClusterIsReadWithTheNodesOwn(t *testing.T) {
 		t.Errorf("StateDir = %q, want %q", got, dir)
 	}
 }
+
+func TestStateDirIsFoundInWhatCannotBeRead(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "proxyd.toml")
+	for text, want := range map[string]string{
+		"[node]\nname = \"a\"\nstate = \"/a\" # here\n":   "/a",
+		"node.state = '/a'\n[[route]]\nbroken = \n":       "/a",
+		"node = { name = \"a\", state = \"/a\" }\n":       "/a",
+		"[[route]]\nstate = \"/b\"\n[node]\nstate=\"/a\"": "/a",
+		"[node]\nstate = 5\n":                             "/var/lib/proxyd",
+		"[node]\nname = \"[node] state = '/b'\"":          "/var/lib/proxyd",
+		"":                                                "/var/lib/proxyd",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := StateDir(file); got != want {
+			t.Errorf("StateDir of %q = %q, want %q", text, got, want)
+		}
+	}
+}

@@ -47,9 +47,9 @@ func (d *decoder) checkPages(p path, r *Route) {
 			}
 			switch {
 			case err != nil || status < lo || status > hi:
-				d.report(d.places[q].key, q, "%s", d.in(q)+fmt.Sprintf("%q is no status from 400 to 599, nor 4xx or 5xx", word))
+				d.report(d.places.at(q).key, q, "%s", d.in(q)+fmt.Sprintf("%q is no status from 400 to 599, nor 4xx or 5xx", word))
 			case into[status] != nil:
-				d.report(d.places[q].key, q, "%s", d.in(q)+fmt.Sprintf("%s is there twice", word))
+				d.report(d.places.at(q).key, q, "%s", d.in(q)+fmt.Sprintf("%s is there twice", word))
 			default:
 				into[status] = page
 			}

@@ -379,7 +379,7 @@ func within[T int | Size | Share](d *decoder, p path, v, lo, hi T) {
 // warn keeps a remark on what is allowed.
 func (d *decoder) warn(c *Config, p path, format string, args ...any) {
 	at := d.where(p)
-	c.Warnings = append(c.Warnings, Problem{File: d.sources[at.file].name, Line: at.line, Col: at.col,
+	c.Warnings = append(c.Warnings, Problem{File: d.sources[at.file].name, Line: int(at.line), Col: int(at.col),
 		Msg: "warning: " + d.in(p) + fmt.Sprintf(format, args...)})
 }
 

@@ -40,7 +40,7 @@ func (d *decoder) completeACME(a *ACME) {
 func (d *decoder) checkACME(c *Config) {
 	a, p := &c.ACME, to("acme")
 	if !a.On() {
-		if _, there := d.places[p]; there && !d.spoilt(p) {
+		if _, there := d.places.get(p); there && !d.spoilt(p) {
 			d.bad(p, `needs an email beside it, such as email = "ops@example.com": the CA writes there when something is wrong with a certificate`)
 		}
 		return

@@ -18,11 +18,50 @@ type plan struct {
 	d        *decoder
 	routes   []*Route
 	names    []string // of the listeners
-	at       map[spot][]int
+	at       spots
 	regexes  map[spot][]int // by listener and host; path is ""
-	prefixes map[spot][]int // likewise
-	below    map[spot][]int // by each wildcard above a route's host, and by ""
+	prefixes map[spot][]int // likewise; empty where there are no regular expressions
+	below    map[spot][]int // by each wildcard above a route's host, and by "", where some route has it with a path
 	forms    map[int]*form  // of routes whose path is a regular expression
+	bound    bool           // some routes name a listener
+}
+
+// spots are the routes at each, in the order of the file. Most spots have one.
+type spots struct {
+	first map[spot]int32 // the place in links of the first
+	links []link
+}
+
+type link struct {
+	route      int32
+	next, last int32 // places in links; next is 0 behind the last one, last counts in the first alone
+}
+
+func (ss *spots) add(s spot, route int) {
+	n := int32(len(ss.links))
+	ss.links = append(ss.links, link{route: int32(route), last: n})
+	if first, there := ss.first[s]; there {
+		ss.links[ss.links[first].last].next = n
+		ss.links[first].last = n
+	} else {
+		ss.first[s] = n
+	}
+}
+
+func (ss *spots) has(s spot) bool {
+	_, ok := ss.first[s]
+	return ok
+}
+
+// of yields the routes at a spot.
+func (ss *spots) of(s spot) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		n, there := ss.first[s]
+		for there && yield(int(ss.links[n].route)) {
+			n = ss.links[n].next
+			there = n > 0
+		}
+	}
 }
 
 // A form is what is known of a regular expression.
@@ -34,28 +73,44 @@ type form struct {
 }
 
 func (d *decoder) newPlan(c *Config) *plan {
-	p := &plan{d: d, routes: c.Route, names: sortedKeys(c.Listener), forms: map[int]*form{},
-		at: map[spot][]int{}, regexes: map[spot][]int{}, prefixes: map[spot][]int{}, below: map[spot][]int{}}
+	p := &plan{d: d, routes: c.Route, names: sortedKeys(c.Listener), forms: map[int]*form{}, at: spots{first: make(map[spot]int32, len(c.Route))},
+		regexes: map[spot][]int{}, prefixes: map[spot][]int{}, below: map[spot][]int{}}
+	wide := map[string]bool{} // hosts that take others, of routes with a path
 	for i, r := range c.Route {
 		if d.unclear(i) {
 			continue
 		}
-		expression, isRegex := r.Regex()
-		if isRegex {
+		p.bound = p.bound || len(r.Listener) > 0
+		if expression, ok := r.Regex(); ok {
 			example, _ := d.overlap.common(expression, "^/")
 			p.forms[i] = &form{expression, regexp.MustCompile(expression), beginning(expression), example}
 		}
-		for s := range spots(r) {
-			p.at[s] = append(p.at[s], i)
-			switch s := (spot{s.listener, s.host, ""}); {
-			case isRegex:
-				p.regexes[s] = append(p.regexes[s], i)
-			case strings.HasSuffix(r.Path, "/*"):
-				p.prefixes[s] = append(p.prefixes[s], i)
+		for _, h := range orAny(r.Host) {
+			if r.Path != "" && (h == "" || h[0] == '*') {
+				wide[h] = true
+			}
+		}
+	}
+	for i, r := range c.Route {
+		if d.unclear(i) {
+			continue
+		}
+		for s := range spotsOf(r) {
+			p.at.add(s, i)
+			switch all := (spot{s.listener, s.host, ""}); {
+			case p.forms[i] != nil:
+				p.regexes[all] = append(p.regexes[all], i)
+			case len(p.forms) > 0 && strings.HasSuffix(r.Path, "/*"):
+				p.prefixes[all] = append(p.prefixes[all], i)
+			}
+			if len(wide) == 0 {
+				continue
 			}
 			for _, host := range above(s.host) {
-				s := spot{s.listener, host, s.path}
-				p.below[s] = append(p.below[s], i)
+				if wide[host] {
+					s := spot{s.listener, host, s.path}
+					p.below[s] = append(p.below[s], i)
+				}
 			}
 		}
 	}
@@ -65,13 +120,16 @@ func (d *decoder) newPlan(c *Config) *plan {
 // unclear says whether it is not known which requests a route takes, since one of its
 // conditions was refused.
 func (d *decoder) unclear(i int) bool {
+	if len(d.refused)+len(d.gone) == 0 {
+		return false
+	}
 	p := to("route").at(i)
 	conditions := []string{"host", "path", "listener", "priority", "method", "header", "query", "client", "regex_first"}
 	return slices.ContainsFunc(conditions, func(key string) bool { return d.spoilt(p.key(key)) })
 }
 
-// spots are what a route matches.
-func spots(r *Route) iter.Seq[spot] {
+// spotsOf are what a route matches.
+func spotsOf(r *Route) iter.Seq[spot] {
 	return func(yield func(spot) bool) {
 		for _, l := range orAny(r.Listener) {
 			for _, h := range orAny(r.Host) {
@@ -136,8 +194,8 @@ func (d *decoder) checkOrder(c *Config) {
 func (p *plan) tied(i int) bool {
 	r := p.routes[i]
 	where := to("route").at(i)
-	for s := range spots(r) {
-		for _, k := range p.at[s] {
+	for s := range spotsOf(r) {
+		for k := range p.at.of(s) {
 			if k < i && ranks(p.routes[k], r) == 0 && !exclude(p.routes[k], r) {
 				p.d.report(p.d.where(where), where, "%slines %s and %d match the same requests (%q and %q): change one, or give one a priority",
 					p.d.in(where), strings.TrimPrefix(p.d.line(k, i), "line "), r.Line, p.routes[k].Name, r.Name)
@@ -187,7 +245,7 @@ func (p *plan) common(i, k int) (string, answer) {
 func (p *plan) hidden(c *Config, i int) bool {
 	r, where := p.routes[i], to("route").at(i)
 	why, warning := "", true
-	for s := range spots(r) {
+	for s := range spotsOf(r) {
 		if k := p.hiddenAt(i, s); k >= 0 && p.routes[k].Conditions() == r.Conditions() {
 			why = p.d.line(k, i) + " matches the same requests with a higher priority"
 			continue
@@ -213,7 +271,7 @@ func (p *plan) hidden(c *Config, i int) bool {
 
 // hiddenAt returns a route of the same spot that goes first and takes everything, or -1.
 func (p *plan) hiddenAt(i int, s spot) int {
-	return p.find(p.at[s], func(k int) bool {
+	return p.find(s, func(k int) bool {
 		return p.routes[k].RegexFirst == p.routes[i].RegexFirst && ranks(p.routes[k], p.routes[i]) > 0 && covers(p.routes[k], p.routes[i])
 	})
 }
@@ -228,7 +286,7 @@ func (p *plan) hiddenByPrefix(i int, s spot) int {
 		if c != '/' || j == 0 {
 			continue
 		}
-		if k := p.find(p.at[spot{s.listener, s.host, f.begins[:j] + "/*"}], func(k int) bool { return covers(p.routes[k], p.routes[i]) }); k >= 0 {
+		if k := p.find(spot{s.listener, s.host, f.begins[:j] + "/*"}, func(k int) bool { return covers(p.routes[k], p.routes[i]) }); k >= 0 {
 			return k
 		}
 	}
@@ -239,7 +297,7 @@ func (p *plan) hiddenByPrefix(i int, s spot) int {
 // what a route for every listener wants; -1 if some is left.
 func (p *plan) hiddenByBound(i int, s spot) int {
 	by := -1
-	if s.listener != "" {
+	if s.listener != "" || !p.bound {
 		return by
 	}
 	paths := []string{s.path, ""}
@@ -250,7 +308,7 @@ func (p *plan) hiddenByBound(i int, s spot) int {
 		found := -1
 		for _, host := range append(above(s.host), s.host) {
 			for _, path := range paths {
-				found = max(found, p.find(p.at[spot{name, host, path}], func(k int) bool { return covers(p.routes[k], p.routes[i]) }))
+				found = max(found, p.find(spot{name, host, path}, func(k int) bool { return covers(p.routes[k], p.routes[i]) }))
 			}
 		}
 		if found < 0 {
@@ -261,9 +319,12 @@ func (p *plan) hiddenByBound(i int, s spot) int {
 	return by
 }
 
-func (p *plan) find(among []int, is func(int) bool) int {
-	if at := slices.IndexFunc(among, is); at >= 0 {
-		return among[at]
+// find returns the first route at a spot that is so, or -1.
+func (p *plan) find(s spot, is func(int) bool) int {
+	for k := range p.at.of(s) {
+		if is(k) {
+			return k
+		}
 	}
 	return -1
 }
@@ -276,7 +337,7 @@ func (p *plan) cut(c *Config, i int) {
 	}
 	var by []int
 	var words []string
-	for s := range spots(r) {
+	for s := range spotsOf(r) {
 		for _, k := range p.prefixes[spot{s.listener, s.host, ""}] {
 			o := p.routes[k]
 			if exclude(o, r) || slices.Contains(by, k) {
@@ -318,7 +379,7 @@ func (p *plan) hiddenOnHosts(c *Config, i int) {
 		paths = shorter(r.Path)
 	}
 	seen := map[string]bool{}
-	for s := range spots(r) {
+	for s := range spotsOf(r) {
 		if s.path == "" || s.host != "" && s.host[0] != '*' {
 			continue
 		}
@@ -334,7 +395,7 @@ func (p *plan) hiddenOnHosts(c *Config, i int) {
 					}
 					o := p.routes[k]
 					for _, h := range o.Host {
-						if seen[h] || !slices.Contains(above(h), s.host) || len(p.at[spot{l, h, s.path}]) > 0 || !covers(o, r) {
+						if seen[h] || !slices.Contains(above(h), s.host) || p.at.has(spot{l, h, s.path}) || !covers(o, r) {
 							continue
 						}
 						seen[h] = true

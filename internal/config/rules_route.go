@@ -138,7 +138,7 @@ func forwards(r *Route) bool { return r.Pool != "" || len(r.To) > 0 || len(r.Spl
 func (d *decoder) checkAction(c *Config, p path, r *Route) {
 	var given []string
 	for _, key := range []string{"pool", "to", "respond", "redirect", "split", "files"} {
-		if _, ok := d.places[p.key(key)]; ok {
+		if _, ok := d.places.get(p.key(key)); ok {
 			given = append(given, key)
 		}
 	}
@@ -239,7 +239,7 @@ func namedPools(c *Config) []string {
 // line says where a route stands, for a message about the route at near: with its file,
 // if that is another.
 func (d *decoder) line(i, near int) string {
-	at, here := d.places[to("route").at(i)].key, d.places[to("route").at(near)].key
+	at, here := d.places.at(to("route").at(i)).key, d.places.at(to("route").at(near)).key
 	if at.file != here.file {
 		return fmt.Sprintf("%s:%d", d.sources[at.file].name, at.line)
 	}

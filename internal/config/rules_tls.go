@@ -115,7 +115,7 @@ func (d *decoder) checkCerts(c *Config) {
 		d.certified = append(d.certified, read.Names...)
 		for _, doubt := range read.Doubts(time.Now()) {
 			at := d.where(p)
-			c.Warnings = append(c.Warnings, Problem{File: d.sources[at.file].name, Line: at.line, Col: at.col, Msg: "warning: " + doubt})
+			c.Warnings = append(c.Warnings, Problem{File: d.sources[at.file].name, Line: int(at.line), Col: int(at.col), Msg: "warning: " + doubt})
 		}
 	}
 }
@@ -253,7 +253,7 @@ func (d *decoder) readPair(c *Config, p, k path, pair cert.Pair) {
 // doubt keeps a remark on a file.
 func (d *decoder) doubt(c *Config, p path, text string) {
 	at := d.where(p)
-	c.Warnings = append(c.Warnings, Problem{File: d.sources[at.file].name, Line: at.line, Col: at.col, Msg: "warning: " + text})
+	c.Warnings = append(c.Warnings, Problem{File: d.sources[at.file].name, Line: int(at.line), Col: int(at.col), Msg: "warning: " + text})
 }
 
 // HTTPSPort is the port to which a redirect to https leads: 443, which goes without saying,

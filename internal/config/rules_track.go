@@ -30,7 +30,7 @@ func (t *Track) Kind() string {
 func (d *decoder) completeTracks(c *Config) {
 	for i, t := range c.Track {
 		p := to("track").at(i)
-		if _, given := d.places[p.key("timeout")]; t.Kind() != "command" {
+		if _, given := d.places.get(p.key("timeout")); t.Kind() != "command" {
 			t.Timeout = 0
 		} else if !given {
 			t.Timeout = min(t.Timeout, t.Interval/2)
@@ -97,7 +97,7 @@ func (d *decoder) checkTracks(c *Config) {
 func (d *decoder) checkTrackKind(c *Config, p path, t *Track) bool {
 	var kinds []string
 	for _, key := range trackKinds() {
-		if _, there := d.places[p.key(key)]; there {
+		if _, there := d.places.get(p.key(key)); there {
 			kinds = append(kinds, key)
 		}
 	}

@@ -143,7 +143,7 @@ func (d *decoder) checkServers(p path, pool *Pool) {
 		d.bad(p, "has no servers: write servers = [\"10.0.1.5:8080\"]")
 	}
 	shorts := 0
-	for _, ok := d.places[short.at(shorts)]; ok; _, ok = d.places[short.at(shorts)] {
+	for _, ok := d.places.get(short.at(shorts)); ok; _, ok = d.places.get(short.at(shorts)) {
 		shorts++
 	}
 	place := func(i int) path {

@@ -7,34 +7,17 @@ import (
 	"unicode/utf8"
 )
 
-// A position is a place in one of the texts of a configuration. Line and column are
-// counted from 1, the column in characters.
-type position struct {
-	line, col int
-	file      int // of joiner.sources
-}
-
-// A place is where a key and its value stand.
-type place struct {
-	key, value position
-	header     string // the [header] that the key follows, as written; "" above the first
-	inline     bool   // inside { }
-}
-
-// places tells where every key of a file is. The decoder of the TOML library gives
-// positions only for errors of syntax, so this scanner walks the text once more.
-type places map[path]place
-
 // maxDepth bounds how deep keys and values nest. The schema needs less than ten levels;
 // a text with thousands would cost the square of them.
 const maxDepth = 32
 
-// scan finds the places of a text. It reads nothing into values, and a text that is no
+// scan finds the places of a text: the decoder of the TOML library gives positions only
+// for errors of syntax, so this walks the text once more. It reads nothing into values, and a text that is no
 // TOML makes it find less, not fail: errors of syntax are the library's affair. The
 // problems are what TOML 1.0 forbids and the library lets pass. The last result says
 // where the text nests too deep to be read at all.
-func scan(text string) (places, []Problem, *Problem) {
-	s := &scanner{text: text, line: 1, col: 1, places: places{}, arrays: map[path]int{}}
+func scan(text string, file int) (*places, []Problem, *Problem) {
+	s := &scanner{text: text, file: int32(file), line: 1, col: 1, places: newPlaces(), arrays: map[path]int{}}
 	for s.i < len(s.text) && s.tooDeep == nil {
 		before := s.i
 		s.entry()
@@ -48,8 +31,9 @@ func scan(text string) (places, []Problem, *Problem) {
 type scanner struct {
 	text      string
 	i         int
-	line, col int
-	places    places
+	file      int32 // of what it finds
+	line, col int32
+	places    *places
 	arrays    map[path]int // elements seen of each array of tables
 	table     path         // that the last header opened
 	header    string
@@ -155,7 +139,7 @@ func (s *scanner) enter() bool {
 
 func (s *scanner) giveUp() {
 	if s.tooDeep == nil {
-		s.tooDeep = &Problem{Line: s.line, Col: s.col, Msg: fmt.Sprintf("keys and values nest deeper than %d levels", maxDepth)}
+		s.tooDeep = &Problem{Line: int(s.line), Col: int(s.col), Msg: fmt.Sprintf("keys and values nest deeper than %d levels", maxDepth)}
 	}
 	s.i = len(s.text)
 }
@@ -302,20 +286,20 @@ func (s *scanner) blank(lines bool) (ended bool) {
 
 // note keeps the first place of a key; a value seen later completes it.
 func (s *scanner) note(p path, key, value position) {
-	if old, ok := s.places[p]; ok {
+	if old, ok := s.places.get(p); ok {
 		if value == key || old.value != old.key {
 			value = old.value
 		}
 		key = old.key
 	}
-	s.places[p] = place{key: key, value: value, header: s.header, inline: s.inline > 0}
+	s.places.put(p, place{key: key, value: value, header: s.header, inline: s.inline > 0})
 }
 
 func (s *scanner) refuse(at position, msg string) {
-	s.problems = append(s.problems, Problem{Line: at.line, Col: at.col, Msg: msg})
+	s.problems = append(s.problems, Problem{Line: int(at.line), Col: int(at.col), Msg: msg})
 }
 
-func (s *scanner) here() position { return position{line: s.line, col: s.col} }
+func (s *scanner) here() position { return position{line: s.line, col: s.col, file: s.file} }
 
 // peek returns the next byte, 0 at the end.
 func (s *scanner) peek() byte {

@@ -47,9 +47,9 @@ total = "1s"
 		"route[1].to[1] 21:14 21:14", "route[1].to[1][0] 21:15 21:15", "route[1].to[1][0].a 21:17 21:21",
 		"route[1].timeout 22:8 22:8", "route[1].timeout.total 23:1 23:9",
 	}
-	places, problems, tooDeep := scan(text)
+	places, problems, tooDeep := scan(text, 0)
 	var got []string
-	for p, at := range places {
+	for p, at := range places.all() {
 		name := strings.TrimPrefix(strings.ReplaceAll(string(p), "\x00", "."), ".")
 		for i := range 3 {
 			name = strings.ReplaceAll(name, fmt.Sprintf("\x01%d", i), fmt.Sprintf("[%d]", i))

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -48,11 +49,24 @@ func (h Host) Load(t Texts) (*Config, error) {
 func (t Texts) Files() (names, patterns []string) { return thisHost().files(t) }
 
 func (h Host) files(t Texts) (names, patterns []string) {
-	j, err := h.joinBase(t)
-	if err != nil {
-		return []string{t.Main}, nil
+	j, names := &joiner{host: h}, []string{t.Main}
+	text := t.Text
+	if text == nil {
+		text, _ = h.ReadFile(t.Main)
 	}
-	return j.names(), j.globs
+	if !bytes.Contains(text, []byte("include")) && !bytes.Contains(text, []byte(`\`)) { // by which a key can be spelt otherwise
+		return names, nil
+	}
+	main, err := j.read(t.Main, text)
+	if err != nil {
+		return names, nil
+	}
+	for _, x := range j.follow(main, t.Included) {
+		if _, err := h.ReadFile(x.name); err == nil || t.Included[x.name] != nil {
+			names = append(names, x.name)
+		}
+	}
+	return names, j.globs
 }
 
 // A source is one text of a configuration.
@@ -60,7 +74,7 @@ type source struct {
 	name   string
 	file   int // its place in joiner.sources
 	tree   map[string]any
-	places places
+	places *places
 }
 
 // A joiner puts the texts of a configuration together: what is included, the file
@@ -73,7 +87,7 @@ type joiner struct {
 	over    *source   // what was changed at run time; nil: nothing
 
 	tree     map[string]any
-	places   places
+	places   *places
 	problems Problems
 	warnings Problems
 }
@@ -102,10 +116,7 @@ func (h Host) joinBase(t Texts) (*joiner, error) {
 	}
 	parts := []*source{main}
 	if main.tree["include"] != nil {
-		if parts, err = j.included(main, t.Included); err != nil {
-			return nil, err
-		}
-		parts = append(parts, main)
+		parts = append(j.included(main, t.Included), main)
 	}
 	j.tree, j.places = parts[0].tree, parts[0].places
 	for _, s := range parts[1:] {
@@ -132,25 +143,19 @@ func (j *joiner) read(name string, text []byte) (*source, error) {
 	if len(text) > maxFile {
 		return nil, Problems{{File: name, Line: 1, Col: 1, Msg: fmt.Sprintf("the file has %d bytes; at most %d are read", len(text), maxFile)}}
 	}
-	all, problems, deep := scan(string(text))
+	whole := string(text)
+	all, problems, deep := scan(whole, s.file)
 	if deep != nil {
 		deep.File = name
 		return nil, Problems{*deep}
 	}
-	if _, err := toml.Decode(string(text), &s.tree); err != nil {
-		p := syntaxProblem(err, string(text))
+	var tree any // the library copies what it puts into a map
+	if _, err := toml.Decode(whole, &tree); err != nil {
+		p := syntaxProblem(err, whole)
 		p.File = name
 		return nil, Problems{p}
 	}
-	if s.tree == nil {
-		s.tree = map[string]any{}
-	}
-	if s.places = all; s.file > 0 {
-		for p, at := range all {
-			at.key.file, at.value.file = s.file, s.file
-			all[p] = at
-		}
-	}
+	s.tree, s.places = tree.(map[string]any), all
 	for _, p := range problems {
 		p.File = name
 		j.problems = append(j.problems, p)
@@ -158,9 +163,15 @@ func (j *joiner) read(name string, text []byte) (*source, error) {
 	return s, nil
 }
 
-// included reads what the file includes, in the order of the patterns and, of each, of
-// the names, or takes the texts that are given. Patterns are relative to the file.
-func (j *joiner) included(main *source, texts map[string][]byte) ([]*source, error) {
+// An inclusion is a file that is included, and where that is said.
+type inclusion struct {
+	name string
+	at   position
+}
+
+// follow finds what the file includes, on disk or among the texts that are given, in the
+// order of the patterns and, of each, of the names. Patterns are relative to the file.
+func (j *joiner) follow(main *source, texts map[string][]byte) []inclusion {
 	at := to("include")
 	raw := main.tree["include"]
 	delete(main.tree, "include")
@@ -169,14 +180,14 @@ func (j *joiner) included(main *source, texts map[string][]byte) ([]*source, err
 		patterns, ok = []any{text}, true
 	}
 	if !ok {
-		j.report(main.places[at].value, `include needs a list of file names, such as ["conf.d/*.toml"], not %s`, kindOf(raw))
-		return nil, nil
+		j.report(main.places.at(at).value, `include needs a list of file names, such as ["conf.d/*.toml"], not %s`, kindOf(raw))
+		return nil
 	}
-	var parts []*source
+	var found []inclusion
 	seen := map[string]bool{main.name: true}
 	for i, p := range patterns {
-		where := main.places[at].value
-		if e, ok := main.places[at.at(i)]; ok {
+		where := main.places.at(at).value
+		if e, ok := main.places.get(at.at(i)); ok {
 			where = e.value
 		}
 		pattern, ok := p.(string)
@@ -196,26 +207,34 @@ func (j *joiner) included(main *source, texts map[string][]byte) ([]*source, err
 			j.report(where, "include: file %s does not exist", pattern)
 		}
 		for _, name := range names {
-			if seen[name] {
-				continue
+			if !seen[name] {
+				seen[name] = true
+				found = append(found, inclusion{name, where})
 			}
-			seen[name] = true
-			s, err := j.read(name, texts[name])
-			if problems := (Problems)(nil); errors.As(err, &problems) {
-				j.problems = append(j.problems, problems...)
-				continue
-			} else if err != nil {
-				j.report(where, "include: %v", err)
-				continue
-			}
-			if s.tree["include"] != nil {
-				j.report(s.places[at].key, "include stands in %s alone, not in a file that is included", main.name)
-				delete(s.tree, "include")
-			}
-			parts = append(parts, s)
 		}
 	}
-	return parts, nil
+	return found
+}
+
+// included reads what the file includes.
+func (j *joiner) included(main *source, texts map[string][]byte) []*source {
+	var parts []*source
+	for _, x := range j.follow(main, texts) {
+		s, err := j.read(x.name, texts[x.name])
+		if problems := (Problems)(nil); errors.As(err, &problems) {
+			j.problems = append(j.problems, problems...)
+			continue
+		} else if err != nil {
+			j.report(x.at, "include: %v", err)
+			continue
+		}
+		if s.tree["include"] != nil {
+			j.report(s.places.at(to("include")).key, "include stands in %s alone, not in a file that is included", main.name)
+			delete(s.tree, "include")
+		}
+		parts = append(parts, s)
+	}
+	return parts
 }
 
 // glob finds the files of a pattern, in the order of their names.
@@ -264,7 +283,7 @@ func (j *joiner) readChanges(t Texts) error {
 func (j *joiner) config() (*Config, error) {
 	delete(j.tree, "include") // it has been followed, or was refused
 	d := &decoder{host: j.host, sources: j.sources, places: j.places, problems: j.problems, refused: map[path]bool{}, gone: map[path]bool{},
-		withLength: map[path]bool{}, labels: labelsOf(j.tree), overlap: overlap{effort: maxEffort}}
+		withLength: map[path]bool{}, labels: labelsOf(j.tree), overlap: overlap{effort: maxEffort}, tags: tags{}}
 	c := defaultConfig()
 	c.Warnings = j.warnings
 	d.table(root, j.tree, reflect.ValueOf(c).Elem())
@@ -292,7 +311,7 @@ func (j *joiner) report(at position, format string, args ...any) {
 }
 
 func (j *joiner) problem(at position, format string, args ...any) Problem {
-	return Problem{File: j.sources[at.file].name, Line: max(1, at.line), Col: max(1, at.col), Msg: fmt.Sprintf(format, args...)}
+	return Problem{File: j.sources[at.file].name, Line: int(max(1, at.line)), Col: int(max(1, at.col)), Msg: fmt.Sprintf(format, args...)}
 }
 
 // at says where a position is, for a message: "file:line:column".

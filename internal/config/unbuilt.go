@@ -1,9 +1,6 @@
 package config
 
-import (
-	"slices"
-	"strings"
-)
+import "strings"
 
 // unbuiltKeys lists the keys of the full schema that this version does not have, by
 // the table they belong to ("" is the root). Whoever builds one adds its field to the
@@ -27,39 +24,18 @@ func unbuiltKeys(table string) []string {
 	return nil
 }
 
-// unbuiltKey says whether the key at p is in the schema but not in this version.
-func unbuiltKey(p path) bool {
-	table, key, nested := cutLast(p.pattern())
-	if !nested {
-		table, key = "", p.pattern()
-	}
-	return slices.Contains(unbuiltKeys(table), key)
-}
-
-func cutLast(s string) (before, after string, found bool) {
-	i := strings.LastIndexByte(s, '.')
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+1:], true
-}
-
 // unbuiltValue returns what to say of a value that the schema has and this version
 // does not, or "". It follows the name of the key.
 func unbuiltValue(p path, raw any) string {
 	s, _ := raw.(string)
-	if s == "" {
-		return ""
-	}
-	quoted := `"` + s + `" is not built yet`
-	switch p.pattern() {
-	case "node.trusted_proxies", "pool.*.servers":
-		if strings.HasPrefix(s, "file:") {
-			return quoted + "; write the list itself"
+	switch {
+	case strings.HasPrefix(s, "file:"):
+		if at := p.pattern(); at == "node.trusted_proxies" || at == "pool.*.servers" {
+			return `"` + s + `" is not built yet; write the list itself`
 		}
-	case "pool.*.server.addr", "route.to":
-		if strings.HasPrefix(s, "unix:") {
-			return quoted + "; use host:port"
+	case strings.HasPrefix(s, "unix:"):
+		if at := p.pattern(); at == "pool.*.server.addr" || at == "route.to" {
+			return `"` + s + `" is not built yet; use host:port`
 		}
 	}
 	return ""

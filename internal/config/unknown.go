@@ -12,7 +12,7 @@ import (
 func (d *decoder) unknown(p path, name string, table reflect.Type) {
 	near := nearest(name, keysOf(table))
 	home := homeOf(name)
-	at := d.places[p]
+	at := d.places.at(p)
 	switch {
 	case near == name+"s" || near+"s" == name: // of host and hosts, two tables have one each
 		d.report(at.key, p, "unknown key %q%s; did you mean %q?", name, p.parent().inTable(), near)
