@@ -24,6 +24,7 @@ import (
 	"proxyd/internal/history"
 	"proxyd/internal/vip"
 	"proxyd/internal/vip/fence"
+	"proxyd/internal/vip/relay"
 )
 
 // A cluster is this node's part in holding the virtual addresses: the election with its
@@ -145,6 +146,13 @@ func startCluster(ctx context.Context, n *node, c *config.Config, from *predeces
 			k.log.Error("the cluster part ended; traffic goes on", "error", err)
 		}
 	})
+	if from != nil {
+		// What the part before this one sends on it ends now. The loop, once it answers, has had
+		// its first turn, in which it said of every address where packets go.
+		if _, err := k.node.Status(ctx); err != nil {
+			k.log.Warn("older connections are perhaps not kept", "error", err)
+		}
+	}
 	k.loops.Go(func() { k.followChanges(ctx, n) })
 	k.loops.Go(func() { k.watchFitness(ctx, n) })
 	k.loops.Go(func() { k.watchDrains(ctx) })
@@ -511,7 +519,7 @@ func release(file string) error {
 	errs := []error{vip.Release(on)}
 	if errs[0] == nil { // an address that is still there must stay silent
 		for name := range on {
-			errs = append(errs, fence.Remove(c.Node.State, name))
+			errs = append(errs, fence.Remove(c.Node.State, name), relay.Remove(c.Node.State, name))
 		}
 	}
 	return errors.Join(errs...)

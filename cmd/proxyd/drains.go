@@ -41,12 +41,14 @@ func (k *cluster) openRelay(c *config.Config, d *vip.Device) error {
 	if len(c.Cluster.Join) == 0 {
 		way = relay.Plain // there is nobody to hand anything over
 	}
-	if err := d.OpenRelay(way, proxy.ConnectionMark(c)); err != nil {
+	conf := relay.Config{Way: way, Mark: proxy.ConnectionMark(c), State: c.Node.State, Keep: k.from.lives()}
+	if err := d.OpenRelay(conf); err != nil {
 		return fmt.Errorf("%s: cluster.handover = %q on %s: %w", c.Name, c.Cluster.Handover, d.Name(), err)
 	}
 	r := d.Relay()
 	if listener, _ := c.BoundToVIP(); r.Way() == relay.Nftables && listener != "" { // only auto comes here
-		if err := d.OpenRelay(relay.Plain, relay.Mark{}); err != nil {
+		conf.Way = relay.Plain
+		if err := d.OpenRelay(conf); err != nil {
 			return err
 		}
 		k.log.Warn("a hand-over resets connections on this host", "interface", d.Name(), "listener", listener,

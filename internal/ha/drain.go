@@ -137,8 +137,8 @@ func (n *Node) redirect(now clock.Instant, e *elector, holds bool) (do func()) {
 		if draining, _ := h.Draining(); holds || draining > now {
 			to = n.before(now, e, e.vips[i], holds)
 		}
-		was := e.onward[e.vips[i]]
-		if to.MAC == was.MAC && to.Addr == was.Addr && (to.Until == 0) == (was.Until == 0) && to.Until.Sub(was.Until).Abs() < sameEnd {
+		was, told := e.onward[e.vips[i]]
+		if told && to.MAC == was.MAC && to.Addr == was.Addr && (to.Until == 0) == (was.Until == 0) && to.Until.Sub(was.Until).Abs() < sameEnd {
 			continue
 		}
 		if e.onward == nil {

@@ -129,3 +129,20 @@ func TestDrainerTakesTheAddressAgainWhenTheNewHolderDies(t *testing.T) {
 		w.wantSendsOn("alone", map[string]string{"a": ""})
 	})
 }
+
+// The relay of the next process is another, which was told nothing yet.
+func TestTheNextProcessSaysAnewWherePacketsGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _, b := pair(t, public("a", "b"))
+		w.failover("a", "b")
+		time.Sleep(time.Second)
+		for range 2 {
+			w.mu.Lock()
+			b.onward = "" // that of the process before ends with it
+			w.mu.Unlock()
+			b.relist(t, "a", "b")
+			time.Sleep(beat)
+			w.wantSendsOn("in another process", map[string]string{"b": "a", "a": ""})
+		}
+	})
+}

@@ -16,7 +16,7 @@ type elector struct {
 	vips    []string          // name and its followers
 	vip     *config.VIP       // nil of a guest: another node's VIP, in whose election this node only votes
 	holders []Holder          // of vips, in order; none if this host cannot hold them
-	onward  map[string]onward // by VIP: whom their packets are sent on to
+	onward  map[string]onward // by VIP: whom their packets are sent on to, as the holders of this process were told
 	machine *election.Machine
 	order   []election.ID
 	acts    []election.Action // what the machine said and perform has not done yet

@@ -22,8 +22,8 @@ func (n *Node) fields() memory.Fields {
 
 func (e *elector) fields() memory.Fields {
 	return memory.Fields{
-		"onward": &e.onward, "order": &e.order,
-		"held": &e.held, "since": &e.since, "until": &e.until, "term": &e.term, "reason": &e.reason, "from": &e.from, "text": &e.text,
+		"order": &e.order,
+		"held":  &e.held, "since": &e.since, "until": &e.until, "term": &e.term, "reason": &e.reason, "from": &e.from, "text": &e.text,
 		"drained": &e.drained, "holder": &e.holder, "heard": &e.heard, "note": &e.note, "note_at": &e.noteAt,
 		"ill": &e.ill, "barred": &e.barred, "paused": &e.paused, "ceding": &e.ceding, "deaf": &e.deaf,
 		"broken": &e.broken, "retry": &e.retry, "fault": &e.fault, "warned": &e.warned, "polled": &e.polled, "changes": &e.changes,

@@ -34,6 +34,7 @@ type carryKind struct {
 	cluster string // lines of [cluster]
 	six     bool   // the connections are to the IPv6 address
 	ends    bool   // the drain ends while they are there: in good order, or not noticed
+	upgrade bool   // who has them sent on changes its process twice meanwhile
 }
 
 func carryKinds() []carryKind {
@@ -42,6 +43,8 @@ func carryKinds() []carryKind {
 		{name: "nftables", cluster: `handover = "nftables"`},
 		{name: "eBPF, IPv6", cluster: `handover = "ebpf"`, six: true},
 		{name: "nftables, IPv6", cluster: `handover = "nftables"`, six: true},
+		{name: "eBPF, upgraded", cluster: `handover = "ebpf"`, upgrade: true},
+		{name: "nftables, upgraded", cluster: `handover = "nftables"`, upgrade: true},
 		{name: "drain of 5 s ends", cluster: "handover = \"ebpf\"\ndrain = \"5s\"", ends: true},
 	}
 }
@@ -109,6 +112,7 @@ func (c Carry) play(ctx context.Context, k carryKind) (*Carried, error) {
 	}
 	defer held.close()
 	out := &Carried{Kind: k.name, Failed: map[Outcome]int{}, Live: c.Live}
+	home := rig.Holder()
 	for range c.Rounds {
 		if err := rig.Steady(ctx, patience); err != nil {
 			return nil, err
@@ -118,8 +122,16 @@ func (c Carry) play(ctx context.Context, k carryKind) (*Carried, error) {
 			return nil, fmt.Errorf("nobody alone answers for %s", rig.Stage.VIP)
 		}
 		began := Now()
-		if err := handOver(ctx, holder, rig.Stage.Other(holder)); err != nil {
+		to := rig.Stage.Other(holder)
+		if err := handOver(ctx, holder, to); err != nil {
 			return nil, err
+		}
+		if k.upgrade && to != home {
+			for range 2 {
+				if _, err := to.Upgrade(ctx, ""); err != nil {
+					return nil, err
+				}
+			}
 		}
 		last := 2 * time.Second
 		if k.ends {

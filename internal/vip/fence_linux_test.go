@@ -425,12 +425,13 @@ func TestARelayInThePlaceOfAnotherLeavesNothingOfIt(t *testing.T) {
 	}
 	s := newStage(t)
 	d, _ := s.open(&Sysctls{})
-	ok(t, d.OpenRelay(relay.Nftables, relay.Mark{}))
+	ok(t, d.OpenRelay(relay.Config{Way: relay.Nftables, State: "/state"}))
+	ok(t, d.SendOn(vip4, Seat{Addr: netip.MustParseAddr("10.9.0.2")}, clock.Now().Add(time.Minute)))
 	tables := func() (n int) { return len(must(must(nftables.New())(t).ListTables())(t)) }
 	if tables() == 0 {
 		t.Fatal("the relay made no tables")
 	}
-	ok(t, d.OpenRelay(relay.Plain, relay.Mark{}))
+	ok(t, d.OpenRelay(relay.Config{Way: relay.Plain, State: "/state"}))
 	if n := tables(); n != 0 {
 		t.Errorf("%d tables are left", n)
 	}

@@ -8,14 +8,15 @@ import (
 )
 
 // OpenRelay makes SendOn work, by the way that cluster.handover asks for. Without it, or
-// with the plain way, SendOn does nothing. The mark is that of this node's connections of QUIC. One
+// with the plain way, SendOn does nothing. What c says of the interface is filled in. One
 // that was opened before is closed. Close ends it.
-func (d *Device) OpenRelay(way relay.Way, mark relay.Mark) error {
+func (d *Device) OpenRelay(c relay.Config) error {
 	p, err := d.here()
 	if err != nil {
 		return err
 	}
-	r, err := relay.Open(way, p.relay(d.name), mark, d.log)
+	c.Place, c.Log = p.relay(d.name), d.log
+	r, err := relay.Open(c)
 	if err != nil {
 		return err
 	}

@@ -55,14 +55,20 @@ func PinsOf(state, device string) (*Pins, error) {
 	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
 		return nil, fmt.Errorf("find own network namespace: %w", err)
 	}
+	// The kernel refuses names with dots; an interface's name has no colon.
+	device = strings.ReplaceAll(device, ".", ":")
+	return &Pins{filepath.Join(Root, fmt.Sprintf("%d-%s", st.Ino, NodeTag(state)), device)}, nil
+}
+
+// NodeTag returns what tells a node from others of this machine in the names of what it leaves
+// in the kernel. It follows from the node's state directory.
+func NodeTag(state string) string {
 	if abs, err := filepath.Abs(state); err == nil {
 		state = abs
 	}
 	h := fnv.New32a()
 	h.Write([]byte(state))
-	// The kernel refuses names with dots; an interface's name has no colon.
-	device = strings.ReplaceAll(device, ".", ":")
-	return &Pins{filepath.Join(Root, fmt.Sprintf("%d-%08x", st.Ino, h.Sum32()), device)}, nil
+	return fmt.Sprintf("%08x", h.Sum32())
 }
 
 // Dir returns the directory.

@@ -3,10 +3,8 @@ package fence
 import (
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"maps"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"proxyd/internal/clock"
+	"proxyd/internal/vip/bpf"
 )
 
 // tables is a fence of two nftables: one for ARP, one for IPv4 and IPv6. What concerns a
@@ -56,12 +55,7 @@ const (
 // tableName is the name of both tables. It holds the interface's name, so that a fence is
 // known when it is listed, and tells nodes of one namespace apart.
 func tableName(state, device string) string {
-	if abs, err := filepath.Abs(state); err == nil {
-		state = abs
-	}
-	h := fnv.New32a()
-	h.Write([]byte(state))
-	return fmt.Sprintf("%s%s-%08x", tableStem, device, h.Sum32())
+	return tableStem + device + "-" + bpf.NodeTag(state)
 }
 
 // dial returns a connection for one thing; none waits for longer than a second.

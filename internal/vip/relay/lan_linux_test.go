@@ -244,9 +244,13 @@ func (h *host) wantAnswer(vip netip.Addr, datagram []byte, by *host, what string
 // relay opens a relay at the host.
 func (h *host) relay(way Way) (r *Relay) {
 	h.t.Helper()
-	h.do(func() { r = must(Open(way, h.place, h.mark(), nil))(h.t) })
+	h.do(func() { r = must(Open(h.config(way, false)))(h.t) })
 	h.t.Cleanup(func() { h.do(func() { ok(h.t, r.Close()) }) })
 	return r
+}
+
+func (h *host) config(way Way, keep bool) Config {
+	return Config{Way: way, Place: h.place, Mark: h.mark(), State: "/state/" + h.name, Keep: keep}
 }
 
 // A conn is a client's connection, of which the server has told its name.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -14,10 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"proxyd/internal/clock"
+	"proxyd/internal/vip/bpf"
 )
 
 // rules are a table of each family, for kernels without TCX. The tables are written anew,
-// in one step, whenever a target changes:
+// in one step, whenever a target changes, and there are none while there is no target:
 //
 //	type filter hook prerouting priority raw
 //	iif eth0 ip daddr 10.0.0.100 ip daddr @live jump vip0
@@ -40,8 +43,13 @@ import (
 // is no more. The kernel takes one hop from what it duplicates. A listener that is bound
 // to the virtual address itself cannot be told from a connection, and the connection of a
 // SYN cookie not from none.
+//
+// Each life has tables of its own. When one process takes the place of another, those of the
+// other go in the same step in which this one's come.
 type rules struct {
 	conn  *nftables.Conn
+	stem  string // of the names of all tables that this node has, had or will have for the interface
+	name  string // of this life's
 	at    Place
 	mark  Mark
 	past  map[netip.Addr]uint64 // counted by rules that are no more
@@ -63,21 +71,27 @@ type family struct {
 	fragment   []expr.Any
 }
 
-func openTable(at Place, mark Mark) (means, error) {
+// tableStem is how the names begin of the tables that a node makes for an interface: another
+// node, or interface, may have its own.
+func tableStem(state, device string) string {
+	return "proxyd-relay-" + device + "-" + bpf.NodeTag(state) + "-"
+}
+
+func openTables(c Config) (means, error) {
 	conn, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return nil, fmt.Errorf("open netfilter: %w", err)
 	}
-	n := &rules{conn: conn, at: at, mark: mark, past: map[netip.Addr]uint64{}}
-	// What the kernel lacks shows now, and not when an address comes.
+	n := &rules{conn: conn, stem: tableStem(c.State, c.Place.Name), at: c.Place, mark: c.Mark, past: map[netip.Addr]uint64{}}
+	n.name = fmt.Sprintf("%s%08x", n.stem, rand.Uint32())
+	// What the kernel lacks shows now, and not when an address comes. Nothing is left of it.
 	try := map[netip.Addr]Target{}
 	for _, a := range []string{"192.0.2.1", "2001:db8::1"} { // RFC 5737, RFC 3849
 		try[netip.MustParseAddr(a)] = Target{Addr: netip.MustParseAddr(a), Until: clock.Now().Add(time.Second)}
 	}
-	err = n.write(try)
-	if err == nil {
-		n.now = nil
-		err = n.write(nil)
+	if _, err = n.put(try); err == nil {
+		dropTables(n.conn, n.name)
+		err = conn.Flush()
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("write rules with socket and dup: %w", err), conn.CloseLasting())
@@ -91,51 +105,61 @@ func (n *rules) move(at Place) error {
 }
 
 func (n *rules) set(targets map[netip.Addr]Target, _ []netip.Addr) error {
+	for vip, to := range targets {
+		if to.Addr.BitLen() != vip.BitLen() {
+			return fmt.Errorf("the node that %s was with has no address of its family on this network", vip)
+		}
+	}
 	for vip := range n.now {
 		// Where somebody else took the tables away the count is lost with them.
 		k, _ := n.counted(vip)
 		n.past[vip] += k
 	}
 	n.now = nil
-	return n.write(targets)
+	others, err := tablesOf(n.conn, n.stem)
+	if err != nil {
+		return err
+	}
+	dropTables(n.conn, append(others, n.name)...)
+	now, err := n.put(targets)
+	if err == nil {
+		err = n.conn.Flush()
+	}
+	if err == nil {
+		n.now = now
+	}
+	return err
 }
 
-// write writes the tables.
-func (n *rules) write(targets map[netip.Addr]Target) error {
+// put adds this life's tables to the next step, and returns where packets are counted.
+func (n *rules) put(targets map[netip.Addr]Target) (map[netip.Addr]*nftables.Chain, error) {
 	now := map[netip.Addr]*nftables.Chain{}
 	for _, f := range n.families() {
-		// Adding it first makes it no error to remove it.
-		n.conn.AddTable(f.table)
-		n.conn.DelTable(f.table)
+		var elements []nftables.SetElement
+		for _, vip := range slices.SortedFunc(maps.Keys(targets), netip.Addr.Compare) {
+			left := targets[vip].Until.Sub(clock.Now()).Truncate(time.Millisecond)
+			if uint32(len(vip.AsSlice())) == f.length && left > 0 {
+				elements = append(elements, nftables.SetElement{Key: vip.AsSlice(), Timeout: left})
+			}
+		}
+		if len(elements) == 0 {
+			continue
+		}
 		n.conn.AddTable(f.table)
 		base := n.conn.AddChain(&nftables.Chain{
 			Name: "in", Table: f.table, Type: nftables.ChainTypeFilter,
 			Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
 		})
 		live := &nftables.Set{Table: f.table, Name: "live", KeyType: f.key, HasTimeout: true}
-		var elements []nftables.SetElement
-		for _, vip := range slices.SortedFunc(maps.Keys(targets), netip.Addr.Compare) {
-			left := targets[vip].Until.Sub(clock.Now()).Truncate(time.Millisecond)
-			if uint32(len(vip.AsSlice())) == f.length && left > 0 {
-				if to := targets[vip].Addr; to.BitLen() != vip.BitLen() {
-					return fmt.Errorf("the node that %s was with has no address of its family on this network", vip)
-				}
-				elements = append(elements, nftables.SetElement{Key: vip.AsSlice(), Timeout: left})
-			}
-		}
 		if err := n.conn.AddSet(live, elements); err != nil {
-			return err
+			return nil, err
 		}
 		for _, e := range elements {
 			vip, _ := netip.AddrFromSlice(e.Key)
 			now[vip] = n.chains(f, base, live, vip, targets[vip])
 		}
 	}
-	if err := n.conn.Flush(); err != nil {
-		return err
-	}
-	n.now = now
-	return nil
+	return now, nil
 }
 
 // chains adds what is done with packets to one address, and returns where those are
@@ -204,13 +228,11 @@ func (n *rules) elsewhere(at uint32) []expr.Any {
 		when(payload(expr.PayloadBaseTransportHeader, at+markCommon, own), expr.CmpOpNeq, n.mark[markCommon:]))
 }
 
-// families describes the tables, whose names are those of the interface: another may have
-// its own.
+// families describes the tables.
 func (n *rules) families() []family {
-	name := "proxyd-relay-" + n.at.Name
 	return []family{
 		{
-			table: &nftables.Table{Family: nftables.TableFamilyIPv4, Name: name}, key: nftables.TypeIPAddr,
+			table: &nftables.Table{Family: nftables.TableFamilyIPv4, Name: n.name}, key: nftables.TypeIPAddr,
 			to: 16, length: 4, hop: 8, icmp: unix.IPPROTO_ICMP, errors: []span{{3, 3}, {11, 12}},
 			fragment: []expr.Any{
 				payload(expr.PayloadBaseNetworkHeader, 6, 2),
@@ -219,7 +241,7 @@ func (n *rules) families() []family {
 			},
 		},
 		{
-			table: &nftables.Table{Family: nftables.TableFamilyIPv6, Name: name}, key: nftables.TypeIP6Addr,
+			table: &nftables.Table{Family: nftables.TableFamilyIPv6, Name: n.name}, key: nftables.TypeIP6Addr,
 			to: 24, length: 16, hop: 7, icmp: unix.IPPROTO_ICMPV6, errors: []span{{1, 4}},
 			fragment: []expr.Any{
 				&expr.Exthdr{DestRegister: 1, Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2, Op: expr.ExthdrOpIpv6},
@@ -271,9 +293,53 @@ func (n *rules) counted(vip netip.Addr) (uint64, error) {
 }
 
 func (n *rules) close() error {
-	for _, f := range n.families() {
-		n.conn.AddTable(f.table)
-		n.conn.DelTable(f.table)
-	}
+	dropTables(n.conn, n.name)
 	return errors.Join(n.conn.Flush(), n.conn.CloseLasting())
+}
+
+// tableFamilies are those that a relay has tables of.
+var tableFamilies = []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}
+
+// tablesOf lists the names of tables that begin so.
+func tablesOf(conn *nftables.Conn, stem string) (names []string, err error) {
+	for _, family := range tableFamilies {
+		all, err := conn.ListTablesOfFamily(family)
+		if err != nil {
+			return nil, fmt.Errorf("list tables: %w", err)
+		}
+		for _, t := range all {
+			if strings.HasPrefix(t.Name, stem) && !slices.Contains(names, t.Name) {
+				names = append(names, t.Name)
+			}
+		}
+	}
+	return names, nil
+}
+
+// dropTables adds to the next step that tables go, of both families.
+func dropTables(conn *nftables.Conn, names ...string) {
+	for _, name := range names {
+		for _, family := range tableFamilies {
+			t := &nftables.Table{Family: family, Name: name}
+			conn.AddTable(t) // so that there is one to delete
+			conn.DelTable(t)
+		}
+	}
+}
+
+// Remove takes away what a node that is gone has left on an interface.
+func Remove(state, device string) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil // a kernel without any
+	}
+	names, err := tablesOf(conn, tableStem(state, device))
+	if err != nil || len(names) == 0 {
+		return nil // likewise
+	}
+	dropTables(conn, names...)
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("remove tables of an earlier life: %w", err)
+	}
+	return nil
 }

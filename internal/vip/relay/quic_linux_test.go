@@ -87,7 +87,7 @@ func TestANodeWithoutAMarkSendsNoDatagramsOn(t *testing.T) {
 		b.serve()
 		b.answer()
 		var r *Relay
-		b.do(func() { r = must(Open(way, b.place, Mark{}, nil))(t) })
+		b.do(func() { r = must(Open(Config{Way: way, Place: b.place, State: "/state/b"}))(t) })
 		t.Cleanup(func() { b.do(func() { ok(t, r.Close()) }) })
 		b.do(func() { ok(t, r.Set(vip, b.target(a, family, time.Minute))) })
 		client.sends(b)

@@ -73,14 +73,29 @@ type Relay struct {
 	mu      sync.Mutex // guards what follows
 	means   means
 	targets map[netip.Addr]Target
+	said    bool // somebody has said where packets go
+}
+
+// Config is what a Relay must know.
+type Config struct {
+	Way   Way
+	Place Place
+	Mark  Mark
+	// State is the node's state directory: by it the next life finds what this one left.
+	State string
+	// Keep leaves what another process of this node sends on, until Set is called first: this
+	// one takes its place. Without it all that an earlier life left is taken away.
+	Keep bool
+	Log  *slog.Logger // nil: no log
 }
 
 // means is how a Way does it. Only a Relay uses it, one call at a time.
 type means interface {
 	// move makes the place the one that is used.
 	move(Place) error
-	// set sends on for these addresses, and for no others. changed names those that are not
-	// as they were when set last returned nil.
+	// set sends on for these addresses, and for no others; what another process of this node
+	// sent on until now is over with it. changed names those that are not as they were when set
+	// last returned nil.
 	set(targets map[netip.Addr]Target, changed []netip.Addr) error
 	// sent returns how many packets were sent on for an address.
 	sent(netip.Addr) (uint64, error)
@@ -90,32 +105,39 @@ type means interface {
 // Open gets all that a way needs ready, so that Set has little to do. Auto takes the first
 // of the others that can be had, and Why says what was wrong with those before it; any
 // other that cannot be had is an error.
-func Open(way Way, at Place, mark Mark, log *slog.Logger) (*Relay, error) {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+func Open(c Config) (*Relay, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &Relay{log: log, targets: map[netip.Addr]Target{}}
-	ways := []Way{way}
-	if way == Auto {
+	r := &Relay{log: c.Log, targets: map[netip.Addr]Target{}}
+	ways := []Way{c.Way}
+	if c.Way == Auto {
 		ways = []Way{EBPF, Nftables, Plain}
 	}
 	for _, w := range ways {
-		m, err := open(w, at, mark)
-		if err == nil {
-			r.way, r.means = w, m
-			return r, nil
+		m, err := open(w, c)
+		if err != nil {
+			r.why = errors.Join(r.why, fmt.Errorf("%s: %w", w, err))
+			continue
 		}
-		r.why = errors.Join(r.why, fmt.Errorf("%s: %w", w, err))
+		r.way, r.means = w, m
+		if !c.Keep {
+			// Programs end with their process; tables do not.
+			if err := Remove(c.State, c.Place.Name); err != nil {
+				return nil, errors.Join(err, m.close())
+			}
+		}
+		return r, nil
 	}
 	return nil, fmt.Errorf("send packets of older connections on: %w", r.why)
 }
 
-func open(way Way, at Place, mark Mark) (means, error) {
+func open(way Way, c Config) (means, error) {
 	switch way {
 	case EBPF:
-		return openProgram(at, mark)
+		return openProgram(c.Place, c.Mark)
 	case Nftables:
-		return openTable(at, mark)
+		return openTables(c)
 	case Plain:
 		return plain{}, nil
 	}
@@ -178,12 +200,13 @@ func (r *Relay) write(all []*setting) error {
 			changed = append(changed, s.vip)
 		}
 	}
-	if len(changed) == 0 {
+	if len(changed) == 0 && r.said {
 		return nil
 	}
 	if err := r.means.set(next, changed); err != nil {
 		return err
 	}
+	r.said = true
 	for _, vip := range changed {
 		if to := next[vip]; to.MAC != r.targets[vip].MAC {
 			r.log.Info("older connections", "vip", vip, "to", to.Addr, "way", r.way)

@@ -91,6 +91,116 @@ func TestHandingBackDuringADrain(t *testing.T) {
 	})
 }
 
+// tables are the names of relays' tables at the host.
+func (h *host) tables() (names []string) {
+	h.do(func() {
+		conn := must(nftables.New())(h.t)
+		names = must(tablesOf(conn, tableStem(h.config(Nftables, false).State, h.place.Name)))(h.t)
+	})
+	return names
+}
+
+// set has a relay send on to the other host.
+func (h *host) set(r *Relay, other *host, family int) {
+	h.t.Helper()
+	h.do(func() { ok(h.t, r.Set(families[family].vip, h.target(other, family, time.Minute))) })
+}
+
+// Two processes change places, twice, while packets are sent on.
+func TestTheNextProcessGoesOnSending(t *testing.T) {
+	forEach(t, func(t *testing.T, way Way, family int) {
+		a, b, client := plug(t, "a", 1), plug(t, "b", 2), plug(t, "client", 9)
+		settled(t, a, b, client)
+		a.serve()
+		b.serve()
+		open := func(keep bool) (r *Relay) {
+			b.do(func() { r = must(Open(b.config(way, keep)))(t) })
+			return r
+		}
+		end := func(r *Relay) { b.do(func() { ok(t, r.Close()) }) }
+
+		client.sends(a)
+		old := client.wantDial(families[family].vip, a, "before")
+		r := open(false)
+		b.set(r, a, family)
+		client.sends(b)
+		for range 2 {
+			old.wantEcho(t, "one sends on")
+			refused := open(true)
+			end(refused) // it did not come up
+			old.wantEcho(t, "another came and went")
+			next := open(true)
+			old.wantEcho(t, "the next is there")
+			b.set(next, a, family)
+			old.wantEcho(t, "the next was told")
+			end(r)
+			r = next
+		}
+		old.wantEcho(t, "the others have ended")
+		end(r)
+		if left := b.tables(); len(left) > 0 {
+			t.Errorf("at the end the tables %v are left", left)
+		}
+	})
+}
+
+// Tables outlive a process that is killed: whoever goes on takes them away, and nobody
+// takes away what another works with.
+func TestTablesOfAProcessThatDied(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	for family := range families {
+		t.Run(families[family].name, func(t *testing.T) {
+			a, b, client := plug(t, "a", 1), plug(t, "b", 2), plug(t, "client", 9)
+			settled(t, a, b, client)
+			a.serve()
+			b.serve()
+			// What is opened here is not closed: its process dies.
+			open := func(keep bool) (r *Relay) {
+				b.do(func() { r = must(Open(b.config(Nftables, keep)))(t) })
+				return r
+			}
+			want := func(n int, when string) {
+				t.Helper()
+				if got := b.tables(); len(got) != n {
+					t.Errorf("%s: the tables are %v, want %d", when, got, n)
+				}
+			}
+
+			client.sends(a)
+			old := client.wantDial(families[family].vip, a, "before")
+			first := open(false)
+			b.set(first, a, family)
+			client.sends(b)
+			open(true)
+			want(1, "the next died before it was told anything")
+			old.wantEcho(t, "the next died")
+			b.do(func() { ok(t, first.Set(families[1-family].vip, Target{})) })
+			want(1, "the first goes on")
+
+			second := open(true)
+			b.set(second, a, family)
+			want(1, "the second goes on, the first died")
+			old.wantEcho(t, "the first died")
+
+			third := open(true)
+			want(1, "the second died")
+			b.set(third, a, family)
+			want(1, "the third goes on")
+			old.wantEcho(t, "the second died")
+
+			b.do(func() { ok(t, open(true).Set(families[family].vip, Target{})) })
+			want(0, "a fourth has nothing to send on")
+
+			b.set(open(true), a, family)
+			want(1, "a fifth died")
+			open(false)
+			want(0, "a life that does not go on from it")
+		})
+	}
+}
+
 func TestTwoDrainsInARow(t *testing.T) {
 	forEach(t, func(t *testing.T, way Way, family int) {
 		vip := families[family].vip
