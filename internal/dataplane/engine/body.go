@@ -201,8 +201,8 @@ func (b *requestBody) release() {
 }
 
 // A sender reads the rest of a request's body from the client and sends it to a server
-// while the exchange's goroutine reads the answer. Its own goroutine ends with the body,
-// with an error on either side, or when it is halted.
+// while the exchange's goroutine reads the answer. Its work, in a goroutine of its own, ends with
+// the body, with an error on either side, or when it is halted.
 type sender struct {
 	e     *exchange
 	u     *serverConn
@@ -231,7 +231,7 @@ func (e *exchange) tryStreaming(u *serverConn, send, read *limit) error {
 	s := &sender{e: e, u: u, done: make(chan struct{}), send: *send, until: send.until}
 	s.heard.Store(int64(now()))
 	b.sender = s
-	go s.run(b)
+	e.engine.workers.run(s)
 	read.also = s.since
 	if t := d.x.Route.Timeout.PerTry; t > 0 && (read.each == 0 || t < read.each) {
 		read.each, read.late = t, errTryTime
@@ -295,8 +295,9 @@ func (b *requestBody) join() {
 	b.sender, b.pinned = nil, false
 }
 
-func (s *sender) run(b *requestBody) {
+func (s *sender) work() {
 	defer close(s.done)
+	b := &s.e.desk.body
 	err := s.guarded(b)
 	s.heard.Store(int64(now()))
 	s.err = err

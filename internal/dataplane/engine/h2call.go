@@ -237,7 +237,7 @@ func (e *exchange) tryCall(u *serverConn, begun moment, send, read *limit) error
 	s := &sender{e: e, u: u, done: make(chan struct{}), send: *send, until: send.until}
 	s.heard.Store(int64(now()))
 	b.sender = s
-	go s.run(b)
+	e.engine.workers.run(s)
 	read.also = s.since
 	if t := x.Route.Timeout.PerTry; t > 0 && (read.each == 0 || t < read.each) {
 		read.each, read.late = t, errTryTime

@@ -44,6 +44,7 @@ const (
 	h2Window     = 256 << 10 // bytes of a request's body that wait for its server
 	h2ConnWindow = 1 << 20   // likewise of all streams of a connection
 	h2Unsent     = 64 << 10  // bytes that wait for the client to take what was sent before
+	h2Turn       = 2         // streams that have something to do before other connections have their turn
 )
 
 // serveHTTP2 has the connection speak HTTP/2 from its first byte on, of which some may be
@@ -53,7 +54,7 @@ func (c *clientConn) serveHTTP2() {
 	h.ended = sync.NewCond(&h.mu)
 	l := c.listener.Limits
 	h.state = http2.New(http2.Config{
-		Streams: h2Streams, Requests: l.Requests, Window: h2Window, ConnWindow: h2ConnWindow, Unsent: h2Unsent, MayUpgrade: true,
+		Streams: h2Streams, Requests: l.Requests, Window: h2Window, ConnWindow: h2ConnWindow, Unsent: h2Unsent, Turn: h2Turn, MayUpgrade: true,
 		Limits: http1.Limits{HeaderBytes: l.HeaderBytes, URIBytes: l.URIBytes, Fields: l.Fields},
 	}, h, time.Duration(now()))
 	c.mu.Lock()
@@ -122,8 +123,9 @@ func (h *h2conn) read() error {
 	asked, lay := began, unread(uintptr(c.fd))
 	h.came(began, lay)
 	for {
+		more := false
 		if have > 0 {
-			used, err := h.feed(buf[:have])
+			used, tired, err := h.feed(buf[:have])
 			if err != nil {
 				return err
 			}
@@ -134,10 +136,17 @@ func (h *h2conn) read() error {
 			if used > 0 {
 				began = now()
 			}
+			more = tired && have > 0
 		}
 		l, deaf, err := h.patience(began)
 		if err != nil {
 			return err
+		}
+		if more {
+			if giveTurn() {
+				h.came(0, 0) // what is left has lain for this client's own crowd
+			}
+			continue
 		}
 		n, err := c.got(c.await(&c.in, step, &l))
 		if err == errDrainNow && c.resume(err) {
@@ -211,10 +220,12 @@ func (h *h2conn) sinceIdle(t moment) moment {
 	return h.idle
 }
 
-// feed takes in b and starts the exchanges of the requests in it.
-func (h *h2conn) feed(b []byte) (int, error) {
+// feed takes in b, or a turn of it, and starts the exchanges of the requests in it. tired is that
+// other connections are to have their turn before the rest.
+func (h *h2conn) feed(b []byte) (used int, tired bool, err error) {
 	h.mu.Lock()
 	used, fault := h.state.Feed(b, time.Duration(now()))
+	tired = h.state.Tired()
 	h.kick()
 	fresh := h.fresh
 	h.fresh = h.fresh[len(h.fresh):]
@@ -231,9 +242,9 @@ func (h *h2conn) feed(b []byte) (int, error) {
 	h.fresh = fresh[:0]
 	h.mu.Unlock()
 	if fault != nil {
-		return used, fault
+		return used, tired, fault
 	}
-	return used, nil
+	return used, tired, nil
 }
 
 // end lets everything come to its end after err, and returns why the connection is over.

@@ -1,6 +1,10 @@
 package engine
 
-import "slices"
+import (
+	"runtime"
+	"slices"
+	"time"
+)
 
 // turns is who of a connection's streams may add to what waits to be written, while there is
 // more to say than the client takes: one after the other, a frame each. The connection's
@@ -56,3 +60,23 @@ func (h *h2conn) grant() {
 		}
 	}
 }
+
+// giveTurn lets others run before a connection whose client has sent much at once has more of it
+// begun. Where that takes long there is a crowd, of other such connections most of all, and the
+// goroutine rests besides: who sent a single request is not to wait behind all of it. It reports
+// whether it did.
+func giveTurn() bool {
+	t := now()
+	runtime.Gosched()
+	w := time.Duration(now() - t)
+	if w < slowTurn {
+		return false
+	}
+	time.Sleep(min(4*w, longestRest))
+	return true
+}
+
+const (
+	slowTurn    = 500 * time.Microsecond // for a turn of all others
+	longestRest = 20 * time.Millisecond
+)

@@ -46,9 +46,10 @@ type budgets struct {
 const (
 	resetsAtOnce, resetsASecond   = 200, 100
 	controlAtOnce, controlASecond = 1000, 200
-	controlForRequest             = 8 // a request earns as many frames around it
-	settingsInFrame               = 8 // of one SETTINGS that costs as much as any other frame
-	controlForFrame               = 3 // a frame of data that we send, or take, likewise
+	controlForRequest             = 8       // a request earns as many frames around it
+	settingsInFrame               = 8       // of one SETTINGS that costs as much as any other frame
+	controlForFrame               = 3       // a frame of data that we send, or take, likewise
+	smallData                     = 1 << 10 // of a frame whose work is more in the frame than in its bytes
 )
 
 func (b *budgets) begin(now time.Duration) {

@@ -59,6 +59,29 @@ func (p *pair) feed() *Fault {
 	return fault
 }
 
+// A client that has sent many requests, or small parts of bodies, gets a turn's worth of work from
+// each Feed; large parts are no more work than their bytes.
+func TestD4ATurnEndsBehindAFewStreams(t *testing.T) {
+	p := newPair(t, func(c *Config) { c.Turn = 2 })
+	for id := uint32(1); id <= 9; id += 2 {
+		p.ask(id, id < 9)
+	}
+	p.client.WriteData(9, false, []byte("x"))
+	p.client.WriteData(9, false, make([]byte, 4096))
+	p.client.WriteData(9, true, []byte("y"))
+	for turn, want := range []int{2, 4, 5, 5} {
+		if fault := p.feed(); fault != nil {
+			t.Fatal(fault)
+		}
+		if len(p.refused) != want || p.c.Tired() != (turn < 3) {
+			t.Errorf("after turn %d there are %d requests, tired is %v, want %d", turn+1, len(p.refused), p.c.Tired(), want)
+		}
+	}
+	if p.said.Len() > 0 || !p.streams[9].ended {
+		t.Errorf("%d bytes are left, and the last body's end is seen: %v", p.said.Len(), p.streams[9].ended)
+	}
+}
+
 func (p *pair) Open(id uint32) *Stream {
 	s := &Stream{}
 	s.Begin(id)

@@ -11,11 +11,12 @@ import (
 	"proxyd/internal/dataplane"
 )
 
-// Feed takes in what the client sent: all whole frames of b. It returns how much that was; the
-// rest is to come again, with more behind it. A Fault ends the connection when what is to be
-// sent has been.
+// Feed takes in what the client sent: whole frames of b, all of them or as many as make a turn
+// (Config.Turn). It returns how much that was; the rest is to come again, with more behind it or,
+// if Tired says so, when others have had their turn. A Fault ends the connection when what is to
+// be sent has been.
 func (c *Conn) Feed(b []byte, now time.Duration) (used int, fault *Fault) {
-	c.now = now
+	c.now, c.turn = now, 0
 	c.budgets.refill(now)
 	if c.greeted < len(Preface) {
 		n := min(len(b), len(Preface)-c.greeted)
@@ -25,7 +26,7 @@ func (c *Conn) Feed(b []byte, now time.Duration) (used int, fault *Fault) {
 		c.greeted += n
 		used = n
 	}
-	for c.fault == nil && !(c.final && c.running == 0) {
+	for c.fault == nil && !(c.final && c.running == 0) && !c.Tired() {
 		n, f, err := c.cut(b[used:])
 		if n == 0 {
 			break
@@ -35,6 +36,9 @@ func (c *Conn) Feed(b []byte, now time.Duration) (used int, fault *Fault) {
 	}
 	return used, c.fault
 }
+
+// Tired reports whether the last Feed returned at the end of a turn: there may be more for another.
+func (c *Conn) Tired() bool { return c.conf.Turn > 0 && c.turn >= c.conf.Turn }
 
 // take works off one frame, or what is wrong with it.
 func (c *Conn) take(f http2.Frame, err error) {
@@ -153,6 +157,9 @@ func (c *Conn) data(f *http2.DataFrame) {
 		}
 	}
 	s.body.add(data)
+	if len(data) < smallData {
+		c.turn++
+	}
 	if pad := int(n) - len(data); pad > 0 {
 		c.consumed(s, pad)
 	}
@@ -342,6 +349,7 @@ func (c *Conn) begin(f *http2.HeadersFrame) {
 		return
 	}
 	c.asked++
+	c.turn++
 	s := c.host.Open(f.StreamID)
 	s.window, s.room = c.initial, int64(c.conf.Window)
 	c.streams[s.ID] = s

@@ -27,6 +27,7 @@ type Config struct {
 	Limits      http1.Limits // of a request's head; HeaderBytes counts decoded bytes (D5)
 	MayUpgrade  bool         // extended CONNECT is offered (RFC 8441)
 	Unsent      int          // bytes that may wait to be sent, beyond which Data takes nothing
+	Turn        int          // streams that one Feed has work begun or gone on with, at about
 	MostPending int          // bytes that control frames may add to that; a client that lets them grow beyond is cut (D4)
 }
 
@@ -87,6 +88,7 @@ type Conn struct {
 	last    uint32 // the client's last stream
 	served  uint32 // the last one that we take
 	asked   int    // requests of the connection
+	turn    int    // streams that this Feed has had work for
 
 	streams   map[uint32]*Stream
 	running   int // streams whose exchange has not ended

@@ -95,7 +95,7 @@ func (c *controller) step(n counts, windows float64) {
 	c.spare = c.limit > 0 && refused == 0 && delay <= c.target
 	switch {
 	case c.limit > 0:
-		c.steer(delay, let, refused > 0, n.held > 0)
+		c.steer(delay, let, n.inflight, refused > 0, n.held > 0)
 	case c.strict: // so what others wait for is no sign of a queue
 	case delay > c.alarm():
 		c.alarmed(delay, let, n)
@@ -112,8 +112,15 @@ func (c *controller) step(n counts, windows float64) {
 // steer moves the bound by a part of the exchanges that make up the difference between the
 // delay and its target, so many as are let in meanwhile. As long as refusals wait it is only
 // calm because they do.
-func (c *controller) steer(delay time.Duration, let float64, refusing, waiting bool) {
+//
+// More may be under way than the bound lets in: who came before it was set, and waits for a server
+// or for a client that uploads slowly. While there is no delay they cost nothing, and the bound is
+// of those who come besides; else they would keep all others out for as long as they stay.
+func (c *controller) steer(delay time.Duration, let float64, inflight int64, refusing, waiting bool) {
 	excess := delay - c.target
+	if refusing && excess <= 0 {
+		c.limit = max(c.limit, inflight)
+	}
 	n := int64(let * float64(excess) / float64(window))
 	switch {
 	case excess > 0 && let < c.best/2: // what makes the delay is not what is let in

@@ -316,6 +316,30 @@ func TestWithoutAQuotaOverloadIsWhatNobodyWaitsOut(t *testing.T) {
 	}
 }
 
+// Exchanges that stay under way for long, uploads that drip among them, come all at once and make
+// a delay that shuts the gate. When they only wait, others are let in, however long those stay.
+func TestWhoWaitsForLongKeepsNobodyOut(t *testing.T) {
+	g := &Gate{Curbed: func() bool { return false }}
+	now := time.Unix(epoch, 0)
+	late := func() time.Duration { return patience + window }
+	stay := 0
+	for range 2000 {
+		if g.Enter(now, late, false) {
+			stay++
+		}
+		now = now.Add(4 * alarmWindows * window / 2000)
+	}
+	if !g.Shut(now) || stay < 500 {
+		t.Fatalf("shut is %v with %d under way", g.Shut(now), stay)
+	}
+	now = feed(g, now, 10, 0)
+	refused := g.refused.Load()
+	feed(g, now, 10, 0)
+	if more := g.refused.Load() - refused; more > 0 {
+		t.Errorf("%d of 1000 are refused, while %d wait and there is no delay", more, stay)
+	}
+}
+
 func TestTheGateOpensAgain(t *testing.T) {
 	w := at(3, 1000)
 	w.run(20 * time.Second)
