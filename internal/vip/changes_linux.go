@@ -25,7 +25,7 @@ type changes struct {
 	queue gather.Queue[change]
 }
 
-// A change is one address that comes or goes.
+// A change is one address, or route, that comes or goes.
 type change struct {
 	request *nl.NetlinkRequest
 	done    bool
@@ -87,6 +87,40 @@ func newRequest(kind, flags int, a netip.Addr, index int, life time.Duration) *n
 		seconds := uint32((life + time.Second - 1) / time.Second)
 		r.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, (&nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: seconds}}).Serialize()))
 	}
+	return r
+}
+
+// The route that makes an IPv6 address local whatever becomes of the routes that Linux makes
+// for it, which are at metric 0.
+const (
+	bridgeMetric   = 4096
+	bridgeProtocol = unix.RTPROT_STATIC
+)
+
+// putRoute makes an IPv6 address local for as long as the address itself lives, or prolongs that.
+func (c *changes) putRoute(a netip.Addr, life time.Duration) error {
+	r := newRoute(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, a)
+	r.AddData(nl.NewRtAttr(unix.RTA_EXPIRES, nl.Uint32Attr(uint32((life+time.Second-1)/time.Second))))
+	return c.do(r)
+}
+
+// removeRoute takes that away. It is no error if it is not there.
+func (c *changes) removeRoute(a netip.Addr) error {
+	if err := c.do(newRoute(unix.RTM_DELROUTE, 0, a)); !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	return nil
+}
+
+func newRoute(kind, flags int, a netip.Addr) *nl.NetlinkRequest {
+	r := nl.NewNetlinkRequest(kind, flags|unix.NLM_F_ACK)
+	head := nl.NewRtMsg()
+	head.Family, head.Dst_len, head.Table = unix.AF_INET6, uint8(a.BitLen()), unix.RT_TABLE_LOCAL
+	head.Type, head.Scope, head.Protocol = unix.RTN_LOCAL, unix.RT_SCOPE_HOST, bridgeProtocol
+	r.AddData(head)
+	r.AddData(nl.NewRtAttr(unix.RTA_DST, a.AsSlice()))
+	r.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(loopback)))
+	r.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(bridgeMetric)))
 	return r
 }
 

@@ -34,11 +34,11 @@ type Device struct {
 	listings gather.Queue[listed]
 	arp      *wire
 	nd       *wire
+	groups   groups
 
 	fence    atomic.Pointer[fence.Fence] // nil: none was put up
 	place    atomic.Pointer[place]       // nil: there is no interface of the name
 	locating sync.Mutex                  // serialises locate
-	late     atomic.Int64                // times that await gave up
 	relay    atomic.Pointer[relay.Relay] // nil: none was opened
 }
 
@@ -132,6 +132,7 @@ func (d *Device) Close() error {
 	if d.query != nil {
 		d.query.Close()
 	}
+	errs = append(errs, d.groups.close())
 	return errors.Join(errs...)
 }
 

@@ -22,11 +22,15 @@ const loopback = 1
 // it is free was asked before, and detection would keep it silent for a second.
 func (d *Device) Add(p netip.Prefix, life time.Duration) error {
 	return d.at(p, "add %s to %s: %w", func(index int) error {
-		err := d.change.put(p.Addr(), index, life)
-		if err == nil && p.Addr().Is6() {
-			d.await(func() bool { return d.local(p.Addr()) })
+		if err := d.bridge(p.Addr(), life); err != nil {
+			return err
 		}
-		return err
+		if p.Addr().Is6() {
+			if err := d.groups.join(p.Addr(), index); err != nil {
+				d.log.Warn("who asks for an address in the moment in which it comes has to ask again", "address", p.Addr(), "error", err)
+			}
+		}
+		return d.change.put(p.Addr(), index, life)
 	})
 }
 
@@ -36,69 +40,66 @@ func (d *Device) Remove(p netip.Prefix) error {
 		return absent(d.change.remove(p.Addr(), index))
 	})
 	if errors.Is(err, ErrNoInterface) {
-		return nil
+		err = nil
 	}
-	return err
+	return errors.Join(err, d.unbridge(p.Addr()))
 }
 
 // Park puts p on loopback, where it accepts and nobody is told. It is silent only with
 // arp_ignore on the interface: see Sysctls.
 func (d *Device) Park(p netip.Prefix, life time.Duration) error {
-	if err := d.change.put(p.Addr(), loopback, life); err != nil {
-		return fmt.Errorf("park %s on lo: %w", p.Addr(), err)
+	err := d.bridge(p.Addr(), life)
+	if err == nil {
+		err = d.change.put(p.Addr(), loopback, life)
 	}
-	if p.Addr().Is6() {
-		d.await(func() bool { return d.localBy(p.Addr(), loopback) })
+	if err != nil {
+		return fmt.Errorf("park %s on lo: %w", p.Addr(), err)
 	}
 	return nil
 }
 
 // Unpark takes p from loopback. It is no error if it is not there.
 func (d *Device) Unpark(p netip.Prefix) error {
-	if at := d.place.Load(); at != nil && p.Addr().Is6() {
-		d.await(func() bool {
-			there, err := d.addrsOf(at.index)
-			return err != nil || !contains(there, p.Addr()) || d.localBy(p.Addr(), at.index)
-		})
-	}
 	if err := absent(d.change.remove(p.Addr(), loopback)); err != nil {
 		return fmt.Errorf("take %s from lo: %w", p.Addr(), err)
+	}
+	return d.unbridge(p.Addr())
+}
+
+// bridge makes an address local that is about to come, or to move.
+//
+// Linux adds an IPv6 address at once and the route that makes it local in a work queue,
+// later, which on a busy machine is a tenth of a second and more: packets that come between
+// the two are lost, and a lost SYN costs its client a second. So it gets a route of ours
+// before, for as long as the address lives. IPv4 does both at once.
+func (d *Device) bridge(a netip.Addr, life time.Duration) error {
+	if !a.Is6() {
+		return nil
+	}
+	if err := d.change.putRoute(a, life+time.Second); err != nil {
+		return fmt.Errorf("route it to this host: %w", err)
 	}
 	return nil
 }
 
-// await waits until the kernel has done what it was told, but no longer than 100 ms: a
-// keeper that waits cannot drop its address when the lease ends, and silence in time is
-// worth more than a handshake. Giving up is counted and said.
-//
-// Linux adds an IPv6 address at once and the route that makes it local in a work queue,
-// later: packets that come between the two are lost, and a lost SYN costs its client a
-// second. IPv4 does both at once.
-func (d *Device) await(is func() bool) {
-	for end := time.Now().Add(100 * time.Millisecond); !is(); time.Sleep(100 * time.Microsecond) {
-		if time.Now().After(end) {
-			d.late.Add(1)
-			d.log.Warn("the kernel is slow to make an address local; a handshake may be lost")
-			return
+// unbridge ends that for an address that is nowhere any more.
+func (d *Device) unbridge(a netip.Addr) error {
+	if !a.Is6() {
+		return nil
+	}
+	places := []int{loopback}
+	if at := d.place.Load(); at != nil {
+		places = append(places, at.index)
+	}
+	for _, index := range places {
+		if there, err := d.addrsOf(index); err != nil || contains(there, a) {
+			return nil // or it ends by itself
 		}
 	}
-}
-
-// local reports whether a packet to a would be accepted here.
-func (d *Device) local(a netip.Addr) bool {
-	routes, err := d.query.RouteGet(a.AsSlice())
-	return err != nil || len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
-}
-
-// localBy reports whether the address on the interface of the index is one reason for
-// which a packet to a would be accepted here.
-func (d *Device) localBy(a netip.Addr, index int) bool {
-	n := a.BitLen()
-	routes, err := d.query.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{
-		Table: unix.RT_TABLE_LOCAL, LinkIndex: index,
-		Dst: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(n, n)},
-	}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
-	return err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) || len(routes) > 0
+	if err := d.change.removeRoute(a); err != nil {
+		return fmt.Errorf("end the route of %s: %w", a, err)
+	}
+	return nil
 }
 
 // at does something to an address at the device's place.

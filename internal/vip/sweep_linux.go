@@ -77,6 +77,14 @@ func sweep(h *netlink.Handle, c *changes, index int, name string, vips []netip.P
 			}
 		}
 	}
+	for _, p := range vips {
+		if !p.Addr().Is6() {
+			continue
+		}
+		if err := c.removeRoute(p.Addr()); err != nil {
+			errs = append(errs, fmt.Errorf("remove the route of %s: %w", p.Addr(), err))
+		}
+	}
 	return found, errors.Join(errs...)
 }
 
