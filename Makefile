@@ -41,6 +41,19 @@ T ?= 20s
 fuzz: ## every fuzz target for T
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do $(GO) test $$p -run '^$$' -fuzz "^$$f$$" -fuzztime $(T) || exit 1; done; done
 
+.PHONY: vuln
+vuln: ## known vulnerabilities in what is called of modules and the standard library (asks vuln.go.dev)
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
+
+.PHONY: sbom
+sbom: build ## bin/*.cdx.json: what the programs are made of (CycloneDX)
+	@for b in proxyd hactl; do $(GO) run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0 bin -json -output bin/$$b.cdx.json bin/$$b || exit 1; done
+
+.PHONY: reproducible
+reproducible: ## the commit at hand makes the same programs wherever it lies
+	@d=$$(mktemp -d) && trap 'rm -rf '$$d EXIT && for c in a b/c; do git clone -q . $$d/$$c && $(MAKE) -s -C $$d/$$c build VERSION=$(VERSION) || exit 1; done && \
+	for p in proxyd hactl; do cmp $$d/a/bin/$$p $$d/b/c/bin/$$p || exit 1; done && (cd $$d/a/bin && sha256sum proxyd hactl)
+
 .PHONY: install
 install: build
 	install -D -m 0755 bin/proxyd $(DESTDIR)$(PREFIX)/sbin/proxyd && install -D -m 0755 bin/hactl $(DESTDIR)$(PREFIX)/bin/hactl

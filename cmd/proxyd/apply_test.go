@@ -118,7 +118,7 @@ func TestApplyReachesEveryNodeAndRollbackTakesItBack(t *testing.T) {
 	wantAnswers(t, "after rollback to 2", all, 201)
 }
 
-func TestBadConfigurationIsRefusedByEveryNodeByName(t *testing.T) {
+func TestBadConfigurationIsRefusedByEveryNodeByName(t *testing.T) { // G9
 	all := launchCluster(t, 2, answering(200))
 	before := files(t, all)
 	_, err := all[0].apply(all[0].shared("[[route]]\nnam = \"all\"\nrespond = { status = 200 }\n"))

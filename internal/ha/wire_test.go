@@ -183,7 +183,7 @@ func TestBeatIsWrittenWithoutAllocating(t *testing.T) {
 	}
 }
 
-func FuzzFrame(f *testing.F) {
+func FuzzFrame(f *testing.F) { // G8
 	for i := range samples {
 		f.Add(framed(samples[i : i+1])[0])
 	}

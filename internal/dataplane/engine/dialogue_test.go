@@ -95,14 +95,18 @@ func TestDialoguesLoopInBatches(t *testing.T) {
 
 // Under a quota whoever begins something waits for its turn behind what is under way.
 func TestDialoguesLoopInTurns(t *testing.T) {
-	dialogues(t, func(c Config) Engine {
-		c.Loops = 1
-		e := prepareLoop(c)
-		e.patient = true // however few processors there are
-		e.make()
-		e.Pace(time.Second, time.Second)
-		return e
-	}, func(s *stage, _ *Config) { s.waited = true })
+	dialogues(t, func(c Config) Engine { return newPaced(c, time.Second) }, func(s *stage, _ *Config) { s.waited = true })
+}
+
+// newPaced is an engine of one loop under a quota of so much time in each second. With a second
+// it has turns and never rests, with little it rests after each.
+func newPaced(c Config, quota time.Duration) *Loop {
+	c.Loops = 1
+	e := prepareLoop(c)
+	e.patient = true // however few processors there are
+	e.make()
+	e.Pace(quota, time.Second)
+	return e
 }
 
 func TestDialoguesLoopWithAnotherAccepting(t *testing.T) {

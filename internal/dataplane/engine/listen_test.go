@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"proxyd/internal/dataplane"
 )
@@ -116,15 +117,31 @@ func TestLoopAllocs(t *testing.T) {
 		"POST of 4 KB":  {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4096\r\n\r\n" + strings.Repeat("x", 4096), smallAnswer},
 		"100 KB answer": {smallRequest, "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 102400\r\n\r\n" + strings.Repeat("x", 102400)},
 	} {
-		t.Run(name, func(t *testing.T) {
-			once := roundTrip(t, NewLoop(Config{}), c.request, c.answer)
-			for range 200 {
-				once() // buffers grow to their size
-			}
-			if n := testing.AllocsPerRun(1000, once); n > 0 {
-				t.Errorf("%v allocations a request, want 0", n)
-			}
-		})
+		for way, w := range map[string]struct {
+			quota time.Duration // in each second
+			runs  int
+		}{
+			"no quota":             {0, 1000},
+			"in turns":             {time.Second, 1000},
+			"rests after each one": {time.Millisecond, 100},
+		} {
+			t.Run(name+"/"+way, func(t *testing.T) {
+				e := NewLoop(Config{})
+				if w.quota > 0 {
+					e = newPaced(Config{}, w.quota)
+				}
+				once := roundTrip(t, e, c.request, c.answer)
+				for range 200 {
+					once() // buffers grow to their size
+				}
+				if n := testing.AllocsPerRun(w.runs, once); n > 0 {
+					t.Errorf("%v allocations a request, want 0", n)
+				}
+				if rests := e.Counts().Rests; w.quota == time.Millisecond && rests < uint64(w.runs) {
+					t.Errorf("it rested %d times in %d requests", rests, w.runs)
+				}
+			})
+		}
 	}
 }
 

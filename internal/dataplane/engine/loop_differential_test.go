@@ -286,11 +286,15 @@ func agree(t *testing.T, seed uint64, sealed bool) {
 		plans = append(plans, newPlan(r, n, n == 11))
 	}
 	want := exchanges(t, func(c Config) Engine { return New(c) }, plans, sealed)
-	for _, batch := range []int{-1, 1} {
-		got := exchanges(t, func(c Config) Engine { c.Batch = batch; return NewLoop(c) }, plans, sealed)
+	for name, newEngine := range map[string]func(Config) Engine{
+		"no batches": func(c Config) Engine { c.Batch = -1; return NewLoop(c) },
+		"batches":    func(c Config) Engine { c.Batch = 1; return NewLoop(c) },
+		"turns":      func(c Config) Engine { return newPaced(c, time.Second) },
+	} {
+		got := exchanges(t, newEngine, plans, sealed)
 		for i, side := range []string{"client", "server", "handler"} {
 			if d := cmp.Diff(want[i], got[i]); d != "" {
-				t.Errorf("what the %s saw with batches from %d (-goroutine +loop):\n%s", side, batch, d)
+				t.Errorf("what the %s saw with %s (-goroutine +loop):\n%s", side, name, d)
 			}
 		}
 	}

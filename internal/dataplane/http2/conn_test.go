@@ -355,7 +355,7 @@ func TestD2MadeYouResetIsPaidForAsRapidReset(t *testing.T) {
 	}
 }
 
-func TestD3AHeadInManyFramesEndsTheConnection(t *testing.T) {
+func TestD3AHeadInManyFramesEndsTheConnection(t *testing.T) { // S20
 	p := newPair(t, nil)
 	p.client.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: p.encode(":method: GET"), EndStream: true})
 	p.flooded(continuations+1, func(int) { p.client.WriteContinuation(1, false, p.encode("x: y")) })

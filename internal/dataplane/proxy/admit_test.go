@@ -8,7 +8,7 @@ import (
 	"proxyd/internal/dataplane"
 )
 
-func TestConnectionLimits(t *testing.T) {
+func TestConnectionLimits(t *testing.T) { // E9
 	conf := base()
 	conf.Limits.Conns, conf.Limits.ConnsPerIP = 5, 2
 	conf.Node.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
