@@ -81,5 +81,5 @@ soak: lab ## faults in random order for T
 	@bin/lab soak --for $(T) $(args)
 
 .PHONY: bench
-bench: lab ## beside nginx, HAProxy and keepalived (root)
+bench: lab ## beside nginx, HAProxy, Caddy, Traefik and keepalived (root)
 	@bin/lab bench $(args)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -20,11 +21,13 @@ func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure proxyd beside nginx, HAProxy and keepalived",
-		Long: `bench runs proxyd, nginx, HAProxy and Caddy in front of the same server, in turns, and prints what
+		Long: `bench runs proxyd, nginx, HAProxy, Caddy and Traefik in front of the same server, in turns, and prints what
 a request costs each (user and system time of its processes), throughput, latency, the memory
 of an idle connection, and how all that stands to what is aimed at; then failover of a proxyd pair beside keepalived with HAProxy
 on the same stage. Programs that are absent are installed from Debian; services are not
-started. Configurations: internal/lab/bench.`,
+started. Traefik is in no Debian release: it is built of the Go module proxy into build, once, which
+takes ten minutes, unless --only leaves it out or --traefik names a program. Configurations:
+internal/lab/bench.`,
 		Args: cobra.NoArgs,
 		RunE: privileged(func(cmd *cobra.Command, _ []string) error {
 			// The collector of this program must not compete with what it measures.
@@ -40,6 +43,11 @@ started. Configurations: internal/lab/bench.`,
 			}
 			var tables []lab.Table
 			if !skipForward {
+				if b.Traefik == "" && b.Wants("Traefik") {
+					if b.Traefik, err = lab.InstallTraefik(ctx, filepath.Join(filepath.Dir(b.Plan.Proxyd), "..", "build"), b.Out); err != nil {
+						fmt.Fprintf(b.Out, "Traefik is not measured, unless --traefik names a program: %v\n", err)
+					}
+				}
 				r, err := b.Run(ctx)
 				if r != nil {
 					fmt.Fprintf(out, "\n%s\n", r.Machine)
@@ -66,6 +74,7 @@ started. Configurations: internal/lab/bench.`,
 	f.IntVar(&b.Idle, "idle", 10000, "idle connections to measure memory with; 0: none")
 	f.StringSliceVar(&b.Only, "only", nil, "names of proxies: forward through these alone")
 	f.StringSliceVar(&b.Works, "work", nil, "parts of the names of kinds of work: these alone")
+	f.StringVar(&b.Traefik, "traefik", "", "the program of Traefik; default: the one in the path, or one that is built")
 	f.BoolVar(&skipForward, "skip-forward", false, "failover alone")
 	f.BoolVar(&skipFailover, "skip-failover", false, "forwarding alone")
 	f.StringVar(&markdown, "markdown", "", "also write the tables to this file")

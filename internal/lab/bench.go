@@ -17,13 +17,14 @@ import (
 
 // A Bench measures proxyd beside its peers, in turns, on one machine and one server.
 type Bench struct {
-	Plan   Plan
-	Rounds int           // every contestant takes a turn in each
-	Turn   time.Duration // of one run of wrk
-	Idle   int           // connections that are opened to see what an idle one costs; 0: none
-	Only   []string      // names of contestants; none: all
-	Works  []string      // parts of the names of workloads; none: all
-	Out    io.Writer     // progress
+	Plan    Plan
+	Rounds  int           // every contestant takes a turn in each
+	Turn    time.Duration // of one run of wrk
+	Idle    int           // connections that are opened to see what an idle one costs; 0: none
+	Only    []string      // names of contestants; none: all
+	Traefik string        // the program; "": it is not measured
+	Works   []string      // parts of the names of workloads; none: all
+	Out     io.Writer     // progress
 
 	dir string // of this run's files
 }
@@ -64,22 +65,23 @@ func workloads() []workload {
 		{name: "small GET, a connection each", path: "/small", conns: benchConns, head: []string{"Connection: close"}, goal: 1.00},
 		{name: "small GET, 5,000 a second", path: "/small", conns: benchConns, rate: 5000, goal: 0.85},
 		{name: "small GET, half load", path: "/small", conns: benchConns, half: true, goal99: 1.00, among: []string{direct, proxydName, "nginx", "HAProxy"}},
-		{name: "small GET, HTTP/2, 16 connections x 32", path: "/small", conns: 16, streams: 32, goal: 1.20, among: []string{proxydName, "nginx", "HAProxy"}, to: []string{"nginx"}},
-		{name: "HTTPS small GET, 64 kept connections", path: "/small", conns: benchConns, tls: true, goal: 0.70, among: []string{proxydName, "nginx", "HAProxy"}},
+		{name: "small GET, HTTP/2, 16 connections x 32", path: "/small", conns: 16, streams: 32, goal: 1.20, among: []string{proxydName, "nginx", "HAProxy", traefikName}, to: []string{"nginx"}},
+		{name: "HTTPS small GET, 64 kept connections", path: "/small", conns: benchConns, tls: true, goal: 0.70, among: []string{proxydName, "nginx", "HAProxy", traefikName}},
 		{name: "HTTPS small GET, a full handshake each", path: "/small", conns: 16, whole: true, goal: 1.00, among: []string{proxydName, "nginx", "HAProxy"}},
 		{name: "HTTPS small GET, a session resumed each", path: "/small", conns: 16, tls: true, head: []string{"Connection: close"}, goal: 1.00, among: []string{proxydName, "nginx", "HAProxy"}},
-		{name: "small GET, HTTP/3, 16 connections x 8", path: "/small", conns: 16, streams: 8, quic: true, among: []string{proxydName}},
-		{name: "100 KB answer, HTTP/3, 16 connections", path: "/100k", conns: 16, streams: 1, quic: true, among: []string{proxydName}},
+		{name: "small GET, HTTP/3, 16 connections x 8", path: "/small", conns: 16, streams: 8, quic: true, among: []string{proxydName, traefikName}},
+		{name: "100 KB answer, HTTP/3, 16 connections", path: "/100k", conns: 16, streams: 1, quic: true, among: []string{proxydName, traefikName}},
 		{name: "small GET, 100,000 routes", path: "/small", conns: benchConns, goal: 1.05, among: []string{fewName, manyName}, own: manyName, to: []string{fewName}},
 	}
 }
 
 // Names of contestants that have a part of their own.
 const (
-	proxydName = "proxyd"
-	direct     = "server" // without a proxy
-	fewName    = "proxyd, 10 routes"
-	manyName   = "proxyd, 100,000 routes"
+	proxydName  = "proxyd"
+	traefikName = "Traefik"
+	direct      = "server" // without a proxy
+	fewName     = "proxyd, 10 routes"
+	manyName    = "proxyd, 100,000 routes"
 )
 
 // wanted reports whether a workload is one of those asked for.
@@ -144,8 +146,8 @@ func (b *Bench) Run(ctx context.Context) (*BenchResult, error) {
 		r.Works = append(r.Works, w.name)
 	}
 	var players []*contestant
-	for _, c := range contestants(b.Plan.Proxyd) {
-		if len(b.Only) > 0 && !containsFold(b.Only, c.Name) {
+	for _, c := range contestants(b.Plan.Proxyd, b.Traefik) {
+		if !b.Wants(c.Name) {
 			continue
 		}
 		if _, err := exec.LookPath(c.version[0]); err != nil && c.optional {
@@ -186,7 +188,7 @@ func (b *Bench) Run(ctx context.Context) (*BenchResult, error) {
 				if err != nil {
 					return r, fmt.Errorf("%s, %s: %w", c.Name, w.name, err)
 				}
-				if i == 0 && c.Name != "Caddy" {
+				if i == 0 && c.Name != "Caddy" && c.Name != traefikName {
 					slowest = min(slowest, t.PerSec)
 				}
 				key := [2]string{w.name, c.Name}
@@ -201,6 +203,9 @@ func (b *Bench) Run(ctx context.Context) (*BenchResult, error) {
 
 // postScript tells wrk to POST.
 const postScript = "post.lua"
+
+// Wants reports whether a contestant is one of those asked for.
+func (b *Bench) Wants(name string) bool { return len(b.Only) == 0 || containsFold(b.Only, name) }
 
 func containsFold(names []string, name string) bool {
 	for _, n := range names {

@@ -60,8 +60,10 @@ func (r *BenchResult) GoalTable() Table {
 			if name, ratio := r.best(w.name, own, others, cpu); name != "" {
 				add(w.name, "CPU a request", name, ratio, w.goal)
 			}
-			if name, ratio := r.best(w.name, own, []string{"Caddy"}, cpu); name != "" {
-				add(w.name, "CPU a request", name, ratio, goalCaddy)
+			for _, other := range []string{"Caddy", traefikName} {
+				if name, ratio := r.best(w.name, own, []string{other}, cpu); name != "" {
+					add(w.name, "CPU a request", name, ratio, goalGo)
+				}
 			}
 		}
 		if w.goal99 > 0 {
@@ -79,8 +81,8 @@ func (r *BenchResult) GoalTable() Table {
 }
 
 const (
-	goalCaddy = 0.25
-	goalIdle  = 1.5
+	goalGo   = 0.25 // to Caddy and Traefik
+	goalIdle = 1.5
 )
 
 // best returns which of others has the lowest median, and the ratio of own's to it; no

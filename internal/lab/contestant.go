@@ -27,6 +27,7 @@ const benchHost = "bench.example"
 type contestant struct {
 	Name     string
 	template string
+	further  string // template of a second file; "": there is none
 	argv     func(config string) []string
 	version  []string // command that prints the version
 	listen   netip.AddrPort
@@ -47,7 +48,7 @@ func secureOf(listen netip.AddrPort) netip.AddrPort {
 }
 
 // contestants returns all of them.
-func contestants(proxyd string) []*contestant {
+func contestants(proxyd, traefik string) []*contestant {
 	return []*contestant{
 		{
 			Name: proxydName, template: "proxyd.toml", listen: loopback(8001),
@@ -68,6 +69,11 @@ func contestants(proxyd string) []*contestant {
 			Name: "Caddy", template: "Caddyfile", listen: loopback(8004), optional: true,
 			argv:    func(c string) []string { return []string{"caddy", "run", "--adapter", "caddyfile", "--config", c} },
 			version: []string{"caddy", "version"},
+		},
+		{
+			Name: traefikName, template: "traefik.toml", further: "traefik-routes.toml", listen: loopback(8007), optional: true,
+			argv:    func(c string) []string { return []string{traefik, "--configFile=" + c} },
+			version: []string{traefik, "version"},
 		},
 		{Name: direct, listen: loopback(9000), version: []string{"nginx", "-v"}, part: true},
 		{
@@ -98,6 +104,7 @@ type benchValues struct {
 	Servers                     []benchServer
 	ID                          string // tells several of one kind apart
 	Routes                      []int
+	Doors                       map[string]netip.AddrPort // of all kinds, by name
 }
 
 type benchServer struct {
@@ -122,6 +129,7 @@ func (v benchValues) fill(name, file string) (string, error) {
 // start runs the contestant in a namespace and waits until it serves.
 func (c *contestant) start(space *Space, v benchValues) error {
 	v.Listen, v.H2, v.H3, v.Secure = c.listen, inH2(c.listen), inH3(c.listen), secureOf(c.listen)
+	v.Doors = map[string]netip.AddrPort{"web": v.Listen, "h2": v.H2, "quic": v.H3, "secure": v.Secure}
 	v.ID = strconv.Itoa(int(c.listen.Port()))
 	for i := range c.routes {
 		v.Routes = append(v.Routes, i)
@@ -129,6 +137,11 @@ func (c *contestant) start(space *Space, v benchValues) error {
 	config, err := v.fill(c.template, v.ID+"-"+c.template)
 	if err != nil {
 		return fmt.Errorf("configure %s: %w", c.Name, err)
+	}
+	if c.further != "" {
+		if _, err := v.fill(c.further, v.ID+"-"+c.further); err != nil {
+			return fmt.Errorf("configure %s: %w", c.Name, err)
+		}
 	}
 	log := filepath.Join(v.Dir, c.Name+".out")
 	err = space.Do(func() error {
