@@ -233,7 +233,8 @@ func (w *world) never2(t *testing.T) {
 type meshEnd struct {
 	host   *host
 	events chan MeshEvent
-	heard  map[string]clock.Instant // w.mu guards it
+	heard  map[string]clock.Instant // w.mu guards it, and sent
+	sent   int                      // frames, lost ones too
 }
 
 func (m *meshEnd) Events() <-chan MeshEvent { return m.events }
@@ -250,6 +251,7 @@ func (m *meshEnd) Send(to election.ID, msg []byte) {
 	msg = slices.Clone(msg)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	m.sent++
 	if from.frozen || w.rand.Float64() < w.loss+w.lossOf[from.name] {
 		return
 	}

@@ -442,3 +442,31 @@ func TestPreemptDoesNotUndoWhatAnOperatorChose(t *testing.T) {
 		w.never2(t)
 	})
 }
+
+func TestABeatIsOneFrameToEachPeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		vips := map[string]*config.VIP{"public": {}}
+		w := newWorld(t, "a", "b")
+		for _, n := range w.names {
+			w.start(n, vips)
+		}
+		holder := w.nodes[w.someone("public", time.Second)]
+		time.Sleep(time.Second + beat*2/3)
+		holder.SetIll(leaving, "news that do not wait for a beat")
+		holder.SetIll(election.Well, "")
+		time.Sleep(time.Second)
+		sent := func() (n int) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			for _, h := range w.nodes {
+				n += h.mesh.sent
+			}
+			return n
+		}
+		before := sent()
+		time.Sleep(100 * beat)
+		if n := sent() - before; n > 2*101 {
+			t.Errorf("%d frames in 100 beats of two nodes, want one of each a beat", n)
+		}
+	})
+}

@@ -88,10 +88,14 @@ func (n *Node) greet(now clock.Instant, p *peer) {
 	for _, m := range n.moves {
 		m.remind(p)
 	}
-	p.beaten, p.beatAt = now, now.Add(n.Timing.Heartbeat)
+	p.beaten = now
+	b := clock.Instant(n.Timing.Heartbeat)
+	// With the beat of our machines, that is nearest, so that what they ask and the hello go in
+	// one frame.
+	p.beatAt = (now + b + b/2) / b * b
 	if now.Sub(p.asked) < 2*n.Timing.Heartbeat {
-		// Its next ask is due now too; let our answer be the beat.
-		p.beatAt = p.beatAt.Add(n.Timing.Heartbeat / 8)
+		// Its next ask is due in a beat too; let our answer be the hello.
+		p.beatAt = now + b + b/8
 	}
 }
 

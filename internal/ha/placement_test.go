@@ -101,6 +101,7 @@ func TestPreferDecidesAmongTheEquallyLoaded(t *testing.T) {
 		w.start("b", vips)
 		w.held("v1", "b", 10*time.Second)
 		w.held("v2", "a", 0)
+		time.Sleep(beat) // until b has said so
 		// An operator's choice stands, though it is not even.
 		if _, err := a.Failover(t.Context(), "v1", "a", ""); err != nil {
 			t.Fatal(err)
