@@ -59,7 +59,7 @@ type Keeper struct {
 	conflict func(mac net.HardwareAddr)
 	log      *slog.Logger
 
-	again   chan struct{}           // next may be earlier than the goroutine knows
+	timer   *time.Timer             // for next; set under mu
 	handed  chan struct{}           // closed: another process keeps the address
 	claim   atomic.Pointer[[6]byte] // a MAC that claimed the address, the first unread
 	claims  chan struct{}           // has one value when there is one
@@ -120,7 +120,7 @@ func (p *Port) Keeper(prefix netip.Prefix, o Options) (*Keeper, error) {
 	k := &Keeper{
 		port: p, prefix: Host(addr), drain: o.Drain, conflict: o.OnConflict,
 		log:     p.log.With("vip", addr),
-		again:   make(chan struct{}, 1),
+		timer:   time.NewTimer(0),
 		handed:  make(chan struct{}),
 		claims:  make(chan struct{}, 1),
 		removed: make(chan struct{}, 1),
@@ -207,12 +207,10 @@ func (k *Keeper) ask(do func() error) error {
 	if k.over {
 		return ErrClosed
 	}
-	before := k.next()
 	err := do()
 	k.publish() // before the caller can look
-	if k.next() < before {
-		poke(k.again)
-	}
+	// Before it is due: a lease that is renewed in time wakes nobody.
+	k.timer.Reset(k.next().Sub(k.port.now()))
 	return err
 }
 
@@ -225,8 +223,7 @@ func (k *Keeper) claimed(mac [6]byte) {
 
 func (k *Keeper) run() {
 	defer close(k.done)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	defer k.timer.Stop()
 	for {
 		do := func() {}
 		select {
@@ -236,16 +233,15 @@ func (k *Keeper) run() {
 			do = k.repair
 		case <-k.linkUp:
 			do = k.cameUp
-		case <-timer.C:
+		case <-k.timer.C:
 			do = k.tick
-		case <-k.again:
 		case <-k.handed:
 			return
 		case <-k.stop:
 			k.end()
 			return
 		}
-		if !k.turn(do, timer) {
+		if !k.turn(do) {
 			return
 		}
 	}
@@ -253,7 +249,7 @@ func (k *Keeper) run() {
 
 // turn does what has come, and sets the timer for what comes next. It reports whether there
 // is anything more to do.
-func (k *Keeper) turn(do func(), timer *time.Timer) bool {
+func (k *Keeper) turn(do func()) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.over {
@@ -261,7 +257,7 @@ func (k *Keeper) turn(do func(), timer *time.Timer) bool {
 	}
 	do()
 	k.publish()
-	timer.Reset(k.next().Sub(k.port.now()))
+	k.timer.Reset(k.next().Sub(k.port.now()))
 	return true
 }
 
