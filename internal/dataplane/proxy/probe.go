@@ -54,7 +54,7 @@ func (p *Plane) ask(ctx context.Context, d *door) error {
 		return nil
 	}
 	to := bound.AddrPort()
-	dialer := net.Dialer{}
+	dialer := net.Dialer{KeepAlive: -1} // it lasts for one question
 	switch {
 	case !to.Addr().IsUnspecified():
 		// From the address itself: that works only where it is held, and stays here.

@@ -33,7 +33,7 @@ func (e Env) Filled() Env {
 	}
 	if e.Dial == nil {
 		e.Dial = func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
-			var d net.Dialer
+			d := net.Dialer{KeepAlive: -1} // it lasts for one question
 			return d.DialContext(ctx, "tcp", to.String())
 		}
 	}
