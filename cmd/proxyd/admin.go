@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"proxyd/internal/baton"
+	"proxyd/internal/clock"
 	"proxyd/internal/config"
 	"proxyd/internal/control"
 )
@@ -84,14 +85,12 @@ const socketEvery = time.Second
 // followSocket makes the admin socket anew when somebody has removed it, as one does who
 // cleans up below /run, until ctx ends: nobody else could reach this node any more.
 func (n *node) followSocket(ctx context.Context) {
-	tick := time.NewTicker(socketEvery)
-	defer tick.Stop()
 	said := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(clock.Next(socketEvery)):
 		}
 		n.mu.Lock()
 		err := n.renewSocket()

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"proxyd/internal/clock"
 	"proxyd/internal/config"
 	"proxyd/internal/control"
 )
@@ -382,13 +383,11 @@ func (n *node) committed() (committed, bool) {
 // heard any more, by the rule of the shared state; and one that this node gave up though the
 // cluster took it to stay.
 func (n *node) followApply(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(clock.Next(time.Second)):
 		}
 		n.settleApply(time.Now())
 	}

@@ -39,6 +39,7 @@ type cluster struct {
 	set     atomic.Pointer[addresses]
 	shared  *shared
 	links   chan struct{} // one of the interfaces went up or down
+	moved   chan struct{} // an address has another holder
 	record  *recorder
 	changes *changes
 	lost    func() error // why this host has not the address any more by which the others know it
@@ -69,7 +70,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config, from *predeces
 		return nil, from.takeOver(n, nil)
 	}
 	k := &cluster{
-		log: n.log, from: from, shared: n.shared, record: n.record, changes: newChanges(), links: make(chan struct{}, 1), clients: n.engine,
+		log: n.log, from: from, shared: n.shared, record: n.record, changes: newChanges(), links: make(chan struct{}, 1), moved: make(chan struct{}, 1), clients: n.engine,
 		devices: map[string]*vip.Device{}, ports: map[string]*vip.Port{},
 	}
 	k.set.Store(&addresses{config: c, keepers: map[string]*vip.Keeper{}})
@@ -118,6 +119,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config, from *predeces
 		n.record.changed(c)
 		k.tellChange(n.notify, c)
 		k.changes.add(c)
+		poke(k.moved)
 		if c.Took > 0 {
 			n.taken.WithLabelValues(name, c.VIP).Observe(c.Took.Seconds())
 		}
@@ -298,9 +300,12 @@ func (k *cluster) openMesh(n *node, c *config.Config, self election.ID, voters [
 type lateCarrier struct{ *gossip.Gossip }
 
 // linkChanged has the fitness of this node looked at now.
-func (k *cluster) linkChanged(bool) {
+func (k *cluster) linkChanged(bool) { poke(k.links) }
+
+// poke says that there is something to look at.
+func poke(sign chan struct{}) {
 	select {
-	case k.links <- struct{}{}:
+	case sign <- struct{}{}:
 	default: // it is to be looked at already
 	}
 }

@@ -132,15 +132,16 @@ func (k *cluster) setDrain(d time.Duration) {
 // watchDrains counts the connections of addresses that were let go, lets them end when the
 // drain's end is near, and ends a drain that nobody needs, until ctx ends.
 func (k *cluster) watchDrains(ctx context.Context) {
-	tick := time.NewTicker(countEvery / 4)
-	defer tick.Stop()
 	watches := map[*vip.Keeper]*drainWatch{}
+	every := countEvery
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(clock.Next(every)):
+		case <-k.moved: // an address may be one to look after now
 		}
+		every = countEvery
 		was := watches
 		watches = map[*vip.Keeper]*drainWatch{} // the VIPs may be others now
 		for name, keeper := range k.now().keepers {
@@ -151,6 +152,9 @@ func (k *cluster) watchDrains(ctx context.Context) {
 			watches[keeper] = w
 			if said := w.look(clock.Now()); said != "" {
 				k.log.Info(said, "vip", name)
+			}
+			if w.since != 0 {
+				every = countEvery / 4
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"proxyd/internal/clock"
 	"proxyd/internal/control"
 	"proxyd/internal/doctor"
 	"proxyd/internal/ha"
@@ -55,8 +56,6 @@ func (n *node) holds() bool {
 
 // watchFitness tells the election how fit this node is, until ctx ends.
 func (k *cluster) watchFitness(ctx context.Context, n *node) {
-	tick := time.NewTicker(fitEvery)
-	defer tick.Stop()
 	patience := time.Now().Add(firstLook)
 	for {
 		k.mendFences()
@@ -70,7 +69,7 @@ func (k *cluster) watchFitness(ctx context.Context, n *node) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(clock.Next(fitEvery)):
 		case <-k.links:
 		case <-n.tracks.Changed():
 		}

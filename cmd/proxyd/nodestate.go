@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"proxyd/internal/clock"
 	"proxyd/internal/control"
 	"proxyd/internal/ha"
 	"proxyd/internal/history"
@@ -284,13 +285,11 @@ func (n *node) ready() (bool, string) {
 
 // followStandings puts in force what comes to its end, until ctx ends.
 func (n *node) followStandings(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(clock.Next(time.Second)):
 			n.stand(false)
 		}
 	}

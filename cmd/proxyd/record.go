@@ -186,15 +186,13 @@ func (r *recorder) run(ctx context.Context, n *node) {
 		r.ring.Run(ctx)
 	}()
 	go r.share(ctx, n.shared) // ends with ctx
-	tick := time.NewTicker(recordEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			r.save()
 			<-written
 			return
-		case <-tick.C:
+		case <-time.After(clock.Next(recordEvery)):
 		}
 		r.look(ctx, n)
 		r.save()

@@ -24,6 +24,11 @@ func Now() Instant {
 	return Instant(t.Nano())
 }
 
+// Next returns how long it is to the next instant that is a multiple of every. What is done
+// now and then waits for that: all that is due within a second then wakes an idle process
+// once, which costs it more than most of what is done.
+func Next(every time.Duration) time.Duration { return every - time.Duration(Now())%every }
+
 // Add returns t moved by d.
 func (t Instant) Add(d time.Duration) Instant { return t + Instant(d) }
 

@@ -90,8 +90,7 @@ func (e *Exporter) Close(ctx context.Context) {
 
 // run gathers spans and sends them. It ends with ctx, after what waits.
 func (e *Exporter) run(ctx context.Context) {
-	tick := time.NewTicker(gather)
-	defer tick.Stop()
+	var due <-chan time.Time // when what is gathered is sent; nil while there is nothing
 	batch := make([]Span, 0, maxBatch)
 	var told time.Time
 	flush := func() {
@@ -111,15 +110,18 @@ func (e *Exporter) run(ctx context.Context) {
 			e.Sent.Add(uint64(len(batch)))
 		}
 		clear(batch)
-		batch = batch[:0]
+		batch, due = batch[:0], nil
 	}
 	for {
 		select {
 		case s := <-e.spans:
-			if batch = append(batch, s); len(batch) == maxBatch {
+			if batch = append(batch, s); len(batch) == 1 {
+				due = time.After(gather)
+			}
+			if len(batch) == maxBatch {
 				flush()
 			}
-		case <-tick.C:
+		case <-due:
 			flush()
 		case <-ctx.Done():
 			for len(e.spans) > 0 && len(batch) < maxBatch { // one more request, not a queue of them

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"proxyd/internal/clock"
 	"proxyd/internal/ha/election"
 )
 
@@ -67,7 +68,7 @@ const followEvery = time.Second
 
 // followPaths moves the sockets of paths to interfaces that were made anew, until ctx ends.
 func (m *Mesh) followPaths(ctx context.Context) {
-	for wait(ctx, followEvery) {
+	for wait(ctx, clock.Next(followEvery)) {
 		m.rebind()
 	}
 }

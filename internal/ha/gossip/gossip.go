@@ -19,6 +19,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"proxyd/internal/clock"
 	"proxyd/internal/ha/election"
 	"proxyd/internal/ha/wire"
 )
@@ -174,8 +175,6 @@ func (g *Gossip) SetSecrets(secrets []string) error {
 // Run joins the configured voters, again and again those that are missing, until ctx
 // ends; then it leaves and closes the sockets.
 func (g *Gossip) Run(ctx context.Context) {
-	tick := time.NewTicker(rejoin)
-	defer tick.Stop()
 	var warned uint64
 	for n := 1; ; n++ {
 		if missing := g.missing(); len(missing) > 0 {
@@ -189,7 +188,7 @@ func (g *Gossip) Run(ctx context.Context) {
 			}
 			_ = g.list.Shutdown()
 			return
-		case <-tick.C:
+		case <-time.After(clock.Next(rejoin)):
 		}
 		if refused := g.refused.Load(); n%60 == 0 && refused > warned {
 			g.Log.Warn("gossip packets dropped: another key, version or program", "count", refused-warned)
