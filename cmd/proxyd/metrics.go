@@ -127,6 +127,21 @@ func newRests(e *engine.Loop) prometheus.CounterFunc {
 	}, func() float64 { return float64(e.Counts().Rests) })
 }
 
+// A checksOfQUIC shows what became of first packets of QUIC that were not simply taken.
+type checksOfQUIC struct{ engine *engine.Loop }
+
+var descChecksOfQUIC = prometheus.NewDesc("proxyd_quic_checks_total",
+	"First packets of QUIC that were not taken: retry, the client was to show that its address is its own; refused, there was no room for a handshake.",
+	[]string{"result"}, nil)
+
+func (checksOfQUIC) Describe(c chan<- *prometheus.Desc) { c <- descChecksOfQUIC }
+
+func (q checksOfQUIC) Collect(c chan<- prometheus.Metric) {
+	n := q.engine.Counts()
+	c <- prometheus.MustNewConstMetric(descChecksOfQUIC, prometheus.CounterValue, float64(n.Retries), "retry")
+	c <- prometheus.MustNewConstMetric(descChecksOfQUIC, prometheus.CounterValue, float64(n.Unmet), "refused")
+}
+
 // goCollector shows the runtime, with the latencies of its scheduler.
 func goCollector() prometheus.Collector {
 	return collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsGC, collectors.MetricsScheduler))

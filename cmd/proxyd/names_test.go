@@ -33,7 +33,7 @@ func metricNames(t *testing.T) map[string]bool {
 		n.applies.Describe(descs)
 		n.rotations.Describe(descs)
 		newOrders().Describe(descs)
-		for _, c := range []prometheus.Collector{newSlowBatches(nil), newRefused(nil), newRests(nil)} {
+		for _, c := range []prometheus.Collector{newSlowBatches(nil), newRefused(nil), newRests(nil), checksOfQUIC{}} {
 			c.Describe(descs)
 		}
 	}()

@@ -273,6 +273,7 @@ func (n *node) registry() *prometheus.Registry {
 		n.plane,
 		newSlowBatches(n.engine),
 		newRests(n.engine),
+		checksOfQUIC{n.engine},
 		newRefused(n.engine),
 		clusterMetrics{n},
 		n.taken,

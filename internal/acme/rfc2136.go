@@ -88,7 +88,7 @@ func (u *Update) ask(ctx context.Context, m *dns.Msg, signed bool) (*dns.Msg, er
 	}
 	r, _, err := c.ExchangeContext(ctx, m, u.Server)
 	if err != nil && r != nil && r.Rcode == dns.RcodeNotAuth {
-		return nil, fmt.Errorf("the server does not know the key %q: %w", u.Name, err)
+		return nil, fmt.Errorf("the server does not take what is signed with the key %q: its name, secret and algorithm (%s) must be those that the server has: %w", u.Name, u.Algorithm, err)
 	}
 	if err == nil && r == nil {
 		err = errors.New("no answer")

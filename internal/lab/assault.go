@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -193,7 +194,7 @@ func Attack(ctx context.Context, spec AttackSpec, out io.Writer) error {
 // once attacks by one connection, until the proxy closes it or the attack is over.
 func (k assault) once(ctx context.Context, spec AttackSpec) (opened bool, frames int64, closed bool) {
 	a := &attacker{next: 1}
-	dial := net.Dialer{Timeout: time.Second, Control: func(_, _ string, raw syscall.RawConn) error {
+	dial := net.Dialer{Timeout: time.Second, LocalAddr: attackersAddress(spec.Target), Control: func(_, _ string, raw syscall.RawConn) error {
 		if k.kind != "never read" {
 			return nil
 		}
@@ -231,6 +232,15 @@ func (k assault) once(ctx context.Context, spec AttackSpec) (opened bool, frames
 	}
 	frames, err = k.press(ctx, a, ended)
 	return true, frames, err != nil && ctx.Err() == nil
+}
+
+// attackersAddress is from where a proxy on the loopback is attacked: not from the address of its
+// other clients, since that of an attacker is turned away. nil is any.
+func attackersAddress(target string) net.Addr {
+	if to, err := netip.ParseAddrPort(target); err == nil && to.Addr().Is4() && to.Addr().IsLoopback() {
+		return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 66)}
+	}
+	return nil
 }
 
 // press sends what the attack sends, until the connection or ctx ends.

@@ -76,7 +76,7 @@ func (g *Goroutine) Endpoint(socket net.PacketConn, k EndpointKeys, l *dataplane
 		ConnectionIDGenerator: e.ids,
 		StatelessResetKey:     (*quic.StatelessResetKey)(&k.Reset),
 		TokenGeneratorKey:     (*quic.TokenGeneratorKey)(&k.Token),
-		VerifySourceAddress:   func(net.Addr) bool { return e.opening.Load() >= retryFrom },
+		VerifySourceAddress:   e.doubts,
 		ConnContext:           e.greet,
 	}
 	conf := &quic.Config{
@@ -198,11 +198,21 @@ type greetingKey struct{}
 
 var errNoRoom = errors.New("no room for a handshake")
 
+// doubts reports whether a client must show that its address is its own.
+func (e *Endpoint) doubts(net.Addr) bool {
+	if e.opening.Load() < retryFrom {
+		return false
+	}
+	e.engine.counts.retries.Add(1)
+	return true
+}
+
 // greet is asked about each connection before its handshake.
 func (e *Endpoint) greet(ctx context.Context, who *quic.ClientInfo) (context.Context, error) {
 	s := e.seat.Load()
 	g := &greeting{seat: s, client: addrPortOf(who.RemoteAddr), began: now(), over: func() { e.opening.Add(-1) }}
 	if g.conf = s.listener.TLS.Greet(s.listener, g.client); g.conf == nil {
+		e.engine.counts.unmet.Add(1)
 		return nil, errNoRoom
 	}
 	e.opening.Add(1)

@@ -69,7 +69,7 @@ type Goroutine struct {
 }
 
 // counters of an engine's life.
-type counters struct{ dials, reuses atomic.Uint64 }
+type counters struct{ dials, reuses, retries, unmet atomic.Uint64 }
 
 // Counts are totals since the engine was made.
 type Counts struct {
@@ -78,6 +78,8 @@ type Counts struct {
 
 	SlowBatches uint64 // times that an event loop was busy for longer than a millisecond at a stretch
 	Refused     uint64 // clients that were turned away for lack of file descriptors
+	Retries     uint64 // first packets of QUIC whose senders were to show that their address is theirs
+	Unmet       uint64 // and those that were refused, for lack of room for a handshake
 	Rests       uint64 // times that an event loop rested, to use a quota evenly
 }
 
@@ -120,7 +122,8 @@ func New(c Config) *Goroutine {
 
 // Counts returns the totals.
 func (g *Goroutine) Counts() Counts {
-	return Counts{Dials: g.counts.dials.Load(), Reuses: g.counts.reuses.Load(), Refused: g.spare.refused.Load()}
+	return Counts{Dials: g.counts.dials.Load(), Reuses: g.counts.reuses.Load(), Refused: g.spare.refused.Load(),
+		Retries: g.counts.retries.Load(), Unmet: g.counts.unmet.Load()}
 }
 
 // closing reports whether connections are not to be kept open.

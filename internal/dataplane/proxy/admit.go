@@ -74,8 +74,8 @@ func (c *conns) leave(a netip.Addr) {
 	}
 }
 
-// Admit holds limits.conns and limits.conns_per_ip. A trusted proxy speaks for many
-// clients and is exempt from the second.
+// Admit holds limits.conns and limits.conns_per_ip, and turns away who has flooded. A trusted
+// proxy speaks for many clients and is exempt from the last two.
 func (p *Plane) Admit(l *dataplane.Listener, client netip.AddrPort) bool {
 	s := p.current.Load()
 	limits := &s.conf.Limits
@@ -83,6 +83,11 @@ func (p *Plane) Admit(l *dataplane.Listener, client netip.AddrPort) bool {
 	if n := p.conns.open.Add(1); limits.Conns > 0 && n > int64(limits.Conns) && !p.mayBeProbe(l, client.Addr().Unmap()) {
 		p.conns.open.Add(-1)
 		counters.refused.Add(1)
+		return false
+	}
+	if p.floods.some.Load() > 0 && p.floods.barred(client.Addr(), p.opt.Now()) {
+		p.conns.open.Add(-1)
+		counters.flooders.Add(1)
 		return false
 	}
 	most := limits.ConnsPerIP
@@ -115,6 +120,9 @@ func (p *Plane) Leave(l *dataplane.Listener, client netip.AddrPort, why dataplan
 		counters.open.Add(-1)
 	}
 	counters.closed[why].Add(1)
+	if why == dataplane.ClosedFlood && !p.current.Load().trusts(client.Addr().Unmap()) && p.floods.note(client.Addr(), p.opt.Now()) {
+		p.opt.Logger.Warn("an address floods, and is turned away for a while", "listener", l.Name, "client", whose(client.Addr()))
+	}
 }
 
 // HTTP2 counts the connections of HTTP/2 among those that were admitted.

@@ -10,7 +10,7 @@ var (
 	descConns       = desc("connections_open", "Open client connections.", "listener", "protocol")
 	descConnLimit   = desc("connections_limit", "Client connections this node accepts at once.", "listener", "protocol")
 	descConnsTotal  = desc("connections_total", "Client connections accepted.", "listener", "protocol")
-	descConnsClosed = desc("connections_closed_total", "Client connections closed, by why; limit: at once, since there were too many.", "listener", "reason")
+	descConnsClosed = desc("connections_closed_total", "Client connections closed, by why; limit: at once, since there were too many; flooder: at once, since its address has been cut off for floods.", "listener", "reason")
 	descMalformed   = desc("http_malformed_total", "Requests that were no acceptable HTTP.", "listener", "reason")
 	descGlitches    = desc("h2_glitches_total", "Frames of HTTP/2 that ask for nothing, by kind. A client that sends too many is cut off (reason flood of proxyd_connections_closed_total).", "listener", "kind")
 	descResets      = desc("h2_resets_total", "Streams of HTTP/2 that ended before their answer, by whose doing: the client's will, or the server's for a mistake of the client.", "listener", "kind")
@@ -47,6 +47,7 @@ func (p *Plane) collectListeners(m sink, s *snapshot) []*listenerCounters {
 			m.counter(descConnsTotal, l.quicAccepted.Load(), l.name, "http3")
 		}
 		m.counter(descConnsClosed, l.refused.Load(), l.name, "limit")
+		m.counter(descConnsClosed, l.flooders.Load(), l.name, "flooder")
 		for why := range dataplane.Closings {
 			m.counter(descConnsClosed, l.closed[why].Load(), l.name, why.String())
 		}

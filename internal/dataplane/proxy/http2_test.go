@@ -300,6 +300,7 @@ func TestD1D2ClientsThatResetAreCutOffAndCounted(t *testing.T) {
 	if n := l.closed[dataplane.ClosedFlood].Load(); n != 1 || resets < 200 || resets > 400 {
 		t.Errorf("%d connections were closed for a flood, %d resets counted", n, resets)
 	}
+	w.access.Close(t.Context())
 	if !strings.Contains(w.log.String(), "h2_connection") {
 		t.Error("the log says nothing of it")
 	}

@@ -64,7 +64,7 @@ func TestHTTP3GoesTheWayOfAll(t *testing.T) {
 // A hundred reloads, which change what is said of the listener too, and a download notices
 // none of them.
 func TestHTTP3OutlivesReloads(t *testing.T) {
-	const size = 32 << 20
+	const size = 100 << 20
 	large := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", fmt.Sprint(size))
 		part := make([]byte, 64<<10)

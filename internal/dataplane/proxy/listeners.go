@@ -13,6 +13,7 @@ type listenerCounters struct {
 	open      atomic.Int64
 	accepted  atomic.Uint64
 	refused   atomic.Uint64 // by limits.conns and limits.conns_per_ip
+	flooders  atomic.Uint64 // turned away, as their address has flooded
 	closed    [dataplane.Closings]atomic.Uint64
 	malformed [len(malformedReasons)]atomic.Uint64
 	glitches  [dataplane.Glitches]atomic.Uint64

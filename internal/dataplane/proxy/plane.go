@@ -49,6 +49,7 @@ type Plane struct {
 	current   atomic.Pointer[snapshot]
 	conns     *conns
 	gate      overload.Gate
+	floods    floods
 	refused   overload.Room // who waits to be told so
 	listeners listenerSet
 	coders    filter.Coders
