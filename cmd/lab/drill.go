@@ -25,7 +25,7 @@ func plan(proxyd, timing string) (lab.Plan, error) {
 }
 
 func drillCommand() *cobra.Command {
-	var proxyd, timing, fence, keep string
+	var proxyd, timing, fence, relay, keep string
 	var only, attacks []string
 	var rounds, vips int
 	var short, six, asJSON, markdown bool
@@ -42,7 +42,7 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 			if err != nil {
 				return err
 			}
-			p.Fence, p.Six = fence, six
+			p.Fence, p.Relay, p.Six = fence, relay, six
 			if slices.Equal(only, []string{"overload"}) {
 				return lab.Overload{Plan: p, Out: cmd.OutOrStdout()}.Run(cmd.Context())
 			}
@@ -120,6 +120,7 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 	f.StringVar(&proxyd, "proxyd", "", "the program to drill; default: the one beside this")
 	f.StringVar(&timing, "timing", "", "timing preset of the cluster; default: its own")
 	f.StringVar(&fence, "fence", "", "auto, ebpf, nftables or lifetime, which does not keep all promises; default: auto")
+	f.StringVar(&relay, "handover", "", "auto, ebpf, nftables or plain; default: auto. carry and handover3 play each by themselves")
 	f.BoolVar(&six, "ipv6", false, "the client asks a VIP of IPv6, which follows the one that the watcher asks for by ARP")
 	f.StringSliceVar(&only, "only", nil, "play these faults alone; overload (one capped node), floods (attacks on HTTP/2 beside other clients), carry (200 live connections over hand-overs), handover3 (the same for HTTP/3), resume (sessions of TLS over a failover), flood3 (forged first packets of QUIC), many (50 VIPs at once), browser (Chromium, by all versions of HTTP) and calm (what an idle node takes) are drills of their own")
 	f.StringSliceVar(&attacks, "attacks", nil, "play these attacks of the drill floods alone")

@@ -143,7 +143,7 @@ func (n *Node) hold(e *elector, a election.Hold) *work {
 		return nil // the machine is told, or will be at the end of this turn
 	}
 	n.Terms.Used(a.Term, n.termsKept)
-	sendOn := func() {}
+	var sendOn func()
 	if !e.held {
 		n.note(Fact{Kind: FactTake, VIP: e.name, Term: a.Term})
 		sendOn = n.redirect(n.Now(), e, true) // before a neighbour can know that they are here
@@ -152,7 +152,9 @@ func (n *Node) hold(e *elector, a election.Hold) *work {
 	var failed string
 	var at clock.Instant
 	do := func() {
-		sendOn()
+		if sendOn != nil {
+			sendOn()
+		}
 		for i, h := range e.holders {
 			if err = h.Hold(a.Until); err != nil {
 				failed = e.vips[i]

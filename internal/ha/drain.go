@@ -123,13 +123,21 @@ func (n *Node) drain(now clock.Instant, p *peer, vip string) clock.Instant {
 	return until
 }
 
-// sendOn sends packets of e's addresses on to the node that had them before this one, or
-// ends that. holds says whether this node holds them.
-func (n *Node) sendOn(now clock.Instant, e *elector, holds bool) { n.redirect(now, e, holds)() }
+// sendOn sends packets of all addresses on to the nodes that had them before this one, or
+// ends that: of all at once, since what it takes may grow with how many there are.
+func (n *Node) sendOn(now clock.Instant) {
+	var works []*work
+	for _, e := range n.electors {
+		if do := n.redirect(now, e, e.held); do != nil {
+			works = append(works, &work{do: do})
+		}
+	}
+	together(works)
+}
 
 // redirect finds out where packets of e's addresses are to be sent on to, and returns what
-// does it where that has changed. It may be done beside the loop. holds says whether this
-// node holds them, or is about to.
+// does it where that has changed, nil if it has not. It may be done beside the loop. holds says
+// whether this node holds them, or is about to.
 func (n *Node) redirect(now clock.Instant, e *elector, holds bool) (do func()) {
 	var changes []func()
 	for i, h := range e.holders {
@@ -150,6 +158,9 @@ func (n *Node) redirect(now clock.Instant, e *elector, holds bool) (do func()) {
 				n.Log.Warn("older connections are not kept", "vip", e.vips[i], "error", err)
 			}
 		})
+	}
+	if len(changes) == 0 {
+		return nil
 	}
 	return func() {
 		for _, change := range changes {

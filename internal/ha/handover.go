@@ -255,8 +255,8 @@ func (n *Node) settle(now clock.Instant) {
 	}
 	for _, e := range n.electors {
 		n.watchUnheld(now, e)
-		n.sendOn(now, e, e.held)
 	}
+	n.sendOn(now)
 	n.moves = slices.DeleteFunc(n.moves, func(m *move) bool {
 		done := true
 		for _, s := range m.steps {

@@ -88,7 +88,7 @@ func (c Carry) Run(ctx context.Context) error {
 // play hands over on one stage.
 func (c Carry) play(ctx context.Context, k carryKind) (*Carried, error) {
 	p := c.Plan
-	p.Cluster, p.Six = k.cluster, k.six
+	p.Relay, p.Cluster, p.Six = "", k.cluster, k.six
 	load := LoadSpec{Rate: c.Rate, Deadline: 3 * time.Second}
 	target := address(vipOctet).Addr()
 	if k.six {

@@ -85,7 +85,7 @@ type handed3 struct {
 // play hands over on one stage.
 func (d HandOver3) play(ctx context.Context, k handOver3Kind) (*handed3, error) {
 	p := d.Plan
-	p.Cluster, p.Six, p.Secure = k.cluster, k.six, true
+	p.Relay, p.Cluster, p.Six, p.Secure = "", k.cluster, k.six, true
 	rig, err := NewRig(p, LoadSpec{Rate: 100, Deadline: 3 * time.Second})
 	if err != nil {
 		return nil, err

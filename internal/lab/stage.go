@@ -52,6 +52,7 @@ type Plan struct {
 	Cluster string // more lines of [cluster]
 	Six     bool   // hosts have IPv6 addresses too, and there is a VIP of IPv6 that follows the other
 	Fence   string // kind, as cluster.fence; "": the default
+	Relay   string // how older connections are sent on, as cluster.handover; "": the default
 	More    int    // further VIPs, each with an election of its own
 	Secure  bool   // there is a listener at :443 for HTTPS and HTTP/3 too
 }
@@ -202,6 +203,9 @@ func (s *Stage) configuration(p Plan, node string) string {
 	}
 	if p.Fence != "" {
 		timing += fmt.Sprintf("fence = %q\n", p.Fence)
+	}
+	if p.Relay != "" {
+		timing += fmt.Sprintf("handover = %q\n", p.Relay)
 	}
 	six := ""
 	if p.Six {

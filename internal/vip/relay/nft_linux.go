@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	nl "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"proxyd/internal/clock"
@@ -71,6 +72,22 @@ type family struct {
 	fragment   []expr.Any
 }
 
+// room is for what one step says to the kernel, which takes it as one message, and for the
+// answers: there are some fourteen rules for an address, and an answer to each.
+const room = 16 << 20
+
+// dial returns a connection that opens a socket for each step, so that what goes wrong with one
+// is not in the way of the next. None waits for longer than a second.
+func dial() (*nftables.Conn, error) {
+	c, err := nftables.New(nftables.WithSockOptions(func(c *nl.Conn) error {
+		return errors.Join(c.SetReadBuffer(room), c.SetWriteBuffer(room), c.SetDeadline(time.Now().Add(time.Second)))
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("open netfilter: %w", err)
+	}
+	return c, nil
+}
+
 // tableStem is how the names begin of the tables that a node makes for an interface: another
 // node, or interface, may have its own.
 func tableStem(state, device string) string {
@@ -78,9 +95,9 @@ func tableStem(state, device string) string {
 }
 
 func openTables(c Config) (means, error) {
-	conn, err := nftables.New(nftables.AsLasting())
+	conn, err := dial()
 	if err != nil {
-		return nil, fmt.Errorf("open netfilter: %w", err)
+		return nil, err
 	}
 	n := &rules{conn: conn, stem: tableStem(c.State, c.Place.Name), at: c.Place, mark: c.Mark, past: map[netip.Addr]uint64{}}
 	n.name = fmt.Sprintf("%s%08x", n.stem, rand.Uint32())
@@ -94,7 +111,7 @@ func openTables(c Config) (means, error) {
 		err = conn.Flush()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("write rules with socket and dup: %w", err), conn.CloseLasting())
+		return nil, fmt.Errorf("write rules with socket and dup: %w", err)
 	}
 	return n, nil
 }
@@ -294,7 +311,7 @@ func (n *rules) counted(vip netip.Addr) (uint64, error) {
 
 func (n *rules) close() error {
 	dropTables(n.conn, n.name)
-	return errors.Join(n.conn.Flush(), n.conn.CloseLasting())
+	return n.conn.Flush()
 }
 
 // tableFamilies are those that a relay has tables of.
@@ -329,7 +346,7 @@ func dropTables(conn *nftables.Conn, names ...string) {
 
 // Remove takes away what a node that is gone has left on an interface.
 func Remove(state, device string) error {
-	conn, err := nftables.New()
+	conn, err := dial()
 	if err != nil {
 		return nil // a kernel without any
 	}

@@ -31,7 +31,7 @@ func TestDatagramsGoToTheNodeInTheirID(t *testing.T) {
 
 		client.wantAnswer(vip, short(a.mark()), a, "a datagram of the node before")
 		client.wantAnswer(vip, long(a.mark(), 12), a, "a handshake of the node before")
-		if n, err := r.Sent(vip); err != nil || n != 2 {
+		if n, err := b.sent(r, vip); err != nil || n != 2 {
 			t.Errorf("Sent = %d, %v, want 2", n, err)
 		}
 		other := a.mark()
