@@ -24,8 +24,8 @@ import (
 // in one step, whenever a target changes, and there are none while there is no target:
 //
 //	type filter hook prerouting priority raw
-//	iif eth0 ip daddr 10.0.0.100 ip daddr @live jump vip0
-//	chain vip0 {
+//	iif eth0 ip daddr 10.0.0.100 ip daddr @live jump to0
+//	chain to0 {                                    # for all addresses with one target
 //		ether saddr 02:00:00:00:00:01 return       # of the target
 //		ip ttl < 2 return
 //		ip frag-off & 0x1fff != 0 return           # a later fragment has no ports
@@ -38,7 +38,10 @@ import (
 //		socket transparent 0-1 return              # a connection
 //		goto on0
 //	}
-//	chain on0 { counter dup to 10.0.0.11 device eth0 drop }
+//	chain on0 {
+//		ip daddr 10.0.0.100 counter                # one for each address
+//		dup to 10.0.0.11 device eth0 drop
+//	}
 //
 // An address leaves @live by itself when the target's time is over, also if this process
 // is no more. The kernel takes one hop from what it duplicates. A listener that is bound
@@ -48,14 +51,19 @@ import (
 // Each life has tables of its own. When one process takes the place of another, those of the
 // other go in the same step in which this one's come.
 type rules struct {
-	conn  *nftables.Conn
-	stem  string // of the names of all tables that this node has, had or will have for the interface
-	name  string // of this life's
-	at    Place
-	mark  Mark
-	past  map[netip.Addr]uint64 // counted by rules that are no more
-	now   map[netip.Addr]*nftables.Chain
-	slots slots
+	conn *nftables.Conn
+	stem string // of the names of all tables that this node has, had or will have for the interface
+	name string // of this life's
+	at   Place
+	mark Mark
+	past map[netip.Addr]uint64 // counted by rules that are no more
+	now  map[netip.Addr]counter
+}
+
+// A counter is where packets to an address are counted that are sent on.
+type counter struct {
+	chain *nftables.Chain
+	rule  int // its number in the chain
 }
 
 // A span is from a number to a number.
@@ -127,9 +135,9 @@ func (n *rules) set(targets map[netip.Addr]Target, _ []netip.Addr) error {
 			return fmt.Errorf("the node that %s was with has no address of its family on this network", vip)
 		}
 	}
-	for vip := range n.now {
-		// Where somebody else took the tables away the count is lost with them.
-		k, _ := n.counted(vip)
+	// Where somebody else took the tables away the counts are lost with them.
+	counts, _ := n.counted()
+	for vip, k := range counts {
 		n.past[vip] += k
 	}
 	n.now = nil
@@ -149,8 +157,8 @@ func (n *rules) set(targets map[netip.Addr]Target, _ []netip.Addr) error {
 }
 
 // put adds this life's tables to the next step, and returns where packets are counted.
-func (n *rules) put(targets map[netip.Addr]Target) (map[netip.Addr]*nftables.Chain, error) {
-	now := map[netip.Addr]*nftables.Chain{}
+func (n *rules) put(targets map[netip.Addr]Target) (map[netip.Addr]counter, error) {
+	now := map[netip.Addr]counter{}
 	for _, f := range n.families() {
 		var elements []nftables.SetElement
 		for _, vip := range slices.SortedFunc(maps.Keys(targets), netip.Addr.Compare) {
@@ -171,20 +179,26 @@ func (n *rules) put(targets map[netip.Addr]Target) (map[netip.Addr]*nftables.Cha
 		if err := n.conn.AddSet(live, elements); err != nil {
 			return nil, err
 		}
+		with := map[Target][]netip.Addr{} // by target, whenever it ends
 		for _, e := range elements {
 			vip, _ := netip.AddrFromSlice(e.Key)
-			now[vip] = n.chains(f, base, live, vip, targets[vip])
+			to := Target{MAC: targets[vip].MAC, Addr: targets[vip].Addr}
+			with[to] = append(with[to], vip)
+		}
+		number := 0
+		for to, vips := range with {
+			n.chains(f, base, live, number, vips, to, now)
+			number++
 		}
 	}
 	return now, nil
 }
 
-// chains adds what is done with packets to one address, and returns where those are
-// counted that are sent on.
-func (n *rules) chains(f family, base *nftables.Chain, live *nftables.Set, vip netip.Addr, to Target) *nftables.Chain {
-	slot := n.slots.of(vip)
-	mine := n.conn.AddChain(&nftables.Chain{Name: fmt.Sprint("vip", slot), Table: f.table})
-	on := n.conn.AddChain(&nftables.Chain{Name: fmt.Sprint("on", slot), Table: f.table})
+// chains adds what is done with packets to the addresses of one target, and notes where those
+// are counted that are sent on.
+func (n *rules) chains(f family, base *nftables.Chain, live *nftables.Set, number int, vips []netip.Addr, to Target, now map[netip.Addr]counter) {
+	mine := n.conn.AddChain(&nftables.Chain{Name: fmt.Sprint("to", number), Table: f.table})
+	on := n.conn.AddChain(&nftables.Chain{Name: fmt.Sprint("on", number), Table: f.table})
 	rule := func(c *nftables.Chain, parts ...[]expr.Any) {
 		n.conn.AddRule(&nftables.Rule{Table: f.table, Chain: c, Exprs: slices.Concat(parts...)})
 	}
@@ -193,11 +207,16 @@ func (n *rules) chains(f family, base *nftables.Chain, live *nftables.Set, vip n
 		&expr.Immediate{Register: 2, Data: binary.NativeEndian.AppendUint32(nil, uint32(n.at.Index))},
 		&expr.Dup{RegAddr: 1, RegDev: 2, IsRegDevSet: true},
 	}
-	rule(base,
-		when(&expr.Meta{Key: expr.MetaKeyIIF, Register: 1}, expr.CmpOpEq, binary.NativeEndian.AppendUint32(nil, uint32(n.at.Index))),
-		when(payload(expr.PayloadBaseNetworkHeader, f.to, f.length), expr.CmpOpEq, vip.AsSlice()),
-		[]expr.Any{&expr.Lookup{SourceRegister: 1, SetName: live.Name, SetID: live.ID}},
-		then(expr.VerdictJump, mine.Name))
+	for i, vip := range vips {
+		here := when(payload(expr.PayloadBaseNetworkHeader, f.to, f.length), expr.CmpOpEq, vip.AsSlice())
+		rule(base,
+			when(&expr.Meta{Key: expr.MetaKeyIIF, Register: 1}, expr.CmpOpEq, binary.NativeEndian.AppendUint32(nil, uint32(n.at.Index))),
+			here,
+			[]expr.Any{&expr.Lookup{SourceRegister: 1, SetName: live.Name, SetID: live.ID}},
+			then(expr.VerdictJump, mine.Name))
+		rule(on, here, []expr.Any{&expr.Counter{}})
+		now[vip] = counter{on, i}
+	}
 
 	back := then(expr.VerdictReturn, "")
 	rule(mine, when(payload(expr.PayloadBaseLLHeader, 6, 6), expr.CmpOpEq, to.MAC[:]), back)
@@ -233,8 +252,7 @@ func (n *rules) chains(f family, base *nftables.Chain, live *nftables.Set, vip n
 	rule(mine, []expr.Any{&expr.Socket{Key: expr.SocketKeyTransparent, Register: 1}}, back) // fails without a socket
 	rule(mine, then(expr.VerdictGoto, on.Name))
 
-	rule(on, []expr.Any{&expr.Counter{}}, dup, then(expr.VerdictDrop, ""))
-	return on
+	rule(on, dup, then(expr.VerdictDrop, ""))
 }
 
 // elsewhere goes on with a rule if the id at that place of a datagram is of another node.
@@ -284,29 +302,33 @@ func then(kind expr.VerdictKind, chain string) []expr.Any {
 }
 
 func (n *rules) sent(vip netip.Addr) (uint64, error) {
-	k, err := n.counted(vip)
-	return n.past[vip] + k, err
+	counts, err := n.counted()
+	return n.past[vip] + counts[vip], err
 }
 
 // counted returns what the rules that are there have sent on.
-func (n *rules) counted(vip netip.Addr) (uint64, error) {
-	on := n.now[vip]
-	if on == nil {
-		return 0, nil
-	}
-	all, err := n.conn.GetRules(on.Table, on)
-	if err != nil {
-		return 0, fmt.Errorf("read relayed packets: %w", err)
-	}
-	k := uint64(0)
-	for _, r := range all {
-		for _, e := range r.Exprs {
-			if c, is := e.(*expr.Counter); is {
-				k += c.Packets
+func (n *rules) counted() (map[netip.Addr]uint64, error) {
+	chains := map[*nftables.Chain][]*nftables.Rule{}
+	counts := map[netip.Addr]uint64{}
+	for vip, c := range n.now {
+		all, read := chains[c.chain]
+		if !read {
+			var err error
+			if all, err = n.conn.GetRules(c.chain.Table, c.chain); err != nil {
+				return nil, fmt.Errorf("read relayed packets: %w", err)
+			}
+			chains[c.chain] = all
+		}
+		if c.rule >= len(all) {
+			continue // somebody else changed them
+		}
+		for _, e := range all[c.rule].Exprs {
+			if k, is := e.(*expr.Counter); is {
+				counts[vip] = k.Packets
 			}
 		}
 	}
-	return k, nil
+	return counts, nil
 }
 
 func (n *rules) close() error {

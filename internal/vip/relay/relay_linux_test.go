@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -204,6 +205,33 @@ func TestTablesOfAProcessThatDied(t *testing.T) {
 			want(1, "a fifth died")
 			open(false)
 			want(0, "a life that does not go on from it")
+		})
+	}
+}
+
+// What the kernel answers to one step must have room.
+func TestManyAddressesAtOnce(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	a, b := plug(t, "a", 1), plug(t, "b", 2)
+	for _, way := range ways {
+		t.Run(string(way), func(t *testing.T) {
+			b.do(func() {
+				r := must(Open(b.config(way, false)))(t)
+				for _, to := range []Target{b.target(a, 0, time.Minute), b.target(a, 0, time.Hour), {}} {
+					var all sync.WaitGroup
+					for i := range 200 {
+						all.Go(func() {
+							if err := r.Set(netip.AddrFrom4([4]byte{10, 9, 1, byte(i)}), to); err != nil {
+								t.Error(err)
+							}
+						})
+					}
+					all.Wait()
+				}
+				ok(t, r.Close())
+			})
 		})
 	}
 }
