@@ -153,12 +153,25 @@ func startCluster(ctx context.Context, n *node, c *config.Config, from *predeces
 		// its first turn, in which it said of every address where packets go.
 		if _, err := k.node.Status(ctx); err != nil {
 			k.log.Warn("older connections are perhaps not kept", "error", err)
+		} else if err := k.endOthers(c.Node.State); err != nil {
+			k.log.Warn("what the process before this one sends on goes on until its time is over", "error", err)
 		}
 	}
 	k.loops.Go(func() { k.followChanges(ctx, n) })
 	k.loops.Go(func() { k.watchFitness(ctx, n) })
 	k.loops.Go(func() { k.watchDrains(ctx) })
 	return k, nil
+}
+
+// endOthers ends what the part before this one sends on.
+func (k *cluster) endOthers(state string) error {
+	var relays []*relay.Relay
+	for _, d := range k.devices {
+		if r := d.Relay(); r != nil {
+			relays = append(relays, r)
+		}
+	}
+	return relay.EndOthers(state, relays)
 }
 
 // identity finds which voter this node is.
@@ -524,8 +537,9 @@ func release(file string) error {
 	errs := []error{vip.Release(on)}
 	if errs[0] == nil { // an address that is still there must stay silent
 		for name := range on {
-			errs = append(errs, fence.Remove(c.Node.State, name), relay.Remove(c.Node.State, name))
+			errs = append(errs, fence.Remove(c.Node.State, name))
 		}
+		errs = append(errs, relay.Remove(c.Node.State))
 	}
 	return errors.Join(errs...)
 }

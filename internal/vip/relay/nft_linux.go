@@ -48,12 +48,11 @@ import (
 // to the virtual address itself cannot be told from a connection, and the connection of a
 // SYN cookie not from none.
 //
-// Each life has tables of its own. When one process takes the place of another, those of the
-// other go in the same step in which this one's come.
+// Each life has tables of its own. While one process takes the place of another there are those
+// of both: what the first table sends on is dropped there, so the second does not see it.
 type rules struct {
 	conn *nftables.Conn
-	stem string // of the names of all tables that this node has, had or will have for the interface
-	name string // of this life's
+	name string // of this life's tables
 	at   Place
 	mark Mark
 	past map[netip.Addr]uint64 // counted by rules that are no more
@@ -96,10 +95,19 @@ func dial() (*nftables.Conn, error) {
 	return c, nil
 }
 
-// tableStem is how the names begin of the tables that a node makes for an interface: another
-// node, or interface, may have its own.
-func tableStem(state, device string) string {
-	return "proxyd-relay-" + device + "-" + bpf.NodeTag(state) + "-"
+// newName returns a name for tables that a node makes for an interface: another node, or
+// interface, may have its own, and so has each life.
+func newName(state, device string) string {
+	return fmt.Sprintf("%s%s-%s-%08x", stem, device, bpf.NodeTag(state), rand.Uint32())
+}
+
+// stem is how the names of all tables begin.
+const stem = "proxyd-relay-"
+
+// ofNode reports whether a table is one that a node made, for whichever interface.
+func ofNode(name, state string) bool {
+	made := strings.TrimRight(name, "0123456789abcdef") // whichever life
+	return strings.HasPrefix(name, stem) && strings.HasSuffix(made, "-"+bpf.NodeTag(state)+"-")
 }
 
 func openTables(c Config) (means, error) {
@@ -107,8 +115,7 @@ func openTables(c Config) (means, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &rules{conn: conn, stem: tableStem(c.State, c.Place.Name), at: c.Place, mark: c.Mark, past: map[netip.Addr]uint64{}}
-	n.name = fmt.Sprintf("%s%08x", n.stem, rand.Uint32())
+	n := &rules{conn: conn, name: newName(c.State, c.Place.Name), at: c.Place, mark: c.Mark, past: map[netip.Addr]uint64{}}
 	// What the kernel lacks shows now, and not when an address comes. Nothing is left of it.
 	try := map[netip.Addr]Target{}
 	for _, a := range []string{"192.0.2.1", "2001:db8::1"} { // RFC 5737, RFC 3849
@@ -141,11 +148,7 @@ func (n *rules) set(targets map[netip.Addr]Target, _ []netip.Addr) error {
 		n.past[vip] += k
 	}
 	n.now = nil
-	others, err := tablesOf(n.conn, n.stem)
-	if err != nil {
-		return err
-	}
-	dropTables(n.conn, append(others, n.name)...)
+	dropTables(n.conn, n.name)
 	now, err := n.put(targets)
 	if err == nil {
 		err = n.conn.Flush()
@@ -339,15 +342,15 @@ func (n *rules) close() error {
 // tableFamilies are those that a relay has tables of.
 var tableFamilies = []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}
 
-// tablesOf lists the names of tables that begin so.
-func tablesOf(conn *nftables.Conn, stem string) (names []string, err error) {
+// tablesOf lists the names of a node's tables.
+func tablesOf(conn *nftables.Conn, state string) (names []string, err error) {
 	for _, family := range tableFamilies {
 		all, err := conn.ListTablesOfFamily(family)
 		if err != nil {
 			return nil, fmt.Errorf("list tables: %w", err)
 		}
 		for _, t := range all {
-			if strings.HasPrefix(t.Name, stem) && !slices.Contains(names, t.Name) {
+			if ofNode(t.Name, state) && !slices.Contains(names, t.Name) {
 				names = append(names, t.Name)
 			}
 		}
@@ -366,13 +369,18 @@ func dropTables(conn *nftables.Conn, names ...string) {
 	}
 }
 
-// Remove takes away what a node that is gone has left on an interface.
-func Remove(state, device string) error {
+// Remove takes away what a node that is gone has left, also on interfaces that are not
+// configured any more.
+func Remove(state string) error { return removeBut(state, nil) }
+
+// removeBut takes away all tables of a node but those of the names.
+func removeBut(state string, stay []string) error {
 	conn, err := dial()
 	if err != nil {
 		return nil // a kernel without any
 	}
-	names, err := tablesOf(conn, tableStem(state, device))
+	names, err := tablesOf(conn, state)
+	names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(stay, name) })
 	if err != nil || len(names) == 0 {
 		return nil // likewise
 	}

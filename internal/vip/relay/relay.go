@@ -83,8 +83,9 @@ type Config struct {
 	Mark  Mark
 	// State is the node's state directory: by it the next life finds what this one left.
 	State string
-	// Keep leaves what another process of this node sends on, until Set is called first: this
-	// one takes its place. Without it all that an earlier life left is taken away.
+	// Keep leaves what another process of this node sends on, until EndOthers is called: this
+	// one takes its place. Without it all that an earlier life left is taken away, on every
+	// interface.
 	Keep bool
 	Log  *slog.Logger // nil: no log
 }
@@ -93,9 +94,8 @@ type Config struct {
 type means interface {
 	// move makes the place the one that is used.
 	move(Place) error
-	// set sends on for these addresses, and for no others; what another process of this node
-	// sent on until now is over with it. changed names those that are not as they were when set
-	// last returned nil.
+	// set sends on for these addresses, and for no others. changed names those that are not as
+	// they were when set last returned nil.
 	set(targets map[netip.Addr]Target, changed []netip.Addr) error
 	// sent returns how many packets were sent on for an address.
 	sent(netip.Addr) (uint64, error)
@@ -123,7 +123,7 @@ func Open(c Config) (*Relay, error) {
 		r.way, r.means = w, m
 		if !c.Keep {
 			// Programs end with their process; tables do not.
-			if err := Remove(c.State, c.Place.Name); err != nil {
+			if err := Remove(c.State); err != nil {
 				return nil, errors.Join(err, m.close())
 			}
 		}
@@ -228,6 +228,19 @@ func (r *Relay) Move(to Place) error {
 		return fmt.Errorf("send packets on through %s: %w", to.Name, err)
 	}
 	return nil
+}
+
+// EndOthers ends what other processes of a node send on: those of the relays stay. It is for who
+// takes another's place, once every relay was told of every address. An end before would leave
+// those without that were not told of yet.
+func EndOthers(state string, relays []*Relay) error {
+	var stay []string
+	for _, r := range relays {
+		if n, is := r.means.(*rules); is {
+			stay = append(stay, n.name)
+		}
+	}
+	return removeBut(state, stay)
 }
 
 // Sent returns how many packets were sent on for an address since Open.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -97,7 +96,7 @@ func TestHandingBackDuringADrain(t *testing.T) {
 func (h *host) tables() (names []string) {
 	h.do(func() {
 		conn := must(nftables.New())(h.t)
-		names = must(tablesOf(conn, tableStem(h.config(Nftables, false).State, h.place.Name)))(h.t)
+		names = must(tablesOf(conn, h.config(Nftables, false).State))(h.t)
 	})
 	return names
 }
@@ -106,6 +105,12 @@ func (h *host) tables() (names []string) {
 func (h *host) set(r *Relay, other *host, family int) {
 	h.t.Helper()
 	h.do(func() { ok(h.t, r.Set(families[family].vip, h.target(other, family, time.Minute))) })
+}
+
+// alone ends what others at the host send on.
+func (h *host) alone(relays ...*Relay) {
+	h.t.Helper()
+	h.do(func() { ok(h.t, EndOthers(h.config(Nftables, false).State, relays)) })
 }
 
 // sent is what a relay at the host has sent on.
@@ -141,6 +146,8 @@ func TestTheNextProcessGoesOnSending(t *testing.T) {
 			old.wantEcho(t, "the next is there")
 			b.set(next, a, family)
 			old.wantEcho(t, "the next was told")
+			b.alone(next)
+			old.wantEcho(t, "the next is alone")
 			end(r)
 			r = next
 		}
@@ -189,23 +196,79 @@ func TestTablesOfAProcessThatDied(t *testing.T) {
 
 			second := open(true)
 			b.set(second, a, family)
-			want(1, "the second goes on, the first died")
+			want(2, "the second was told, the first died")
+			b.alone(second)
+			want(1, "the second goes on")
 			old.wantEcho(t, "the first died")
 
-			third := open(true)
-			want(1, "the second died")
-			b.set(third, a, family)
-			want(1, "the third goes on")
+			b.set(open(true), a, family)
+			want(2, "a third was told and died")
+			old.wantEcho(t, "a third died")
+			fourth := open(true)
+			b.set(fourth, a, family)
+			b.alone(fourth)
+			want(1, "the fourth goes on")
 			old.wantEcho(t, "the second died")
 
-			b.do(func() { ok(t, open(true).Set(families[family].vip, Target{})) })
-			want(0, "a fourth has nothing to send on")
+			fifth := open(true)
+			b.do(func() { ok(t, fifth.Set(families[family].vip, Target{})) })
+			b.alone(fifth)
+			want(0, "a fifth has nothing to send on")
 
 			b.set(open(true), a, family)
-			want(1, "a fifth died")
+			want(1, "a sixth died")
 			open(false)
 			want(0, "a life that does not go on from it")
 		})
+	}
+}
+
+// The next process is told of one address after the other: none is without meanwhile.
+func TestTheNextProcessIsToldOfOneAddressAfterTheOther(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	a, b, client := plug(t, "a", 1), plug(t, "b", 2), plug(t, "client", 9)
+	settled(t, a, b, client)
+	a.serve()
+	b.serve()
+	var first, next *Relay
+	b.do(func() { first = must(Open(b.config(Nftables, false)))(t) })
+	var conns []*conn
+	client.sends(a)
+	for family := range families {
+		conns = append(conns, client.wantDial(families[family].vip, a, "before"))
+		b.set(first, a, family)
+	}
+	client.sends(b)
+	b.do(func() { next = must(Open(b.config(Nftables, true)))(t) })
+	for family := range families {
+		b.set(next, a, family)
+		for _, c := range conns {
+			c.wantEcho(t, "told of "+families[family].name)
+		}
+	}
+	b.alone(next)
+	b.do(func() { ok(t, first.Close()) })
+	for _, c := range conns {
+		c.wantEcho(t, "the next is alone")
+	}
+}
+
+func TestTablesAreOfTheirNode(t *testing.T) {
+	own := newName("/state/a", "br-lan.7")
+	for name, want := range map[string]bool{
+		own:                               true,
+		newName("/state/a", "eth0"):       true, // configured or not
+		newName("/state/b", "eth0"):       false,
+		own + "-x":                        false,
+		"x" + own:                         false,
+		"filter":                          false,
+		"proxyd-fence-" + own[len(stem):]: false,
+	} {
+		if got := ofNode(name, "/state/a"); got != want {
+			t.Errorf("%s is the node's: %v, want %v", name, got, want)
+		}
 	}
 }
 
@@ -219,21 +282,47 @@ func TestManyAddressesAtOnce(t *testing.T) {
 		t.Run(string(way), func(t *testing.T) {
 			b.do(func() {
 				r := must(Open(b.config(way, false)))(t)
-				for _, to := range []Target{b.target(a, 0, time.Minute), b.target(a, 0, time.Hour), {}} {
-					var all sync.WaitGroup
+				near, far := b.target(a, 0, time.Minute), b.target(a, 0, time.Hour)
+				for _, to := range []Target{near, far, {}} {
+					var all []*setting // as if several had called Set: other threads are elsewhere
 					for i := range 200 {
-						all.Go(func() {
-							if err := r.Set(netip.AddrFrom4([4]byte{10, 9, 1, byte(i)}), to); err != nil {
-								t.Error(err)
-							}
-						})
+						all = append(all, &setting{vip: netip.AddrFrom4([4]byte{10, 9, 1, byte(i)}), to: to})
 					}
-					all.Wait()
+					r.setAll(all)
+					for _, s := range all {
+						ok(t, s.err)
+					}
+					want := 200
+					if to == (Target{}) {
+						want = 0
+					}
+					if got := written(t, r); got != want {
+						t.Errorf("%d addresses are sent on, want %d", got, want)
+					}
 				}
 				ok(t, r.Close())
 			})
 		})
 	}
+}
+
+// written is how many addresses the kernel has of what a relay sends on.
+func written(t *testing.T, r *Relay) (n int) {
+	t.Helper()
+	switch m := r.means.(type) {
+	case *rules:
+		if len(m.now) == 0 {
+			return len(must(m.conn.ListTablesOfFamily(nftables.TableFamilyIPv4))(t))
+		}
+		f := m.families()[0]
+		return len(must(m.conn.GetSetElements(must(m.conn.GetSetByName(f.table, "live"))(t)))(t))
+	case *tcx:
+		var key, value []byte
+		for all := m.targets.Iterate(); all.Next(&key, &value); {
+			n++
+		}
+	}
+	return n
 }
 
 func TestTwoDrainsInARow(t *testing.T) {
