@@ -35,6 +35,7 @@ type Device struct {
 	arp      *wire
 	nd       *wire
 	groups   groups
+	warned   sync.Map // what warnOnce has said
 
 	fence    atomic.Pointer[fence.Fence] // nil: none was put up
 	place    atomic.Pointer[place]       // nil: there is no interface of the name

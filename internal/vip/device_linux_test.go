@@ -2,12 +2,15 @@ package vip
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -46,6 +49,60 @@ func TestHeldAddressIsAnsweredForUntilDropped(t *testing.T) {
 		if _, answered := s.ask(f.vip, 50*time.Millisecond); answered {
 			t.Errorf("%s: answered for after Drop", f.name)
 		}
+	}
+}
+
+// Where lo is down, or without IPv6, an address has no route of ours, and comes all the same.
+func TestAddressComesWithoutLoopback(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	s := newStage(t)
+	cases := []struct {
+		name string
+		set  func()
+	}{
+		{"down", func() { ok(t, netlink.LinkSetDown(must(netlink.LinkByName("lo"))(t))) }},
+		{"without IPv6", func() {
+			up(t, "lo")
+			ok(t, os.WriteFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6", []byte("1"), 0))
+		}},
+	}
+	for _, c := range cases {
+		c.set()
+		var log bytes.Buffer
+		d := must(OpenLink(s.name, &Sysctls{}, slog.New(slog.NewTextHandler(&log, nil))))(t)
+		for range 2 {
+			ok(t, d.Add(Host(vip6), time.Minute))
+		}
+		if all := must(d.Addrs())(t); !slices.Contains(all, Host(vip6)) {
+			t.Errorf("lo %s: the addresses are %v", c.name, all)
+		}
+		if n := strings.Count(log.String(), "no route of ours"); n != 1 {
+			t.Errorf("lo %s: said %d times that there is no route, want once:\n%s", c.name, n, log.String())
+		}
+		ok(t, d.Remove(Host(vip6)))
+		ok(t, d.Close())
+	}
+}
+
+// What went wrong once is tried again.
+func TestGroupThatCouldNotBeJoinedIsJoinedLater(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	s := newStage(t)
+	var g groups
+	defer func() { ok(t, g.close()) }()
+	if g.join(vip6, 1<<20) == nil || len(g.joined) != 0 {
+		t.Errorf("joined %v on no interface", g.joined)
+	}
+	index := must(netlink.LinkByName(s.name))(t).Attrs().Index
+	for range 2 {
+		ok(t, g.join(vip6, index))
+	}
+	if len(g.joined) != 1 {
+		t.Errorf("joined %v, want one", g.joined)
 	}
 }
 

@@ -25,7 +25,7 @@ type member struct {
 	index int // of the interface
 }
 
-// join joins the group of an IPv6 address, unless that was tried before.
+// join joins the group of an IPv6 address, unless this host is in it.
 func (g *groups) join(a netip.Addr, index int) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -40,7 +40,6 @@ func (g *groups) join(a netip.Addr, index int) error {
 		}
 		g.fd, g.joined = fd, map[member]bool{}
 	}
-	g.joined[m] = true
 	group, err := ndp.SolicitedNodeMulticast(a)
 	if err != nil {
 		return err
@@ -49,6 +48,7 @@ func (g *groups) join(a netip.Addr, index int) error {
 	if err != nil && !errors.Is(err, unix.EADDRINUSE) { // another address has the same
 		return fmt.Errorf("join %s: %w", group, err)
 	}
+	g.joined[m] = true
 	return nil
 }
 

@@ -22,12 +22,10 @@ const loopback = 1
 // it is free was asked before, and detection would keep it silent for a second.
 func (d *Device) Add(p netip.Prefix, life time.Duration) error {
 	return d.at(p, "add %s to %s: %w", func(index int) error {
-		if err := d.bridge(p.Addr(), life); err != nil {
-			return err
-		}
+		d.bridge(p.Addr(), life)
 		if p.Addr().Is6() {
 			if err := d.groups.join(p.Addr(), index); err != nil {
-				d.log.Warn("who asks for an address in the moment in which it comes has to ask again", "address", p.Addr(), "error", err)
+				d.warnOnce("who asks for an address in the moment in which it comes has to ask again", p.Addr(), err)
 			}
 		}
 		return d.change.put(p.Addr(), index, life)
@@ -48,11 +46,8 @@ func (d *Device) Remove(p netip.Prefix) error {
 // Park puts p on loopback, where it accepts and nobody is told. It is silent only with
 // arp_ignore on the interface: see Sysctls.
 func (d *Device) Park(p netip.Prefix, life time.Duration) error {
-	err := d.bridge(p.Addr(), life)
-	if err == nil {
-		err = d.change.put(p.Addr(), loopback, life)
-	}
-	if err != nil {
+	d.bridge(p.Addr(), life)
+	if err := d.change.put(p.Addr(), loopback, life); err != nil {
 		return fmt.Errorf("park %s on lo: %w", p.Addr(), err)
 	}
 	return nil
@@ -71,15 +66,26 @@ func (d *Device) Unpark(p netip.Prefix) error {
 // Linux adds an IPv6 address at once and the route that makes it local in a work queue,
 // later, which on a busy machine is a tenth of a second and more: packets that come between
 // the two are lost, and a lost SYN costs its client a second. So it gets a route of ours
-// before, for as long as the address lives. IPv4 does both at once.
-func (d *Device) bridge(a netip.Addr, life time.Duration) error {
+// before, for as long as the address lives. IPv4 does both at once. Where lo is down, or without
+// IPv6, there can be no such route: the address comes all the same.
+func (d *Device) bridge(a netip.Addr, life time.Duration) {
 	if !a.Is6() {
-		return nil
+		return
 	}
 	if err := d.change.putRoute(a, life+time.Second); err != nil {
-		return fmt.Errorf("route it to this host: %w", err)
+		d.warnOnce("packets to an address are lost for a moment when it comes or goes: it has no route of ours", a, err)
 	}
-	return nil
+}
+
+// warnOnce logs what is wrong with an address that is prolonged again and again.
+func (d *Device) warnOnce(what string, a netip.Addr, err error) {
+	type warning struct {
+		what string
+		a    netip.Addr
+	}
+	if _, said := d.warned.LoadOrStore(warning{what, a}, true); !said {
+		d.log.Warn(what, "address", a, "error", err)
+	}
 }
 
 // unbridge ends that for an address that is nowhere any more.
