@@ -60,9 +60,21 @@ func TestEveryThreatHasATest(t *testing.T) {
 		t.Fatal("docs/THREAT-MODEL.md does not say what is not there yet")
 	}
 	tested := map[string]bool{}
-	for _, m := range regexp.MustCompile(`\b[SABCDEG][0-9]{1,2}\b|(?:Test|Fuzz)(?:[A-Z][0-9]+)+`).FindAllString(allTests(t), -1) {
-		for _, id := range regexp.MustCompile(`[A-Z][0-9]+`).FindAllString(m, -1) {
-			tested[id] = true
+	ids := regexp.MustCompile(`\b[SABCDEG][0-9]{1,2}\b`)
+	tests := allTests(t)
+	for _, where := range []string{
+		`^func (?:Test|Fuzz)((?:[SABCDEG][0-9]{1,2})+)`,
+		`^func (?:Test|Fuzz).*(//.*)`,
+		`^\s*(//.*)`,
+		`"((?:[SABCDEG][0-9]{1,2}[,: ]+)+)[^"]*"`, // what a case is called
+		`"([SABCDEG][0-9]{1,2})"`,
+		`^-- (.*) --$`, // what a dialogue is called
+	} {
+		for _, m := range regexp.MustCompile(`(?m)`+where).FindAllStringSubmatch(tests, -1) {
+			// In a name one follows the other.
+			for _, id := range ids.FindAllString(regexp.MustCompile(`[0-9]+`).ReplaceAllString(m[1], "$0 "), -1) {
+				tested[id] = true
+			}
 		}
 	}
 	for family, last := range map[string]int{"S": 20, "A": 13, "B": 10, "C": 7, "D": 9, "E": 11, "G": 10} {
