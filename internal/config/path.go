@@ -11,8 +11,16 @@ type path string
 
 const root path = ""
 
-func (p path) key(name string) path { return p + "\x00" + path(name) }
-func (p path) at(i int) path        { return p + "\x01" + path(strconv.Itoa(i)) }
+func (p path) key(name string) path {
+	if strings.ContainsAny(name, "\x00\x01") { // in quotes a key can be anything; none that there is has these
+		name = noStep.Replace(name)
+	}
+	return p + "\x00" + path(name)
+}
+
+func (p path) at(i int) path { return p + "\x01" + path(strconv.Itoa(i)) }
+
+var noStep = strings.NewReplacer("\x00", "\uFFFD", "\x01", "\uFFFD")
 
 // parent is the table or the array that p is in.
 func (p path) parent() path {

@@ -62,21 +62,11 @@ func (h *h2conn) grant() {
 }
 
 // giveTurn lets others run before a connection whose client has sent much at once has more of it
-// begun. Where that takes long there is a crowd, of other such connections most of all, and the
-// goroutine rests besides: who sent a single request is not to wait behind all of it. It reports
-// whether it did.
+// begun. It reports whether that took long: then there is a crowd, of other such connections most of all.
 func giveTurn() bool {
 	t := now()
 	runtime.Gosched()
-	w := time.Duration(now() - t)
-	if w < slowTurn {
-		return false
-	}
-	time.Sleep(min(4*w, longestRest))
-	return true
+	return now()-t >= moment(slowTurn)
 }
 
-const (
-	slowTurn    = 500 * time.Microsecond // for a turn of all others
-	longestRest = 20 * time.Millisecond
-)
+const slowTurn = 500 * time.Microsecond // of all others

@@ -133,7 +133,7 @@ func (g *Gate) Enter(now time.Time, lag func() time.Duration, exact bool) bool {
 	turn := g.seen.Add(1)%every == 0 || gap > int64(measuredGap) || gap < -int64(strictTime)
 	if lag != nil && (turn || exact && strict) {
 		d := lag()
-		late := exact && d > g.longest(strict)
+		late := exact && d > g.longest(strict) && g.busy()
 		if late || strict && g.crowd.Load() {
 			g.strict.Store(t + int64(strictTime))
 		}
@@ -144,7 +144,7 @@ func (g *Gate) Enter(now time.Time, lag func() time.Duration, exact bool) bool {
 				limit = g.learn(now, d)
 			}
 		}
-		if late && g.busy() {
+		if late {
 			g.refused.Add(1)
 			return false
 		}
@@ -161,7 +161,8 @@ func (g *Gate) Enter(now time.Time, lag func() time.Duration, exact bool) bool {
 // already, would keep others waiting. All of a crowd that comes at once have waited for too
 // long: nobody is helped if all are refused and nothing is done.
 func (g *Gate) busy() bool {
-	return time.Duration(g.inflight.Load())*window >= time.Duration(max(g.able.Load(), leastAble))*leastWork
+	n := g.inflight.Load()
+	return n >= leastLimit && time.Duration(n)*window >= time.Duration(g.able.Load())*leastWork
 }
 
 // isStrict reports whether the gate is strict at t. A wall clock that was set back does not

@@ -442,10 +442,20 @@ func TestOfACrowdThatIsLateAsManyAreLetInAsKeepTheNodeBusy(t *testing.T) {
 	}
 }
 
+// One pause makes all late that come in it. A node that has little to do takes them on.
+func TestWhoIsLateOnAQuietNodeIsLetIn(t *testing.T) {
+	g := &Gate{}
+	now := feed(g, time.Unix(epoch, 0), 3*fallWindows, time.Millisecond)
+	in := while(g, leastLimit-1, func() int { return let(g, now, 100, time.Second) })
+	if in != 100 || g.Shut(now) {
+		t.Errorf("%d of 100 were let in; shut is %v", in, g.Shut(now))
+	}
+}
+
 func TestAClockThatIsSetBackDoesNotKeepTheGateStrict(t *testing.T) {
 	g := &Gate{}
 	now := feed(g, time.Unix(epoch, 0), 3*fallWindows, time.Millisecond)
-	if let(g, now, 100, time.Second); !g.Shut(now) {
+	if while(g, 100, func() int { return let(g, now, 100, time.Second) }); !g.Shut(now) {
 		t.Fatal("the gate is not strict")
 	}
 	now = now.Add(-time.Hour)
@@ -462,7 +472,7 @@ func TestTheGateStaysStrictWhileACrowdWaits(t *testing.T) {
 	}{{1000, true}, {100, false}} {
 		g := &Gate{}
 		now := feed(g, time.Unix(epoch, 0), 3*fallWindows, time.Millisecond)
-		let(g, now, 100, time.Second)
+		while(g, 100, func() int { return let(g, now, 100, time.Second) })
 		for range c.waiting {
 			g.Hold()
 		}

@@ -85,7 +85,7 @@ func (p *Plane) Admit(l *dataplane.Listener, client netip.AddrPort) bool {
 		counters.refused.Add(1)
 		return false
 	}
-	if p.floods.some.Load() > 0 && p.floods.barred(client.Addr(), p.opt.Now()) {
+	if p.floods.some.Load() > 0 && p.floods.barred(client.Addr(), p.opt.Now()) && !p.mayBeProbe(l, client.Addr().Unmap()) && !s.trusts(client.Addr().Unmap()) {
 		p.conns.open.Add(-1)
 		counters.flooders.Add(1)
 		return false
@@ -120,8 +120,10 @@ func (p *Plane) Leave(l *dataplane.Listener, client netip.AddrPort, why dataplan
 		counters.open.Add(-1)
 	}
 	counters.closed[why].Add(1)
-	if why == dataplane.ClosedFlood && !p.current.Load().trusts(client.Addr().Unmap()) && p.floods.note(client.Addr(), p.opt.Now()) {
-		p.opt.Logger.Warn("an address floods, and is turned away for a while", "listener", l.Name, "client", whose(client.Addr()))
+	if why == dataplane.ClosedFlood && !p.current.Load().trusts(client.Addr().Unmap()) {
+		if say, others := p.floods.note(client.Addr(), p.opt.Now()); say {
+			p.opt.Logger.Warn("an address floods, and is turned away for a while", "listener", l.Name, "client", whose(client.Addr()), "others", others)
+		}
 	}
 }
 

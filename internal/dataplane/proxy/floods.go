@@ -17,6 +17,9 @@ const (
 	mostFlooders = 4096
 
 	floodSweep = time.Minute
+
+	// floodSaid is how long the log names no other address, or the same again.
+	floodSaid = 10 * time.Second
 )
 
 // floods remembers, by the address that whose returns, who has had connections cut off for a
@@ -27,10 +30,13 @@ type floods struct {
 	mu    sync.Mutex               // guards what follows
 	until map[netip.Addr]time.Time // when all floods of an address will have been forgotten
 	swept time.Time
+	said  time.Time // when an address was last named in the log
+	quiet int       // that have been barred since, and were not
 }
 
-// note counts a flood, and reports whether it is the one for which the address is barred.
-func (f *floods) note(a netip.Addr, now time.Time) bool {
+// note counts a flood, and reports whether the log is to say that the address is barred for it.
+// others is how often one was barred of which it said nothing.
+func (f *floods) note(a netip.Addr, now time.Time) (say bool, others int) {
 	a = whose(a)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -53,7 +59,15 @@ func (f *floods) note(a netip.Addr, now time.Time) bool {
 	// Of many that are cut off at once no more are held against it than bar it for floodsAtOnce.
 	f.until[a] = minTime(was.Add(floodTime), now.Add(2*floodsAtOnce*floodTime))
 	f.some.Store(int64(len(f.until)))
-	return !barredUntil(was, now) && barredUntil(f.until[a], now)
+	switch {
+	case barredUntil(was, now) || !barredUntil(f.until[a], now):
+		return false, 0
+	case now.Sub(f.said) < floodSaid:
+		f.quiet++
+		return false, 0
+	}
+	others, f.quiet, f.said = f.quiet, 0, now
+	return true, others
 }
 
 // barred reports whether an address may make no connection now.

@@ -73,3 +73,22 @@ func TestE9FloodersAreForgotten(t *testing.T) {
 		t.Errorf("%d are remembered for ever", n)
 	}
 }
+
+// However many flood, the log names one now and then.
+func TestE9TheLogOfFloodsIsBounded(t *testing.T) {
+	var f floods
+	now := time.Unix(1_000_000, 0)
+	lines, others := 0, 0
+	for i := range 100 { // seconds, in each of which a hundred addresses are barred
+		for a := range 100 {
+			for range floodsAtOnce + 1 {
+				if say, n := f.note(netip.AddrFrom4([4]byte{10, 0, byte(i), byte(a)}), now.Add(time.Duration(i)*time.Second)); say {
+					lines, others = lines+1, others+n
+				}
+			}
+		}
+	}
+	if want := int(100 * time.Second / floodSaid); lines != want || others < 8000 {
+		t.Errorf("%d lines that tell of %d others, want %d", lines, others, want)
+	}
+}
