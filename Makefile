@@ -42,7 +42,7 @@ fuzz: ## every fuzz target for T
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do $(GO) test $$p -run '^$$' -fuzz "^$$f$$" -fuzztime $(T) || exit 1; done; done
 
 .PHONY: vuln
-vuln: ## known vulnerabilities in what is called of modules and the standard library (asks vuln.go.dev)
+vuln: ## known vulnerabilities in what is called of modules and the standard library (asks for the list of them)
 	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
 
 .PHONY: sbom

@@ -225,7 +225,7 @@ func (k *Keeper) run() {
 	defer close(k.done)
 	defer k.timer.Stop()
 	for {
-		do := func() {}
+		var do func()
 		select {
 		case <-k.claims:
 			do = k.contest
