@@ -348,7 +348,8 @@ func (s *snapshot) fabricate(q Question) (*dataplane.Exchange, []byte, error) {
 	return x, []byte(head + "\r\n"), nil
 }
 
-// listenerFor returns the listener of that name, or the one that the URL's port leads to.
+// listenerFor returns the listener of that name, or the one that the URL's port leads to. Where
+// none has that port, as behind a port that is forwarded, it is the one that speaks the URL's scheme.
 func (s *snapshot) listenerFor(name, host, scheme string) (*dataplane.Listener, error) {
 	all := wanted(s.conf, &listenerSet{}, nil, nil, nil)
 	slices.SortFunc(all, func(a, b *door) int {
@@ -358,15 +359,25 @@ func (s *snapshot) listenerFor(name, host, scheme string) (*dataplane.Listener, 
 	if _, given, err := net.SplitHostPort(host); err == nil && given != "" {
 		port = given
 	}
-	var names []string
+	var names, speak []string
+	var last *dataplane.Listener
 	for _, d := range all {
-		if d.listener.Name == name || name == "" && strings.HasSuffix(d.address, ":"+port) {
-			return d.listener, nil
+		l := d.listener
+		if l.Name == name || name == "" && strings.HasSuffix(d.address, ":"+port) {
+			return l, nil
 		}
-		names = append(names, d.listener.Name)
+		if names = append(names, l.Name); s.conf.Listener[l.Name].TLS == (scheme == "https") {
+			speak, last = append(speak, l.Name), l
+		}
 	}
-	if name != "" {
+	names, speak = slices.Compact(names), slices.Compact(speak)
+	switch {
+	case name != "":
 		return nil, badQuestion("listener %q is not there (there are: %s)", name, strings.Join(names, ", "))
+	case len(names) == 1:
+		return all[0].listener, nil
+	case len(speak) == 1:
+		return last, nil
 	}
-	return all[0].listener, nil
+	return nil, badQuestion("no listener has port %s: say which with --listener (there are: %s)", port, strings.Join(names, ", "))
 }

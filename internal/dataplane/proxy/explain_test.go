@@ -88,6 +88,28 @@ func TestExplainSaysWhyARequestIsRefused(t *testing.T) {
 	}
 }
 
+func TestExplainFindsTheListenerOfAURL(t *testing.T) {
+	conf := base()
+	conf.Listener = map[string]*config.Listener{
+		"alt":    {Name: "alt", Address: []string{"192.0.2.1:8080", "192.0.2.2:8080"}},
+		"secure": {Name: "secure", Address: []string{"192.0.2.1:8443"}, TLS: true},
+		"web":    {Name: "web", Address: []string{"192.0.2.1:80"}},
+	}
+	for _, c := range []struct{ url, listener, want string }{
+		{"http://h/", "", "web"},
+		{"http://h:8080/", "", "alt"},
+		{"https://h/", "", "secure"}, // the only one that speaks it
+		{"https://h:9000/", "", "secure"},
+		{"http://h:9000/", "", ""}, // alt or web
+		{"http://h:9000/", "alt", "alt"},
+	} {
+		e, err := Explain(conf, Question{Method: "GET", URL: c.url, Listener: c.listener})
+		if (err == nil) != (c.want != "") || err == nil && e.Listener != c.want {
+			t.Errorf("%s %q: %v, %v, want %q", c.url, c.listener, e, err, c.want)
+		}
+	}
+}
+
 // Programs read the JSON of an explanation: every key is in docs/ROUTING.md, with its kind.
 func TestExplanationIsDocumentedKeyByKey(t *testing.T) {
 	text, err := os.ReadFile("../../../docs/ROUTING.md")
