@@ -190,7 +190,8 @@ func (o Overload) judge(bouts []Bout, after Flood) (broken []error) {
 	return broken
 }
 
-// slow plays slowloris: heads, bodies and readers that never come to an end.
+// slow plays slowloris: heads, bodies and readers that never come to an end, and servers that
+// do not answer.
 func (o Overload) slow(ctx context.Context, n *capped) (broken []error) {
 	const clients = 300
 	before := n.rss()
@@ -198,6 +199,7 @@ func (o Overload) slow(ctx context.Context, n *capped) (broken []error) {
 		{"heads", "GET / HTTP/1.1\r\nHost: h\r\nX: ", "x"},
 		{"bodies", "POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n", "x"},
 		{"readers", "GET /bytes/4000000 HTTP/1.1\r\nHost: h\r\n\r\n", ""},
+		{"servers", "GET /slow/1m HTTP/1.1\r\nHost: h\r\n\r\n", ""},
 	} {
 		var all []net.Conn
 		for range clients {
