@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"hash/crc32"
@@ -70,29 +69,16 @@ func newGuest(r *rand.Rand, n int) guest {
 
 // echoing answers each request with what came of it.
 func echoing(s *stage) {
-	for {
-		conn, err := s.server.Accept()
+	eachRequest(s, func(conn net.Conn, q *http.Request) bool {
+		h := crc32.NewIEEE()
+		n, err := io.Copy(h, q.Body)
 		if err != nil {
-			return
+			return false
 		}
-		go func() { // ends with the connection
-			defer conn.Close()
-			in := bufio.NewReader(conn)
-			for {
-				q, err := http.ReadRequest(in)
-				if err != nil {
-					return
-				}
-				h := crc32.NewIEEE()
-				n, err := io.Copy(h, q.Body)
-				if err != nil {
-					return
-				}
-				said := fmt.Sprintf("%s %s %d bytes %x, %d of X-Long\n", q.Method, q.URL.Path, n, h.Sum32(), len(q.Header.Get("X-Long")))
-				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: %d\r\n\r\n%s", len(said), said)
-			}
-		}()
-	}
+		said := fmt.Sprintf("%s %s %d bytes %x, %d of X-Long\n", q.Method, q.URL.Path, n, h.Sum32(), len(q.Header.Get("X-Long")))
+		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: %d\r\n\r\n%s", len(said), said)
+		return true
+	})
 }
 
 // crowdPatience is how long all of a crowd may take, on a machine that is busy.

@@ -161,6 +161,18 @@ func bodyOf(from io.Reader) string {
 
 // serve answers each request by the plan that its path names.
 func (r *record) serve(s *stage, plans []plan) {
+	eachRequest(s, func(conn net.Conn, q *http.Request) bool {
+		r.add("%s %s %v length %d %v: %s", q.Method, q.URL.Path, q.Header, q.ContentLength, q.TransferEncoding, bodyOf(q.Body))
+		var n int
+		fmt.Sscanf(strings.TrimPrefix(q.URL.Path, "/heavy"), "/%d", &n)
+		conn.Write(plans[n].answer)
+		return !plans[n].cut
+	})
+}
+
+// eachRequest has answer called for each request that the stage's server gets, until there are no
+// more connections; one ends when answer returns false.
+func eachRequest(s *stage, answer func(conn net.Conn, q *http.Request) bool) {
 	for {
 		conn, err := s.server.Accept()
 		if err != nil {
@@ -171,14 +183,7 @@ func (r *record) serve(s *stage, plans []plan) {
 			in := bufio.NewReader(conn)
 			for {
 				q, err := http.ReadRequest(in)
-				if err != nil {
-					return
-				}
-				r.add("%s %s %v length %d %v: %s", q.Method, q.URL.Path, q.Header, q.ContentLength, q.TransferEncoding, bodyOf(q.Body))
-				var n int
-				fmt.Sscanf(strings.TrimPrefix(q.URL.Path, "/heavy"), "/%d", &n)
-				conn.Write(plans[n].answer)
-				if plans[n].cut {
+				if err != nil || !answer(conn, q) {
 					return
 				}
 			}
