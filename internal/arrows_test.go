@@ -20,6 +20,7 @@ var allowed = map[string]string{
 	"cert":                "",
 	"control":             "doctor history",
 	"doctor":              "",
+	"freeport":            "",
 	"history":             "ondisk",
 	"ondisk":              "",
 	"backup":              "config",

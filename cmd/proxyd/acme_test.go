@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"proxyd/internal/control"
+	"proxyd/internal/freeport"
 	"proxyd/internal/lab/pebble"
 )
 
@@ -67,7 +68,7 @@ func TestACMEOfANodeAlone(t *testing.T) {
 		t.Skip("end to end")
 	}
 	t.Parallel()
-	clear, secure := freePort(t), freePort(t)
+	clear, secure := freeport.Take(t, 1), freeport.Take(t, 1)
 	ca := pebble.Start(t, "../..", pebble.Options{HTTPPort: clear, TLSPort: secure, Env: []string{"PEBBLE_WFE_NONCEREJECT=25"}})
 	ca.Before(func(string) bool { return false }) // it is down
 	p := launch(t, acmeText(ca, "challenge = \"http-01\"", clear, secure, "example.com"))
@@ -147,7 +148,7 @@ func launchACME(t *testing.T, n int, more string, hosts ...string) (*pebble.CA, 
 		t.Skip("end to end")
 	}
 	t.Parallel()
-	clear, secure := freePort(t), freePort(t)
+	clear, secure := freeport.Take(t, 1), freeport.Take(t, 1)
 	ca := pebble.Start(t, "../..", pebble.Options{HTTPPort: clear, TLSPort: secure, IP: "127.0.0.11"})
 	join, keys := clusterAddrs(t, n), t.TempDir()
 	var all []*program
@@ -315,7 +316,7 @@ func TestACMEWildcardByAHook(t *testing.T) {
 	}
 	t.Parallel()
 	const kid, mac = "kid-1", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
-	clear, secure := freePort(t), freePort(t)
+	clear, secure := freeport.Take(t, 1), freeport.Take(t, 1)
 	ca := pebble.Start(t, "../..", pebble.Options{HTTPPort: clear, TLSPort: secure, EAB: map[string]string{kid: mac}})
 	dir := t.TempDir()
 	self, err := os.Executable()

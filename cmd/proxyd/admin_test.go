@@ -12,10 +12,11 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/control"
+	"proxyd/internal/freeport"
 )
 
 func TestAdminAddressesMoveWithTheFile(t *testing.T) {
-	address, one, two := port(t), port(t), port(t)
+	address, one, two := freeport.Address(t), freeport.Address(t), freeport.Address(t)
 	conf := func(listen, metrics string) string {
 		return "admin.listen = \"" + listen + "\"\nadmin.metrics = \"" + metrics + "\"\n" + site(address, "one")
 	}
@@ -61,7 +62,7 @@ func TestAdminAddressesMoveWithTheFile(t *testing.T) {
 }
 
 func TestAdminSocketThatWasRemovedIsMadeAnew(t *testing.T) {
-	p := launch(t, site(port(t), "one"))
+	p := launch(t, site(freeport.Address(t), "one"))
 	for range 2 { // the second is that of the first
 		p.eventually("a socket to remove", func() bool { return os.Remove(p.dir+"/admin.sock") == nil })
 		p.eventually("an answer on the admin socket", func() bool {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"proxyd/internal/control"
+	"proxyd/internal/freeport"
 )
 
 // launchCluster runs a cluster of n nodes on addresses of loopback, none of which holds a VIP:
@@ -32,7 +32,7 @@ func launchCluster(t *testing.T, n int, text string) []*program {
 		all = append(all, p)
 	}
 	for i, p := range all {
-		p.address = port(t)
+		p.address = freeport.Address(t)
 		if err := os.MkdirAll(p.dir+"/state", 0o750); err != nil {
 			t.Fatal(err)
 		}
@@ -73,29 +73,12 @@ func heard(all []*program) bool {
 // is the one above.
 func clusterAddrs(t *testing.T, n int) []string {
 	t.Helper()
-	for range 100 {
-		free := netip.MustParseAddrPort(port(t)).Port()
-		var join []string
-		for i := range n {
-			a := fmt.Sprintf("127.0.0.%d:%d", 11+i, free)
-			for _, p := range []uint16{free, free + 1} {
-				l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.%d:%d", 11+i, p))
-				if err == nil {
-					l.Close()
-				} else {
-					a = ""
-				}
-			}
-			if a != "" {
-				join = append(join, a)
-			}
-		}
-		if len(join) == n {
-			return join
-		}
+	free := freeport.Take(t, 2)
+	var join []string
+	for i := range n {
+		join = append(join, fmt.Sprintf("127.0.0.%d:%d", 11+i, free))
 	}
-	t.Fatal("no free ports")
-	return nil
+	return join
 }
 
 func clusterHead(t *testing.T, dir string, join []string, i int) string {
@@ -186,9 +169,9 @@ func TestNodeStateReachesEveryNodeAndStaysOverARestart(t *testing.T) {
 
 // What a start that failed left open would be in the way of the next one.
 func TestAClusterPartThatCannotBeOpenedLeavesNothingOpen(t *testing.T) {
-	text := site(port(t), "one")
+	text := site(freeport.Address(t), "one")
 	p := launch(t, text)
-	own := port(t)
+	own := freeport.Address(t)
 	taken, err := net.Listen("tcp", own) // the port of the gossip, which is opened last
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"proxyd/internal/freeport"
 )
 
 // 2,000 clients come to a node with 256 descriptors. It turns most of them away, answers its
@@ -20,7 +22,7 @@ import (
 func TestDescriptorsRunOutWithoutHarm(t *testing.T) { // E8
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "served") }))
 	defer server.Close()
-	at := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	at := fmt.Sprintf("127.0.0.1:%d", freeport.Take(t, 1))
 	p := launch(t, "[listener.http]\naddress = \""+at+"\"\n[pool.app]\nservers = [\""+strings.TrimPrefix(server.URL, "http://")+"\"]\n[[route]]\npool = \"app\"\n")
 	if err := unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: 256}, nil); err != nil {
 		t.Fatal(err)

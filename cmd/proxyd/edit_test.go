@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"proxyd/internal/control"
+	"proxyd/internal/freeport"
 )
 
 func (p *program) put(text string) (*control.Reload, error) {
@@ -24,7 +25,7 @@ func (p *program) mustEdit(e control.Edit) {
 }
 
 func TestChangesAtRunTimeStayOverARestartAndFailNothing(t *testing.T) {
-	address, second := port(t), port(t)
+	address, second := freeport.Address(t), freeport.Address(t)
 	a, b, c := newBackend(t), newBackend(t), newBackend(t)
 	p := launch(t, balanced(address, a, b))
 	l := pour(t, "http://"+address)
@@ -71,11 +72,11 @@ func TestChangesAtRunTimeStayOverARestartAndFailNothing(t *testing.T) {
 }
 
 func TestListenersMoveWithoutLossElsewhere(t *testing.T) {
-	address, a := port(t), newBackend(t)
+	address, a := freeport.Address(t), newBackend(t)
 	p := launch(t, balanced(address, a))
 	l := pour(t, "http://"+address)
 	for range 10 {
-		moved := port(t)
+		moved := freeport.Address(t)
 		if _, err := p.put(fmt.Sprintf("[listener.alt]\naddress = %q\n", moved)); err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +91,7 @@ func TestListenersMoveWithoutLossElsewhere(t *testing.T) {
 }
 
 func TestBadEditChangesNothing(t *testing.T) {
-	address, a := port(t), newBackend(t)
+	address, a := freeport.Address(t), newBackend(t)
 	p := launch(t, balanced(address, a))
 	before, err := p.Config(t.Context())
 	if err != nil {
@@ -131,7 +132,7 @@ func TestBadEditChangesNothing(t *testing.T) {
 }
 
 func TestFileThatCollidesWithChangesIsRefusedWithTheCure(t *testing.T) {
-	address, a := port(t), newBackend(t)
+	address, a := freeport.Address(t), newBackend(t)
 	p := launch(t, balanced(address, a))
 	if _, err := p.put("[pool.new]\nservers = [\"10.0.0.1:80\"]\nbalance = \"least_conn\"\n"); err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 
 	"proxyd/internal/control"
 	"proxyd/internal/dataplane/proxy"
+	"proxyd/internal/freeport"
 )
 
 // hactl builds the program and returns a way to run it against p.
@@ -45,7 +46,7 @@ func want(t *testing.T, what, text string, parts ...string) {
 }
 
 func TestExplainOverTheAdminSocket(t *testing.T) {
-	address, a, b := port(t), newBackend(t), newBackend(t)
+	address, a, b := freeport.Address(t), newBackend(t), newBackend(t)
 	text := "include = \"conf.d/*.toml\"\n" + balanced(address, a, b) +
 		"use = \"edge\"\n[policy.edge]\nheaders = { request_set = { X-Region = \"eu\" }, response_remove = [\"Server\"] }\nexpires = { after = \"1h\" }\n"
 	p := launch(t, text)
@@ -107,7 +108,7 @@ func TestExplainOverTheAdminSocket(t *testing.T) {
 }
 
 func TestExplainEndsWithItsExitCodes(t *testing.T) {
-	address := port(t)
+	address := freeport.Address(t)
 	p := launch(t, site(address, "one"))
 	hactl := p.hactl()
 	bad := filepath.Join(p.dir, "bad.toml")

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"proxyd/internal/freeport"
 )
 
 // newLongLived is a server with a WebSocket that echoes at /ws and, at any other path, a
@@ -80,7 +82,7 @@ func echoes(t *testing.T, url string, n int) (ask func(when string)) {
 // load and with connections that last; `make drill only=reload` is the same with more of
 // each.
 func TestReloadsAreNotNoticed(t *testing.T) {
-	address, other, end := port(t), []string{port(t), port(t)}, make(chan struct{})
+	address, other, end := freeport.Address(t), []string{freeport.Address(t), freeport.Address(t)}, make(chan struct{})
 	stays := newLongLived(t, end)
 	quick := newBackend(t)
 	conf := func(i int) string {

@@ -7,10 +7,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"proxyd/internal/freeport"
 )
 
 func TestSIGUSR1OpensTheAccessLogAgain(t *testing.T) {
-	address, dir := port(t), t.TempDir()
+	address, dir := freeport.Address(t), t.TempDir()
 	name := filepath.Join(dir, "access.log")
 	p := launch(t, site(address, "one")+"[log.access]\nformat = \"combined\"\noutput = \""+name+"\"\n")
 	lines := func(name string) int {
@@ -29,8 +31,8 @@ func TestSIGUSR1OpensTheAccessLogAgain(t *testing.T) {
 }
 
 func TestMetricsHaveAnAddressOfTheirOwn(t *testing.T) {
-	address := port(t)
-	launch(t, "admin.metrics = \""+address+"\"\n"+site(port(t), "one"))
+	address := freeport.Address(t)
+	launch(t, "admin.metrics = \""+address+"\"\n"+site(freeport.Address(t), "one"))
 	for path, want := range map[string]int{"/metrics": 200, "/healthz": 200, "/readyz": 200, "/v1/status": 404, "/": 404} {
 		status, body := get(t, "http://"+address+path)
 		if status != want {
@@ -50,7 +52,7 @@ func TestMetricsHaveAnAddressOfTheirOwn(t *testing.T) {
 
 // A reader of standard output that goes away costs lines, not the service.
 func TestABrokenPipeIsNoEnd(t *testing.T) { // E8
-	address := port(t)
+	address := freeport.Address(t)
 	p := launch(t, site(address, "one"))
 	p.stop()
 	read, write, err := os.Pipe()

@@ -196,17 +196,6 @@ func (p *program) metric(series string) float64 {
 	return 0
 }
 
-// port returns a port of loopback that nobody has now.
-func port(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // get asks once and returns the status and the body.
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"proxyd/internal/control"
+	"proxyd/internal/freeport"
 )
 
 // site is a configuration that answers on address with body.
@@ -18,7 +19,7 @@ func site(address, body string) string {
 }
 
 func TestReloadSaysWhatChanged(t *testing.T) {
-	address := port(t)
+	address := freeport.Address(t)
 	p := launch(t, site(address, "one"))
 	p.write(site(address, "two"))
 	want := []string{`route.site.respond.body: "one" -> "two"`}
@@ -46,7 +47,7 @@ func TestReloadSaysWhatChanged(t *testing.T) {
 }
 
 func TestBadFileChangesNothing(t *testing.T) {
-	address := port(t)
+	address := freeport.Address(t)
 	p := launch(t, site(address, "one"))
 	bad := site(address, "two") + "[limits]\nconnz = 1\nbody = 5\n"
 	p.write(bad)
@@ -66,7 +67,7 @@ func TestBadFileChangesNothing(t *testing.T) {
 }
 
 func TestWatchSeesEachWayOfWriting(t *testing.T) {
-	address := port(t)
+	address := freeport.Address(t)
 	watched := func(body string) string {
 		return "include = \"conf.d/*.toml\"\nnode.watch = true\n" + site(address, body)
 	}

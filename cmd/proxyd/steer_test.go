@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"proxyd/internal/control"
+	"proxyd/internal/freeport"
 )
 
 // A backend is a real web server on an address of its own, which can go and come back.
@@ -27,7 +28,7 @@ type backend struct {
 }
 
 func newBackend(t *testing.T) *backend {
-	b := &backend{address: port(t), hold: make(chan struct{})}
+	b := &backend{address: freeport.Address(t), hold: make(chan struct{})}
 	b.open(t)
 	t.Cleanup(func() { b.server.Close() })
 	return b
@@ -78,7 +79,7 @@ func (p *program) states() map[string]string {
 }
 
 func TestDrainWaitsForWhatRunsAndStaysOverARestart(t *testing.T) {
-	address, a, b := port(t), newBackend(t), newBackend(t)
+	address, a, b := freeport.Address(t), newBackend(t), newBackend(t)
 	p := launch(t, balanced(address, a, b))
 
 	held := make(chan string, 2)
@@ -161,7 +162,7 @@ func TestDrainWaitsForWhatRunsAndStaysOverARestart(t *testing.T) {
 
 func TestSteeringWhatIsNotThereIsRefused(t *testing.T) {
 	a := newBackend(t)
-	p := launch(t, balanced(port(t), a))
+	p := launch(t, balanced(freeport.Address(t), a))
 	mode := "drain"
 	for _, name := range []string{"app/10.9.9.9:80", "other/" + a.address, "app", ""} {
 		if _, err := p.SteerServer(t.Context(), control.ServerWish{Server: name, Mode: &mode}); !errors.Is(err, control.ErrRefused) {
@@ -178,7 +179,7 @@ func TestSteeringWhatIsNotThereIsRefused(t *testing.T) {
 }
 
 func TestMaintenanceAnswersUntilItIsOff(t *testing.T) {
-	address, a := port(t), newBackend(t)
+	address, a := freeport.Address(t), newBackend(t)
 	p := launch(t, balanced(address, a))
 	if _, err := p.SteerRoute(t.Context(), control.RouteWish{Route: "site", Closed: true, RetryAfter: 60}); err != nil {
 		t.Fatal(err)
@@ -205,7 +206,7 @@ func TestMaintenanceAnswersUntilItIsOff(t *testing.T) {
 }
 
 func TestStateDirectoryThatFailsCostsPersistenceAlone(t *testing.T) {
-	address, a, b := port(t), newBackend(t), newBackend(t)
+	address, a, b := freeport.Address(t), newBackend(t), newBackend(t)
 	p := launch(t, balanced(address, a, b))
 	// What was noted at the start is written: nothing makes the directory anew.
 	p.eventually("the history is on the disk", func() bool {
@@ -233,7 +234,7 @@ func TestStateDirectoryThatFailsCostsPersistenceAlone(t *testing.T) {
 
 // TestRollingDeployFailsNothing replaces each of three servers under load.
 func TestRollingDeployFailsNothing(t *testing.T) {
-	address := port(t)
+	address := freeport.Address(t)
 	servers := []*backend{newBackend(t), newBackend(t), newBackend(t)}
 	p := launch(t, balanced(address, servers...))
 	l := pour(t, "http://"+address)

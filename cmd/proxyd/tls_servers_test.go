@@ -25,6 +25,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
+
+	"proxyd/internal/freeport"
 )
 
 // An authority issues certificates for the tests of one test.
@@ -170,7 +172,7 @@ func TestTheHTTPSServersExampleRuns(t *testing.T) {
 	five := secureServer(t, "origin", &tls.Config{Certificates: []tls.Certificate{alien}}, false)
 	t.Setenv("SSL_CERT_FILE", public.file) // what the system trusts
 	t.Setenv("SSL_CERT_DIR", t.TempDir())
-	listen := port(t)
+	listen := freeport.Address(t)
 	p := launch(t, example(t, "https-servers.toml",
 		"api-1.internal:8443", "localhost:"+one, "api-2.internal:8443", "localhost:"+two,
 		"10.0.1.5:8443", "127.0.0.1:"+three, "10.0.1.6:8443", "127.0.0.1:"+four,
@@ -212,7 +214,7 @@ func TestTheClientCertificatesExampleRuns(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	origin := strings.TrimPrefix(server.URL, "http://")
-	open, inner := port(t), port(t)
+	open, inner := freeport.Address(t), freeport.Address(t)
 	launch(t, example(t, "client-certificates.toml", `":443"`, fmt.Sprintf("%q", open), `":8443"`, fmt.Sprintf("%q", inner),
 		"/etc/proxyd/clients.pem", clients.file, "/etc/ssl/shop.crt", shop, "/etc/ssl/shop.key", shopKey,
 		"10.0.1.5:8200", origin, "10.0.1.6:8080", origin))
@@ -261,7 +263,7 @@ func TestHTTP2ToServersOverTLS(t *testing.T) {
 	both := secureServer(t, "both", conf(), true)
 	old := secureServer(t, "old", conf("http/1.1"), false) // refuses who offers only h2, by an alert
 	mute := tlsWithoutALPN(t, conf())
-	listen := port(t)
+	listen := freeport.Address(t)
 	text := fmt.Sprintf("[listener.http]\naddress = %q\n", listen)
 	for name, at := range map[string]string{"both": both, "old": old, "mute": mute} {
 		text += fmt.Sprintf("[pool.%s]\nservers = [\"localhost:%s\"]\nprotocol = \"h2\"\ntls = { ca = %q, cert = %q, key = %q }\n[[route]]\nhost = %q\npool = %q\n",
@@ -332,7 +334,7 @@ func TestGRPCOverTLSOnBothSides(t *testing.T) {
 	testgrpc.RegisterTestServiceServer(server, interop.NewTestServer())
 	go server.Serve(socket)
 	t.Cleanup(server.Stop)
-	listen := port(t)
+	listen := freeport.Address(t)
 	p := launch(t, fmt.Sprintf(`
 [listener.https]
 address = %q

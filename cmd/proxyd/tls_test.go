@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"proxyd/internal/freeport"
 )
 
 // certificate writes a certificate for a name, and its key, in dir.
@@ -62,7 +63,7 @@ func TestTheHTTPSExampleRuns(t *testing.T) {
 	dir, origin := t.TempDir(), strings.TrimPrefix(server.URL, "http://")
 	shop, shopKey := certificate(t, dir, "shop.example.com", 1)
 	blog, blogKey := certificate(t, dir, "blog.example.com", 2)
-	port, secure := freePort(t), freePort(t)
+	port, secure := freeport.Take(t, 1), freeport.Take(t, 1)
 	here := strings.NewReplacer("/etc/ssl/shop.crt", shop, "/etc/ssl/shop.key", shopKey, "/etc/ssl/blog.crt", blog, "/etc/ssl/blog.key", blogKey,
 		`"10.0.1.5:8080", "10.0.1.6:8080"`, fmt.Sprintf("%q", origin), "10.0.1.7:8080", origin).Replace(string(text))
 	// What a file without listeners has, at ports that are free here.
@@ -124,15 +125,4 @@ func TestTheHTTPSExampleRuns(t *testing.T) {
 	if err != nil || !strings.Contains(strings.Join(b.Secrets, " "), "file:"+blogKey) {
 		t.Errorf("a backup names the secrets %v (%v)", b.Secrets, err)
 	}
-}
-
-// freePort is one of loopback that nobody had a moment ago.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

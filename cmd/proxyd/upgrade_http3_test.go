@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go/http3"
+
+	"proxyd/internal/freeport"
 )
 
 // Three upgrades follow each other, and each process has a download by HTTP/3 that ends when all are over:
@@ -33,7 +35,7 @@ func TestHTTP3OutlivesUpgrades(t *testing.T) {
 	})
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
-	dir, address := t.TempDir(), port(t)
+	dir, address := t.TempDir(), freeport.Address(t)
 	cert, key := certificate(t, dir, "shop.example.com", 1)
 	p := launchUpgradable(t, fmt.Sprintf("[listener.https]\naddress = %q\ntls = true\nhttp3 = true\n[[cert]]\ncert = %q\nkey = %q\n[pool.web]\nservers = [%q]\n[[route]]\npool = \"web\"\n",
 		address, cert, key, strings.TrimPrefix(server.URL, "http://")))

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"proxyd/internal/control"
+	"proxyd/internal/freeport"
 )
 
 // upgraded is a program that may have been followed by others.
@@ -130,7 +131,7 @@ func pressure(address string) (stop func() (int64, error)) {
 }
 
 func TestAnUpgradeCostsNoRequest(t *testing.T) {
-	address := port(t)
+	address := freeport.Address(t)
 	p := launchUpgradable(t, behind(address, origin(t)))
 	stop := pressure(address)
 	resp, err := http.Get("http://" + address + "/long")
@@ -162,7 +163,7 @@ func TestAnUpgradeCostsNoRequest(t *testing.T) {
 }
 
 func TestAFailedUpgradeChangesNothing(t *testing.T) {
-	address := port(t)
+	address := freeport.Address(t)
 	conf := behind(address, origin(t))
 	p := launch(t, conf)
 	stop := pressure(address)
@@ -231,7 +232,7 @@ func slow(t *testing.T) string {
 }
 
 func TestSIGUSR2Upgrades(t *testing.T) {
-	address := port(t)
+	address := freeport.Address(t)
 	p := launchUpgradable(t, behind(address, origin(t)))
 	if err := p.cmd.Process.Signal(syscall.SIGUSR2); err != nil {
 		t.Fatal(err)

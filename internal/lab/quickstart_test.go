@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"proxyd/internal/freeport"
 )
 
 // nginxQuickstart is the configuration that docs/examples/nginx-quickstart.toml stands
@@ -71,16 +73,6 @@ func quickServer(t *testing.T, name string) string {
 	return l.Addr().String()
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // quick asks one proxy and returns what is to be equal: the status, the fields that
 // matter, the server that answered and what it was sent.
 func quick(t *testing.T, listen, request string) []string {
@@ -134,8 +126,8 @@ func TestQuickstartIsNginx(t *testing.T) {
 	dir := t.TempDir()
 	servers := []string{quickServer(t, "one"), quickServer(t, "two"), quickServer(t, "three")}
 	listen := map[string][2]string{
-		"nginx":  {freePort(t), freePort(t)},
-		"proxyd": {freePort(t), freePort(t)},
+		"nginx":  {freeport.Address(t), freeport.Address(t)},
+		"proxyd": {freeport.Address(t), freeport.Address(t)},
 	}
 	example, err := os.ReadFile("../../docs/examples/nginx-quickstart.toml")
 	if err != nil {

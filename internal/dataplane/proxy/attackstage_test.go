@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"proxyd/internal/dataplane/engine"
+	"proxyd/internal/freeport"
 )
 
 // engines are all there are: what holds for one must hold for each.
@@ -134,7 +135,7 @@ type attacked struct {
 func attack(t *testing.T, newEngine func(engine.Config) engine.Engine, more string) *attacked {
 	t.Helper()
 	a := &attacked{witness: newWitness(t)}
-	w := &whole{t: t, log: &lines{}, address: freeAddress(t)}
+	w := &whole{t: t, log: &lines{}, address: freeport.Address(t)}
 	w.Plane = New(Options{Engine: newEngine(engine.Config{Sweep: 20 * time.Millisecond, Linger: 200 * time.Millisecond}), AccessLog: w.log})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

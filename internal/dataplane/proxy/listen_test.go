@@ -18,6 +18,7 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
+	"proxyd/internal/freeport"
 )
 
 // miniEngine answers each connection's first line with what the handler answers to it,
@@ -86,17 +87,6 @@ func ask(t *testing.T, address string) string {
 	return body
 }
 
-// freeAddress returns an address that nobody listens on.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func listening(addresses ...string) *config.Config {
 	c := base()
 	c.Listener["web"].Address = addresses
@@ -115,7 +105,7 @@ func serving(t *testing.T, c *config.Config) *Plane {
 }
 
 func TestAnUnchangedListenerKeepsItsSocket(t *testing.T) {
-	a := freeAddress(t)
+	a := freeport.Address(t)
 	p := serving(t, listening(a))
 	socket := p.doors[a].socket
 	if err := p.Apply(listening(a)); err != nil {
@@ -130,7 +120,7 @@ func TestAnUnchangedListenerKeepsItsSocket(t *testing.T) {
 }
 
 func TestConnectionsThatWaitSurviveAChangeOfLimits(t *testing.T) {
-	a := freeAddress(t)
+	a := freeport.Address(t)
 	p := serving(t, listening(a))
 	stop := make(chan struct{})
 	var all sync.WaitGroup
@@ -171,7 +161,7 @@ func TestConnectionsThatWaitSurviveAChangeOfLimits(t *testing.T) {
 }
 
 func TestAListenerCanBeRenamedMovedAndRemoved(t *testing.T) {
-	a, b := freeAddress(t), freeAddress(t)
+	a, b := freeport.Address(t), freeport.Address(t)
 	p := serving(t, listening(a))
 	c := listening(a, b)
 	c.Listener["site"], c.Listener["web"] = c.Listener["web"], nil
@@ -195,7 +185,7 @@ func TestAListenerCanBeRenamedMovedAndRemoved(t *testing.T) {
 }
 
 func TestAWildcardGivesWayToAnAddressAndBack(t *testing.T) {
-	_, port, _ := net.SplitHostPort(freeAddress(t))
+	_, port, _ := net.SplitHostPort(freeport.Address(t))
 	wide, narrow := ":"+port, "127.0.0.1:"+port
 	p := serving(t, listening(wide))
 	if err := p.Apply(listening(narrow)); err != nil {

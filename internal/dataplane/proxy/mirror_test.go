@@ -22,6 +22,7 @@ import (
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/filter"
 	"proxyd/internal/dataplane/upstream"
+	"proxyd/internal/freeport"
 )
 
 // copying is a data plane whose one route has the lines of route, and sends copies to the
@@ -220,7 +221,7 @@ func TestABadMirrorDoesNotTouchTheExchange(t *testing.T) {
 		why    string
 		shadow string
 	}{
-		{"refuses", freeAddress(t)},
+		{"refuses", freeport.Address(t)},
 		{"closes", rude(t, func(c net.Conn) {})},
 		{"answers garbage", rude(t, say("220 mail ESMTP\r\n"))},
 		{"answers too little", rude(t, say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort"))},

@@ -19,6 +19,7 @@ import (
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/engine"
+	"proxyd/internal/freeport"
 )
 
 // crowd is how many others wait for their refusals, so that each waits for seconds.
@@ -181,7 +182,7 @@ func TestARefusalOutlivesItsRoute(t *testing.T) {
 func TestARefusalOutlivesItsListener(t *testing.T) {
 	eachEngine(t, func(t *testing.T, s *shut) {
 		c := s.ask(1)
-		s.address = freeAddress(t)
+		s.address = freeport.Address(t)
 		s.apply(to(t, "", server(t, hello)))
 		s.waiting(1)
 		s.early.Store(true)

@@ -16,6 +16,7 @@ import (
 
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane/engine"
+	"proxyd/internal/freeport"
 )
 
 // whole is the data plane with its real engine, and servers of net/http behind it.
@@ -37,7 +38,7 @@ func newWhole(t *testing.T, c *config.Config) *whole {
 // wholeOf is one to which no configuration was applied yet.
 func wholeOf(t *testing.T, o Options) *whole {
 	t.Helper()
-	w := &whole{t: t, log: &lines{}, address: freeAddress(t)}
+	w := &whole{t: t, log: &lines{}, address: freeport.Address(t)}
 	o.AccessLog = w.log
 	w.Plane = New(o)
 	w.client = &http.Client{Transport: &http.Transport{DisableCompression: true}, Timeout: 10 * time.Second,
@@ -100,7 +101,7 @@ func TestWholeExchange(t *testing.T) {
 }
 
 func TestWholeRetryOnADeadServer(t *testing.T) {
-	dead := freeAddress(t)
+	dead := freeport.Address(t)
 	app := server(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") })
 	w := newWhole(t, to(t, "", dead, app))
 	for i := range 20 {
@@ -192,7 +193,7 @@ func TestWholeStatusOfFailures(t *testing.T) {
 		why, more, server string
 		want              int
 	}{
-		{"nobody listens", "", freeAddress(t), 502},
+		{"nobody listens", "", freeport.Address(t), 502},
 		{"too slow", `timeout = { read = "100ms" }` + "\nretry = { attempts = 1 }", slow, 504},
 	} {
 		w := newWhole(t, to(t, c.more, c.server))
