@@ -25,7 +25,7 @@ func benchCommand() *cobra.Command {
 a request costs each (user and system time of its processes), throughput, latency, the memory
 of an idle connection, and how all that stands to what is aimed at; then failover of a proxyd pair beside keepalived with HAProxy
 on the same stage. Programs that are absent are installed from Debian; services are not
-started. Traefik is in no Debian release: it is built of the Go module proxy into build, once, which
+started. It ends with an error if a goal is missed. Traefik is in no Debian release: it is built of the Go module proxy into build, once, which
 takes ten minutes, unless --only leaves it out or --traefik names a program. Configurations:
 internal/lab/bench.`,
 		Args: cobra.NoArgs,
@@ -42,6 +42,7 @@ internal/lab/bench.`,
 				return err
 			}
 			var tables []lab.Table
+			var missed error
 			if !skipForward {
 				if b.Traefik == "" && b.Wants("Traefik") {
 					if b.Traefik, err = lab.InstallTraefik(ctx, filepath.Join(filepath.Dir(b.Plan.Proxyd), "..", "build"), b.Out); err != nil {
@@ -51,7 +52,8 @@ internal/lab/bench.`,
 				r, err := b.Run(ctx)
 				if r != nil {
 					fmt.Fprintf(out, "\n%s\n", r.Machine)
-					tables = append(tables, r.Table(), r.MemoryTable(), r.GoalTable())
+					goals, why := r.Goals()
+					tables, missed = append(tables, r.Table(), r.MemoryTable(), goals), why
 				}
 				if err != nil {
 					return errors.Join(printTables(cmd, tables, ""), err)
@@ -64,7 +66,7 @@ internal/lab/bench.`,
 				}
 				tables = append(tables, t)
 			}
-			return printTables(cmd, tables, markdown)
+			return errors.Join(printTables(cmd, tables, markdown), missed)
 		}),
 	}
 	f := cmd.Flags()

@@ -44,7 +44,7 @@ a kernel that lets users make user namespaces. Nothing is left behind, however i
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	cmd.AddCommand(benchCommand(), demoCommand(), drillCommand(), soakCommand(), serveCommand(), loadCommand(), shakesCommand(), attackCommand(), onCommand(), watchCommand(), judgeCommand())
+	cmd.AddCommand(benchCommand(), demoCommand(), drillCommand(), soakCommand(), serveCommand(), loadCommand(), paceCommand(), shakesCommand(), steadyCommand(), attackCommand(), onCommand(), watchCommand(), judgeCommand())
 	return cmd
 }
 

@@ -74,6 +74,58 @@ func attackCommand() *cobra.Command {
 	return cmd
 }
 
+func paceCommand() *cobra.Command {
+	var spec lab.LoadSpec
+	var pace lab.PaceSpec
+	cmd := &cobra.Command{
+		Use:    "pace",
+		Short:  "Be clients that make requests at a fixed rate",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			// What the collector takes is taken from who is measured.
+			debug.SetGCPercent(800)
+			r, err := lab.Pace(cmd.Context(), spec, pace)
+			if err != nil {
+				return err
+			}
+			return json.NewEncoder(os.Stdout).Encode(r)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&spec.Target, "target", "", "host:port")
+	f.StringVar(&spec.Host, "host", "", "of the requests")
+	f.StringVar(&spec.Path, "path", "/", "of the requests")
+	f.IntVar(&spec.Post, "post", 0, "bytes of a body to POST; 0: GET")
+	f.DurationVar(&spec.Deadline, "deadline", 10*time.Second, "of a connection, with all that is asked on it")
+	f.IntVar(&pace.Conns, "conns", 64, "how many at once")
+	f.IntVar(&pace.Rate, "rate", 1000, "requests a second of all together")
+	f.DurationVar(&pace.Last, "for", time.Second, "how long")
+	f.BoolVar(&pace.Each, "each", false, "a connection for each request, not kept ones")
+	return cmd
+}
+
+func steadyCommand() *cobra.Command {
+	var spec lab.SteadySpec
+	cmd := &cobra.Command{
+		Use:    "steady",
+		Short:  "Be the clients of HTTP/2 beside an attack",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return json.NewEncoder(os.Stdout).Encode(lab.Steady(cmd.Context(), spec))
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&spec.Target, "target", "", "host:port")
+	f.BoolVar(&spec.TLS, "tls", false, "HTTP/2 by ALPN")
+	f.IntVar(&spec.Rate, "rate", 100, "requests a second of all together")
+	f.IntVar(&spec.Conns, "conns", 5, "connections")
+	f.DurationVar(&spec.Last, "for", time.Second, "how long")
+	f.DurationVar(&spec.From, "from", 0, "what is asked before does not count")
+	return cmd
+}
+
 func shakesCommand() *cobra.Command {
 	var spec lab.LoadSpec
 	var clients int

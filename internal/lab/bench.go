@@ -41,9 +41,9 @@ type workload struct {
 	rate    int      // requests a second; 0: as many as can be
 	tls     bool     // over TLS 1.3, with the same key exchange, cipher and certificate for all
 	whole   bool     // each request has a connection, whose handshake resumes no session
-	half    bool     // the rate is half of what the slowest of all can do
+	half    bool     // the rate is half of what the slowest of the proxies can do
 	among   []string // contestants; none: all of the ordinary ones
-	goal    float64  // CPU per request, as a ratio to the best of against
+	goal    float64  // CPU per request, as a ratio to the best of to
 	goal99  float64  // p99 beyond that of the server itself, likewise
 	own     string   // the contestant that has the goal; none: proxyd
 	to      []string // the contestants of the goal's other side; none: nginx and HAProxy
@@ -64,6 +64,9 @@ func workloads() []workload {
 		{name: "100 KB answer, 64 kept connections", path: "/100k", conns: benchConns, goal: 0.85},
 		{name: "small GET, a connection each", path: "/small", conns: benchConns, head: []string{"Connection: close"}, goal: 1.00},
 		{name: "small GET, 5,000 a second", path: "/small", conns: benchConns, rate: 5000, goal: 0.85},
+		{name: "POST of 4 KB, 5,000 a second", path: "/small", conns: benchConns, post: 4 << 10, rate: 5000, goal: 0.85},
+		{name: "100 KB answer, 5,000 a second", path: "/100k", conns: benchConns, rate: 5000, goal: 0.85},
+		{name: "small GET, a connection each, 5,000 a second", path: "/small", conns: benchConns, head: []string{"Connection: close"}, rate: 5000, goal: 0.85},
 		{name: "small GET, half load", path: "/small", conns: benchConns, half: true, goal99: 1.00, among: []string{direct, proxydName, "nginx", "HAProxy"}},
 		{name: "small GET, HTTP/2, 16 connections x 32", path: "/small", conns: 16, streams: 32, goal: 1.20, among: []string{proxydName, "nginx", "HAProxy", traefikName}, to: []string{"nginx"}},
 		{name: "HTTPS small GET, 64 kept connections", path: "/small", conns: benchConns, tls: true, goal: 0.70, among: []string{proxydName, "nginx", "HAProxy", traefikName}},
@@ -170,13 +173,11 @@ func (b *Bench) Run(ctx context.Context) (*BenchResult, error) {
 		return r, err
 	}
 	for round := range b.Rounds {
-		slowest := math.Inf(1) // of the first workload, in this round
-		for i, w := range workloads() {
-			if !b.wanted(&w) || w.half && i > 0 && math.IsInf(slowest, 1) {
-				continue
-			}
+		for _, w := range r.works {
 			if w.half {
-				w.rate = int(slowest / 2)
+				if w.rate, err = b.half(ctx, space, w, players); err != nil {
+					return r, err
+				}
 			}
 			// Nobody is always the first, when caches are cold, or the last.
 			for k := range players {
@@ -188,9 +189,6 @@ func (b *Bench) Run(ctx context.Context) (*BenchResult, error) {
 				if err != nil {
 					return r, fmt.Errorf("%s, %s: %w", c.Name, w.name, err)
 				}
-				if i == 0 && c.Name != "Caddy" && c.Name != traefikName {
-					slowest = min(slowest, t.PerSec)
-				}
 				key := [2]string{w.name, c.Name}
 				r.Turns[key] = append(r.Turns[key], t)
 				fmt.Fprintf(b.Out, "%d/%d  %-36s %-22s %6.1f us CPU a request  %8.0f/s  p99 %v  errors %d\n",
@@ -199,6 +197,26 @@ func (b *Bench) Run(ctx context.Context) (*BenchResult, error) {
 		}
 	}
 	return r, nil
+}
+
+// half returns half of what the slowest of a workload's proxies does in a second.
+func (b *Bench) half(ctx context.Context, space *Space, w workload, players []*contestant) (int, error) {
+	w.half, w.rate = false, 0
+	slowest := math.Inf(1)
+	for _, c := range players {
+		if !w.has(c.Name) || c.Name == direct {
+			continue
+		}
+		t, err := b.turn(ctx, space, w, c)
+		if err != nil {
+			return 0, fmt.Errorf("%s, %s: %w", c.Name, w.name, err)
+		}
+		slowest = min(slowest, t.PerSec)
+	}
+	if math.IsInf(slowest, 1) {
+		return 0, fmt.Errorf("%s: no proxy takes part", w.name)
+	}
+	return int(slowest / 2), nil
 }
 
 // postScript tells wrk to POST.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -20,6 +21,7 @@ type LoadSpec struct {
 	Target   string        // host:port
 	Host     string        // of the requests; "": lab.example
 	Path     string        // of the requests; "": /
+	Post     int           // bytes of a body to POST; 0: GET
 	Rate     int           // requests a second that open a connection of their own
 	Kept     int           // connections that are kept
 	KeptRate int           // requests a second on all of those together
@@ -46,17 +48,26 @@ func RunLoad(ctx context.Context, s LoadSpec, w io.Writer) error {
 }
 
 func newLoader(s LoadSpec, w io.Writer) *loader {
-	host, path := cmp.Or(s.Host, "lab.example"), cmp.Or(s.Path, "/")
-	return &loader{
+	host, path, method := cmp.Or(s.Host, "lab.example"), cmp.Or(s.Path, "/"), "GET"
+	if s.Post > 0 {
+		method = "POST"
+	}
+	l := &loader{
 		spec:    s,
 		out:     bufio.NewWriter(w),
-		request: fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: lab\r\n", path, host),
+		request: fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: lab\r\n", method, path, host),
+		body:    strings.Repeat("x", s.Post),
 	}
+	if s.Post > 0 {
+		l.request = fmt.Appendf(l.request, "Content-Length: %d\r\n", s.Post)
+	}
+	return l
 }
 
 type loader struct {
 	spec    LoadSpec
 	request []byte // without its last lines
+	body    string
 
 	mu  sync.Mutex
 	out *bufio.Writer
@@ -115,7 +126,7 @@ func (l *loader) dial(ctx context.Context) (net.Conn, error) {
 
 // exchange sends a request and reads its whole answer.
 func (l *loader) exchange(c net.Conn, r *bufio.Reader, end string) Outcome {
-	if _, err := c.Write(append(l.request[:len(l.request):len(l.request)], end...)); err != nil {
+	if _, err := c.Write(append(append(l.request[:len(l.request):len(l.request)], end...), l.body...)); err != nil {
 		return outcome(err)
 	}
 	resp, err := http.ReadResponse(r, nil)

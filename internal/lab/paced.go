@@ -3,66 +3,58 @@ package lab
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
 
-// pacedTurn makes requests at a fixed rate on kept connections, and reads what that cost.
-func (b *Bench) pacedTurn(ctx context.Context, space *Space, w workload, c *contestant) (Turn, error) {
-	l := newLoader(LoadSpec{Target: c.listen.String(), Host: benchHost, Path: w.path, Deadline: 10 * time.Second}, nil)
-	conns, err := openIdle(ctx, space, c.listen, w.conns)
-	if err != nil {
-		return Turn{}, err
-	}
-	defer func() {
-		for _, conn := range conns {
-			conn.Close()
-		}
-	}()
-	before, err := usage(c.process.PID())
-	if err != nil {
-		return Turn{}, err
-	}
-	t, err := l.paced(ctx, conns, w.rate, max(b.Turn, time.Second))
-	if err != nil {
-		return t, err
-	}
-	after, err := usage(c.process.PID())
-	if err != nil {
-		return t, err
-	}
-	t.CPU = float64((after.CPU - before.CPU).Microseconds()) / float64(t.Requests)
-	return t, nil
+// A PaceSpec says how clients make requests at a fixed rate.
+type PaceSpec struct {
+	Conns int           // at once
+	Rate  int           // requests a second, of all together
+	Last  time.Duration // how long
+	Each  bool          // a connection for each request, not kept ones
 }
 
-// paced spreads rate requests a second evenly over the connections and over time.
-func (l *loader) paced(ctx context.Context, conns []net.Conn, rate int, long time.Duration) (Turn, error) {
-	every := time.Second * time.Duration(len(conns)) / time.Duration(max(rate, 1))
+// pacedTurn makes requests at a fixed rate, and reads what that cost.
+func (b *Bench) pacedTurn(ctx context.Context, space *Space, w workload, c *contestant) (Turn, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return Turn{}, err
+	}
+	argv := []string{"pace", "--target", c.listen.String(), "--host", benchHost, "--path", w.path, "--post", strconv.Itoa(w.post),
+		"--conns", strconv.Itoa(w.conns), "--rate", strconv.Itoa(w.rate), "--for", max(b.Turn, time.Second).String()}
+	if slices.Contains(w.head, "Connection: close") {
+		argv = append(argv, "--each")
+	}
+	return b.load(ctx, space, c, self, argv, func(out string) (r WrkResult, err error) {
+		if err := json.Unmarshal([]byte(out), &r); err != nil {
+			return r, fmt.Errorf("read of requests at a fixed rate: %w", err)
+		}
+		return r, nil
+	})
+}
+
+// Pace spreads requests evenly over connections and over time, and says what became of them.
+// A request that comes late because the one before it took long is sent at once.
+func Pace(ctx context.Context, s LoadSpec, p PaceSpec) (WrkResult, error) {
+	l := newLoader(s, nil)
+	every := time.Second * time.Duration(p.Conns) / time.Duration(max(p.Rate, 1))
 	began := time.Now()
-	var mu sync.Mutex
+	var mu sync.Mutex // guards what follows
 	var took []time.Duration
 	errs := 0
 	var all sync.WaitGroup
-	for i, conn := range conns {
+	for i := range p.Conns {
 		all.Go(func() {
-			own := make([]time.Duration, 0, int(long/every)+1)
-			failed := 0
-			r := bufio.NewReaderSize(conn, 4096)
-			for next := began.Add(every * time.Duration(i) / time.Duration(len(conns))); next.Sub(began) < long; next = next.Add(every) {
-				if pause(ctx, time.Until(next)) != nil {
-					break
-				}
-				sent := time.Now()
-				if l.exchange(conn, r, "\r\n") != OK {
-					failed++
-					break
-				}
-				own = append(own, time.Since(sent))
-			}
+			own, failed := l.pace(ctx, every, began.Add(every*time.Duration(i)/time.Duration(p.Conns)), began.Add(p.Last), p.Each)
 			mu.Lock()
 			took, errs = append(took, own...), errs+failed
 			mu.Unlock()
@@ -70,12 +62,55 @@ func (l *loader) paced(ctx context.Context, conns []net.Conn, rate int, long tim
 	}
 	all.Wait()
 	if len(took) == 0 {
-		return Turn{}, errors.Join(ctx.Err(), fmt.Errorf("no request was answered, %d failed", errs))
+		return WrkResult{}, errors.Join(ctx.Err(), fmt.Errorf("no request was answered, %d failed", errs))
 	}
 	slices.Sort(took)
 	n := len(took)
-	return Turn{WrkResult: WrkResult{
+	return WrkResult{
 		Requests: n, PerSec: float64(n) / time.Since(began).Seconds(),
 		P50: took[n/2], P99: took[n*99/100], Errors: errs,
-	}}, nil
+	}, nil
+}
+
+// pace makes a request every so often until an end, and returns how long each took and how
+// many failed.
+func (l *loader) pace(ctx context.Context, every time.Duration, next, end time.Time, each bool) (took []time.Duration, failed int) {
+	took = make([]time.Duration, 0, int(time.Until(end)/every)+1)
+	last := "\r\n"
+	if each {
+		last = "Connection: close\r\n\r\n"
+	}
+	var c net.Conn
+	r := bufio.NewReaderSize(strings.NewReader(""), 16<<10)
+	drop := func() {
+		if c != nil {
+			c.Close()
+			c = nil
+		}
+	}
+	defer drop()
+	for ; next.Before(end); next = next.Add(every) {
+		if pause(ctx, time.Until(next)) != nil {
+			break
+		}
+		sent := time.Now()
+		var err error
+		if c == nil {
+			if c, err = l.dial(ctx); err != nil {
+				failed++
+				continue
+			}
+			r.Reset(c)
+		}
+		if l.exchange(c, r, last) != OK {
+			failed++
+			drop()
+			continue
+		}
+		took = append(took, time.Since(sent))
+		if each {
+			drop()
+		}
+	}
+	return took, failed
 }
