@@ -225,14 +225,30 @@ func closings(ctx context.Context, c *control.Client) (map[string]int, error) {
 	return all, nil
 }
 
-// beside has the others ask for a while.
+// beside has the others ask for a while. Those of HTTP/2 are a process of their own: in this one
+// the thread of the flood would hold them up.
 func (o Floods) beside(ctx context.Context, n *capped, at string, tls bool) (both [2]Flood, err error) {
+	argv := []string{o.Plan.Lab, "steady", "--target", at, "--conns", "5", "--rate", strconv.Itoa(besideHTTP2), "--for", o.Last.String(), "--from", (o.Last / 6).String()}
+	if tls {
+		argv = append(argv, "--tls")
+	}
+	p, out, err := start(command{name: "clients", argv: argv, pipe: true})
+	if err != nil {
+		return both, err
+	}
+	defer out.Close()
+	defer p.Kill()
+	leave, err := confine(p.PID(), "clients", share{weight: mostWeight})
+	if err != nil {
+		return both, err
+	}
+	defer leave()
 	f := &flood{to: netip.MustParseAddrPort(n.at), rate: besideHTTP1, conns: 20}
-	ended := make(chan error, 1)
-	go func() { ended <- f.run(ctx, o.Last) }() // ends after Last
-	both[1] = steady{to: at, tls: tls, rate: besideHTTP2, conns: 5}.run(ctx, o.Last, o.Last/6)
-	err = <-ended
+	err = f.run(ctx, o.Last)
 	both[0] = f.between(o.Last/6, o.Last)
+	if err == nil {
+		err = json.NewDecoder(out).Decode(&both[1])
+	}
 	return both, err
 }
 

@@ -10,19 +10,22 @@ import (
 	"time"
 )
 
-// A steady is clients of HTTP/2 that ask by the clock, each on a connection of its own.
-type steady struct {
-	to    string // host:port
-	tls   bool
-	rate  int // requests a second, of all
-	conns int
+// A SteadySpec is clients of HTTP/2 that ask by the clock, each on a connection of its own.
+type SteadySpec struct {
+	Target string // host:port
+	TLS    bool
+	Rate   int // requests a second, of all
+	Conns  int
+	Last   time.Duration // how long
+	From   time.Duration // what is asked before does not count
 }
 
-// run asks for so long, and sums up what was asked in the last part of it.
-func (s steady) run(ctx context.Context, long, from time.Duration) Flood {
+// Steady has clients ask, and sums up what became of it.
+func Steady(ctx context.Context, s SteadySpec) Flood {
+	long, from := s.Last, s.From
 	scheme := "http"
 	protocols := new(http.Protocols)
-	if s.tls {
+	if s.TLS {
 		scheme = "https"
 		protocols.SetHTTP2(true)
 	} else {
@@ -30,22 +33,22 @@ func (s steady) run(ctx context.Context, long, from time.Duration) Flood {
 	}
 	var mu sync.Mutex
 	var times []time.Duration
-	r := Flood{Offered: s.rate}
-	every := time.Second * time.Duration(s.conns) / time.Duration(s.rate)
+	r := Flood{Offered: s.Rate}
+	every := time.Second * time.Duration(s.Conns) / time.Duration(s.Rate)
 	began := time.Now()
 	var all sync.WaitGroup
-	for i := range s.conns {
+	for i := range s.Conns {
 		t := &http.Transport{Protocols: protocols, DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: benchHost}} // of the drill's own proxy
 		defer t.CloseIdleConnections()
 		client := &http.Client{Transport: t, Timeout: floodPatience}
 		all.Go(func() {
-			for due := began.Add(every * time.Duration(i) / time.Duration(s.conns)); due.Sub(began) < long; due = due.Add(every) {
+			for due := began.Add(every * time.Duration(i) / time.Duration(s.Conns)); due.Sub(began) < long; due = due.Add(every) {
 				if pause(ctx, time.Until(due)) != nil {
 					return
 				}
 				all.Go(func() { // by the clock, whatever the last one waits for
 					sent := time.Now()
-					status := fetch(client, scheme+"://"+s.to+"/")
+					status := fetch(client, scheme+"://"+s.Target+"/")
 					took := time.Since(sent)
 					if sent.Sub(began) < from {
 						return

@@ -277,7 +277,7 @@ func closing(err error) dataplane.Closing {
 type clients struct {
 	mu    sync.Mutex
 	first *clientConn
-	count int
+	count atomic.Int64  // written under mu
 	empty chan struct{} // closed when the last one goes; nil if nobody waits
 }
 
@@ -289,7 +289,7 @@ func (s *clients) add(c *clientConn) {
 		c.next.prev = c
 	}
 	s.first = c
-	s.count++
+	s.count.Add(1)
 }
 
 func (s *clients) remove(c *clientConn) {
@@ -304,8 +304,7 @@ func (s *clients) remove(c *clientConn) {
 		c.next.prev = c.prev
 	}
 	c.prev, c.next = nil, nil
-	s.count--
-	if s.count == 0 && s.empty != nil {
+	if s.count.Add(-1) == 0 && s.empty != nil {
 		close(s.empty)
 		s.empty = nil
 	}

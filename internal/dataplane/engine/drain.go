@@ -97,7 +97,7 @@ func (s *clients) emptied() <-chan struct{} {
 		s.empty = make(chan struct{})
 	}
 	empty := s.empty
-	if s.count == 0 {
+	if s.count.Load() == 0 {
 		close(s.empty)
 		s.empty = nil
 	}

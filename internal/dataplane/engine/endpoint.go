@@ -158,6 +158,7 @@ func (e *Endpoint) enter(h *h3conn) bool {
 	defer e.mu.Unlock()
 	if !e.shut {
 		e.conns[h] = struct{}{}
+		e.engine.quic.Add(1)
 	}
 	return !e.shut
 }
@@ -166,6 +167,7 @@ func (e *Endpoint) left(h *h3conn) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.conns, h)
+	e.engine.quic.Add(-1)
 	if e.shut && len(e.conns) == 0 {
 		close(e.empty)
 	}

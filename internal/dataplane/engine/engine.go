@@ -51,6 +51,7 @@ type Goroutine struct {
 	conf     Config
 	date     date
 	conns    clients
+	quic     atomic.Int64  // connections of endpoints
 	ids      atomic.Uint64 // of connections
 	draining atomic.Bool
 	force    context.Context // ends when connections are closed by force
@@ -125,6 +126,9 @@ func (g *Goroutine) Counts() Counts {
 	return Counts{Dials: g.counts.dials.Load(), Reuses: g.counts.reuses.Load(), Refused: g.spare.refused.Load(),
 		Retries: g.counts.retries.Load(), Unmet: g.counts.unmet.Load()}
 }
+
+// some reports whether there are connections of clients.
+func (g *Goroutine) some() bool { return g.conns.count.Load() > 0 || g.quic.Load() > 0 }
 
 // closing reports whether connections are not to be kept open.
 func (g *Goroutine) closing() bool { return g.draining.Load() || g.conf.Draining() }

@@ -24,6 +24,7 @@ type Loop struct {
 	fault   error         // of making the loops; Serve returns it
 	patient bool          // the loops may wait by themselves
 	pacer   pacer         // of their processor time
+	relief  relief        // for Go's poller, while they do
 	turn    atomic.Uint32 // whose connection the next one is, if another accepts
 
 	count atomic.Int64  // client connections of the loops
@@ -107,9 +108,15 @@ func (e *Loop) make() {
 		}
 		e.loops = append(e.loops, l)
 	}
+	e.relief = newRelief()
+	var running sync.WaitGroup
 	for _, l := range e.loops {
-		go l.run()
+		running.Go(l.run)
 	}
+	go func() { // ends with the loops
+		running.Wait()
+		e.relief.stop()
+	}()
 }
 
 // end lets the loops end. What came to one of them after Shutdown had seen the last

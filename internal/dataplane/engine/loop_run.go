@@ -141,6 +141,7 @@ func (l *loop) run() {
 
 // step works off what there is. It returns false to be called again.
 func (l *loop) step(uintptr) bool {
+	woken := true // from Go's poller
 	for wait := time.Duration(0); ; {
 		n := ready(l.ep, l.events[:], wait)
 		more := n == len(l.events)
@@ -178,6 +179,10 @@ func (l *loop) step(uintptr) bool {
 			l.arm()
 			return false
 		}
+		if woken && l.engine.side.some() {
+			l.engine.relief.call()
+		}
+		woken = false
 	}
 }
 
