@@ -56,7 +56,7 @@ func defaultTrack() *Track {
 
 func defaultVIP() *VIP { return &VIP{} }
 
-func defaultListener() *Listener { return &Listener{Unknown: "404", HTTP2: true} }
+func defaultListener() *Listener { return &Listener{Unknown: "404", HTTP2: true, Underscores: "drop"} }
 
 func defaultCert() *Cert { return &Cert{} }
 
@@ -69,12 +69,15 @@ func defaultACMEDNS() *ACMEDNS { return &ACMEDNS{} }
 
 // defaultListeners are those of a file that defines none, with or without certificates.
 func defaultListeners(secure bool) map[string]*Listener {
-	web := &Listener{Name: "http", Address: []string{":80"}, Unknown: "404"}
+	web := defaultListener()
+	web.Name, web.Address, web.HTTP2 = "http", []string{":80"}, false
 	if !secure {
 		return map[string]*Listener{"http": web}
 	}
 	web.Redirect = "https"
-	return map[string]*Listener{"http": web, "https": {Name: "https", Address: []string{":443"}, TLS: true, HTTP2: true, Unknown: "404"}}
+	own := defaultListener()
+	own.Name, own.Address, own.TLS = "https", []string{":443"}, true
+	return map[string]*Listener{"http": web, "https": own}
 }
 
 func defaultPool() *Pool {

@@ -32,7 +32,7 @@ func (d *decoder) checkMatch(c *Config, p path, r *Route) {
 		}
 	}
 	d.checkMethods(p.key("method"), r.Method)
-	d.checkAskedFields(p.key("header"), r.Header)
+	d.checkAskedFields(p.key("header"), r.Header, c.keepsUnderscores(r))
 	d.checkAskedParameters(p.key("query"), r.Query)
 	for i, client := range r.Client {
 		q := p.key("client").at(i)
@@ -92,7 +92,18 @@ func (d *decoder) checkMethods(p path, methods []string) {
 	}
 }
 
-func (d *decoder) checkAskedFields(p path, fields map[string]string) {
+// keepsUnderscores reports whether a listener of r lets fields with an underscore through.
+func (c *Config) keepsUnderscores(r *Route) bool {
+	for _, l := range c.Listener {
+		if l.Underscores == "keep" && r.on(l) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkAskedFields judges the fields that a route asks for; underscores is whether some have one.
+func (d *decoder) checkAskedFields(p path, fields map[string]string, underscores bool) {
 	var before []string
 	for _, name := range sortedKeys(fields) {
 		q, value := p.key(name), fields[name]
@@ -100,8 +111,8 @@ func (d *decoder) checkAskedFields(p path, fields map[string]string) {
 		case d.spoilt(q):
 		case !httpToken(name):
 			d.bad(q, "is not the name of a field")
-		case strings.Contains(name, "_"):
-			d.bad(q, "is never there: fields with an underscore in their names are dropped")
+		case strings.Contains(name, "_") && !underscores:
+			d.bad(q, "is never there: fields with an underscore in their names are dropped, unless a listener has underscores = \"keep\"")
 		case strings.EqualFold(name, "Host"):
 			d.bad(q, "has a key of its own: host")
 		case slices.ContainsFunc(before, func(b string) bool { return strings.EqualFold(b, name) }):

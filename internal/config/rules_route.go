@@ -84,7 +84,7 @@ func (d *decoder) checkTrailers(p path, r *Route) {
 	}
 	for i, name := range r.Trailers {
 		q := q.at(i)
-		switch why := trailerOurs(strings.ToLower(name)); {
+		switch why := trailerOurs(strings.ReplaceAll(strings.ToLower(name), "_", "-")); { // B4
 		case d.spoilt(q):
 		case !fieldName(name):
 			d.bad(q, "%q is no name of a field", name)

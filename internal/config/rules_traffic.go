@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -27,6 +28,9 @@ func (d *decoder) checkListeners(c *Config) {
 		}
 		if q := p.key("proxy_protocol"); l.Proxied && len(c.Node.TrustedProxies) == 0 && !d.spoilt(to("node").key("trusted_proxies")) {
 			d.bad(q, "lets nobody connect, since node.trusted_proxies is empty: write there the proxies before this listener")
+		}
+		if q := p.key("underscores"); !d.spoilt(q) && !slices.Contains([]string{"drop", "keep", "reject"}, l.Underscores) {
+			d.bad(q, "%q is not drop, keep or reject", l.Underscores)
 		}
 		for i, text := range l.Address {
 			a, err := parseListenAddr(text)

@@ -70,9 +70,20 @@ type Limits struct {
 	Requests      int           // of one HTTP/2 connection, until its client is told to make another; 0 is no limit
 	Idle          time.Duration // between two requests of one connection
 	HandshakeTime time.Duration // for a TLS handshake, from the connection's start
+	Underscores   Underscores   // what becomes of header fields with one in their names
 	MinRate       int           // bytes a second that an unfinished body or waiting client bytes must reach, averaged over RateWindow
 	RateWindow    time.Duration
 }
+
+// Underscores is what becomes of a request's fields with an underscore in their names, which
+// some servers take for a hyphen (S9 and B4 of the threat list).
+type Underscores uint8
+
+const (
+	DropUnderscores   Underscores = iota // they are left out
+	KeepUnderscores                      // they go on, but for those that could be taken for what we say
+	RejectUnderscores                    // the request is answered 400
+)
 
 // A Route is what an engine must know of the route that Match chose. It is immutable.
 type Route struct {

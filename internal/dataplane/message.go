@@ -157,6 +157,7 @@ type Request struct {
 	Continue   bool // Expect: 100-continue
 	WebSocket  bool // a well-formed WebSocket upgrade (RFC 6455, 4.2.1)
 	Nominated  bool // Connection names fields besides close, keep-alive and upgrade
+	Underscore bool // a field with one in its name was kept
 
 	Text []byte // the parser's scratch for a host or path that was not sent in its canonical form
 }

@@ -111,7 +111,7 @@ func (c *clientConn) request() bool {
 	x := &d.x
 	x.Listener, x.Client, x.TLS, x.ConnID = c.listener, c.peer, c.state, c.id
 	x.Times.Start = time.Now()
-	lim := http1.Limits{HeaderBytes: c.listener.Limits.HeaderBytes, URIBytes: c.listener.Limits.URIBytes, Fields: c.listener.Limits.Fields}
+	lim := http1.LimitsOf(&c.listener.Limits)
 	if c.preface = !c.served && prefaced(c.listener, d.in[:c.have]); c.preface {
 		return false
 	}

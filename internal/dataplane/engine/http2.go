@@ -52,10 +52,10 @@ const (
 func (c *clientConn) serveHTTP2() {
 	h := &h2conn{c: c, idle: now()}
 	h.ended = sync.NewCond(&h.mu)
-	l := c.listener.Limits
+	l := &c.listener.Limits
 	h.state = http2.New(http2.Config{
 		Streams: h2Streams, Requests: l.Requests, Window: h2Window, ConnWindow: h2ConnWindow, Unsent: h2Unsent, Turn: h2Turn, MayUpgrade: true,
-		Limits: http1.Limits{HeaderBytes: l.HeaderBytes, URIBytes: l.URIBytes, Fields: l.Fields},
+		Limits: http1.LimitsOf(l),
 	}, h, time.Duration(now()))
 	c.mu.Lock()
 	c.idle = false

@@ -47,8 +47,7 @@ func newH2Stream(h *h2conn, id uint32) *h2stream {
 	s.private = &c.own
 	x := d.ask(c.listener, c.peer)
 	x.TLS, x.ConnID = c.state, c.id
-	l := c.listener.Limits
-	s.flow.Decoder.Begin(&x.Request, d.in, http1.Limits{HeaderBytes: l.HeaderBytes, URIBytes: l.URIBytes, Fields: l.Fields})
+	s.flow.Decoder.Begin(&x.Request, d.in, http1.LimitsOf(&c.listener.Limits))
 	x.Request.Version = 2
 	return s
 }

@@ -97,9 +97,8 @@ func (s *h3stream) request() error {
 	case kind != http3.FrameHeaders:
 		return &http3.Error{Code: http3.FrameUnexpected, Detail: "before the head"}
 	}
-	lim := http1.Limits{HeaderBytes: limits.HeaderBytes, URIBytes: limits.URIBytes, Fields: limits.Fields}
 	var dec http1.Decoder
-	dec.Begin(&x.Request, d.in[:0], lim)
+	dec.Begin(&x.Request, d.in[:0], http1.LimitsOf(limits))
 	x.Request.Version = 3
 	if length > uint64(limits.HeaderBytes) { // compressed as it is
 		return &dataplane.Malformed{Status: 431, Reason: "header_size"}

@@ -235,7 +235,7 @@ func (l *loop) parse(c *loopClient) (more bool) {
 	t := c.tray
 	x := &t.x
 	d := c.door.listener
-	lim := http1.Limits{HeaderBytes: d.Limits.HeaderBytes, URIBytes: d.Limits.URIBytes, Fields: d.Limits.Fields}
+	lim := http1.LimitsOf(&d.Limits)
 	if t.partial {
 		if !t.scan.Ready(t.in[:t.have], lim) {
 			return true

@@ -14,6 +14,7 @@ import (
 type Set struct {
 	Request  []dataplane.RequestFilter
 	Response []dataplane.ResponseFilter
+	Asked    []string // names of the request's fields that are set, added or removed, in lower case with hyphens for underscores
 	Stages   []Stage // what the filters are, in their order, for people
 	Heavy    bool    // a filter may block or looks into bodies
 }
@@ -55,6 +56,7 @@ func New(policies []*config.Policy, env Env) (Set, error) {
 			return s, err
 		}
 	}
+	s.Asked = asked.names()
 	if !asked.empty() {
 		s.Request = append(s.Request, requestHeaders{asked})
 		s.Stages = append(s.Stages, Stage{Name: "request headers", Does: asked.String()})

@@ -82,6 +82,23 @@ func (e *edit) String() string {
 	return strings.Join(words, "; ")
 }
 
+// names are those of all fields that the edit changes, as Set.Asked has them.
+func (e *edit) names() (all []string) {
+	put := func(n name) {
+		text := strings.ReplaceAll(strings.ToLower(string(n.text)), "_", "-")
+		if !slices.Contains(all, text) {
+			all = append(all, text)
+		}
+	}
+	for _, n := range e.remove {
+		put(n)
+	}
+	for _, a := range e.add {
+		put(a.name)
+	}
+	return all
+}
+
 func (e *edit) empty() bool { return len(e.remove) == 0 && len(e.add) == 0 }
 
 // merge takes in the fields of one more policy: as if each policy were applied to what

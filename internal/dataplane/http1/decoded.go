@@ -19,7 +19,7 @@ type Decoder struct {
 	text []byte
 	f    framing
 	err  *dataplane.Malformed // the first thing wrong with the message, for which its stream is reset
-	over error                // why it is too large
+	over error                // why it is refused with an answer: it is too large, or has an underscore
 	size int                  // as RFC 9113, 6.5.2 counts
 
 	method, scheme, path, authority, protocol []byte
@@ -137,8 +137,15 @@ func (d *Decoder) field(name, value string) {
 		d.wrong("field_value", "")
 		return
 	}
-	if seen&underscore != 0 { // B4
-		return
+	if seen&underscore != 0 {
+		keep, err := underscored(n, d.lim.Underscores)
+		if err != nil {
+			d.over = err
+		}
+		if !keep {
+			return
+		}
+		d.r.Underscore = true
 	}
 	id := identify(n)
 	switch id {

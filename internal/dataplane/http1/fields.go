@@ -21,6 +21,7 @@ type framing struct {
 	host         []byte // value of the last Host
 	expects      bool
 	expectsOther bool // something besides 100-continue
+	underscore   bool // a field with one in its name was kept
 }
 
 // maxNominated is how many fields Connection may name. Those who mean it name one or two.
@@ -28,8 +29,8 @@ const maxNominated = 16
 
 // parseFields reads field lines from b[i:] up to and with the empty line. It returns the
 // offset after it, or 0 if that has not come yet (RFC 9112, 5). A field whose name has
-// an octet of class drop is checked, counted and left out.
-func parseFields(b []byte, i int, h *dataplane.Header, f *framing, max int, drop class) (int, error) {
+// an octet of class suspect is checked and counted, and then judged by underscored.
+func parseFields(b []byte, i int, h *dataplane.Header, f *framing, lim *Limits, suspect class) (int, error) {
 	for lines := 0; ; lines++ {
 		if len(b)-i < 2 {
 			if len(b)-i == 1 && b[i] != '\r' && !is(b[i], token) {
@@ -76,11 +77,18 @@ func parseFields(b []byte, i int, h *dataplane.Header, f *framing, max int, drop
 			return 0, malformed(400, "field_value", "")
 		}
 		i = end + 1
-		if lines == max {
+		if lines == lim.Fields {
 			return 0, malformed(431, "fields", "")
 		}
-		if seen&drop != 0 {
-			continue
+		if seen&suspect != 0 {
+			keep, err := underscored(name, lim.Underscores)
+			if err != nil {
+				return 0, err
+			}
+			if !keep {
+				continue
+			}
+			f.underscore = true
 		}
 		id := identify(name)
 		if id != dataplane.Other {

@@ -20,6 +20,12 @@ type Limits struct {
 	HeaderBytes int // of the whole head
 	URIBytes    int // of the target
 	Fields      int // field lines
+	Underscores dataplane.Underscores
+}
+
+// LimitsOf returns those of a listener's requests.
+func LimitsOf(l *dataplane.Limits) Limits {
+	return Limits{HeaderBytes: l.HeaderBytes, URIBytes: l.URIBytes, Fields: l.Fields, Underscores: l.Underscores}
 }
 
 func malformed(status int, reason, detail string) error {
@@ -45,7 +51,7 @@ const (
 	hexDigit
 	hostChar   // of a reg-name or IPv4 address: letters, digits, "-", "_"
 	plainPath  // of a path, where it needs no second look
-	underscore // in a request's field name: B4
+	underscore // in a request's field name: S9, B4
 )
 
 // classes is read-only.

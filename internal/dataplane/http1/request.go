@@ -26,7 +26,7 @@ func ParseRequest(b []byte, r *dataplane.Request, lim Limits) (int, error) {
 		return 0, headRoom(b, lim)
 	}
 	f := framing{length: -1}
-	end, err := parseFields(b, i, &r.Header, &f, lim.Fields, underscore)
+	end, err := parseFields(b, i, &r.Header, &f, &lim, underscore)
 	if err != nil {
 		return 0, err
 	}
@@ -39,7 +39,7 @@ func ParseRequest(b []byte, r *dataplane.Request, lim Limits) (int, error) {
 	if err := requestTarget(r, &f); err != nil {
 		return 0, err
 	}
-	r.Nominated = f.nominated > 0
+	r.Nominated, r.Underscore = f.nominated > 0, f.underscore
 	r.KeepAlive = !f.close && (r.Minor == 1 || f.keep)
 	r.WebSocket = f.upgrade && asksWebSocket(r)
 	return end, nil

@@ -30,7 +30,7 @@ func parseResponse(b []byte, r *dataplane.Response, head bool, lim Limits) (int,
 		return 0, headRoom(b, lim)
 	}
 	f := framing{length: -1}
-	n, err := parseFields(b, i, &r.Header, &f, lim.Fields, 0)
+	n, err := parseFields(b, i, &r.Header, &f, &lim, 0)
 	if err != nil {
 		return 0, err
 	}

@@ -60,6 +60,9 @@ func (p *Plane) prepare(x *dataplane.Exchange, s *snapshot, r *compiledRoute, dr
 	seen := s.origin(x)
 	upgrade := r.WebSocket && q.WebSocket // S11: nothing else is upgraded to
 	http1.StripHop(&q.Header, q.Nominated, upgrade)
+	if q.Underscore {
+		s.dropAliases(&q.Header, r)
+	}
 	s.identify(x, seen.trusted)
 
 	if r.silent {

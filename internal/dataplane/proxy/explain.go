@@ -128,8 +128,7 @@ func (p *Plane) explain(s *snapshot, q Question, live bool) (*Explanation, error
 		Others: []RouteVerdict{}, Policies: []string{}, Stages: []filter.Stage{}, Servers: []ServerVerdict{}, Answer: []string{}, Sends: []string{},
 		Peer: x.Client.Addr().String(), Client: x.Client.Addr().String(), Listener: x.Listener.Name,
 	}
-	limits := http1.Limits{HeaderBytes: x.Listener.Limits.HeaderBytes, URIBytes: x.Listener.Limits.URIBytes, Fields: x.Listener.Limits.Fields}
-	if n, err := http1.ParseRequest(head, &x.Request, limits); err != nil || n != len(head) {
+	if n, err := http1.ParseRequest(head, &x.Request, http1.LimitsOf(&x.Listener.Limits)); err != nil || n != len(head) {
 		e.Refused = "not a whole request head"
 		var m *dataplane.Malformed
 		if errors.As(err, &m) {

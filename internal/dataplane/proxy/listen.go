@@ -71,8 +71,11 @@ func wanted(c *config.Config, listeners *listenerSet, room *dataplane.Room, secu
 		default:
 			l.HTTP2 = conf.H2C
 		}
-		if conf := c.Listener[name]; conf != nil && conf.Proxied {
-			l.Front = before
+		if conf := c.Listener[name]; conf != nil {
+			l.Limits.Underscores = underscoresOf(conf)
+			if conf.Proxied {
+				l.Front = before
+			}
 		}
 		doors = append(doors, &door{address: address, listener: l})
 	}

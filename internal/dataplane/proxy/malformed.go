@@ -14,7 +14,7 @@ var malformedReasons = [...]string{
 	"bad_chunk", "bare_cr", "bare_lf", "cl_te", "cleartext", "connection", "content_length", "content_length_twice", "expect",
 	"field_name", "field_value", "fields", "fragment", "h2_connection", "h2_preface", "h2_stream", "h3_connection", "head_time", "header_size", "host", "host_missing",
 	"host_twice", "incomplete", "method", "obs_fold", "path", "protocol", "proxy_header", "proxy_missing", "proxy_untrusted", "pseudo", "target", "te_http10", "tls", "transfer_encoding",
-	"transfer_encoding_twice", "uri_size", "version",
+	"transfer_encoding_twice", "underscore", "uri_size", "version",
 }
 
 var malformedIndex = func() map[string]int {

@@ -28,6 +28,7 @@ type snapshot struct {
 	counters   map[string]*routeCounters // by label
 	trusted    *bart.Lite                // node.trusted_proxies; nil if there are none
 	trace      tracing
+	own        []string                  // fields that servers are told by us; see ownNames
 	hsts       []byte                    // nil: browsers are told nothing
 	toHTTPS    map[string]*compiledRoute // by listener: those that send every client to https
 	challenge  *compiledRoute            // of what a CA asks; nil without ACME
