@@ -122,7 +122,7 @@ func defaultCheck() *Check {
 }
 
 func defaultRoute() *Route {
-	return &Route{Upgrade: []string{"websocket"}, Log: true}
+	return &Route{Slash: "keep", Upgrade: []string{"websocket"}, Log: true}
 }
 
 func defaultRespond() *Respond {

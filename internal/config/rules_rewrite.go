@@ -24,6 +24,17 @@ func (d *decoder) checkSplit(c *Config, p path, r *Route) {
 	}
 }
 
+// checkSlash judges what becomes of encoded slashes.
+func (d *decoder) checkSlash(q path, v string) {
+	switch {
+	case d.spoilt(q) || v == "keep" || v == "reject":
+	case v == "decode":
+		d.bad(q, "decode is not offered: the server would be sent another path than the route and its policies were chosen by; it can decode what it gets itself")
+	default:
+		d.bad(q, "%q is neither keep nor reject", v)
+	}
+}
+
 // checkRewrite judges what is done to the path before it goes on.
 func (d *decoder) checkRewrite(p path, r *Route) {
 	strip, rewrite := p.key("strip_prefix"), p.key("rewrite")

@@ -32,6 +32,7 @@ func (d *decoder) checkRoutes(c *Config) {
 				d.bad(q, "%q is not websocket", v)
 			}
 		}
+		d.checkSlash(p.key("encoded_slash"), r.Slash)
 		d.checkBuffer(c, p, r)
 		d.checkTrailers(p, r)
 		d.checkMirror(c, p, r)

@@ -360,36 +360,37 @@ type Trace struct {
 // A Route says what is done with which requests. Exactly one of pool, to, split, files,
 // respond and redirect is given.
 type Route struct {
-	Name        string            `toml:"name"`         // label in metrics and logs, unique; default: host + path
-	Host        []string          `toml:"host"`         // one or a list: exact or "*.example.com"; default: any
-	Path        string            `toml:"path"`         // "/exact", "/prefix/*" (which is /prefix and what is below it), or "~" and a regular expression (RE2); default: any
-	Listener    []string          `toml:"listener"`     // one or a list of names; default: every listener
-	Method      []string          `toml:"method"`       // one or a list; default: any. GET is HEAD too
-	Header      map[string]string `toml:"header"`       // fields that must be there: the value, "~" and a regular expression, or "*" for any; default: none
-	Query       map[string]string `toml:"query"`        // parameters that must be there: the value, "~" and a regular expression, or "*" for any; default: none
-	Client      []netip.Prefix    `toml:"client"`       // one or a list of networks, one of which the client must be in; default: anywhere
-	RegexFirst  bool              `toml:"regex_first"`  // a matching regular expression goes before a prefix, as in nginx
-	Use         []string          `toml:"use"`          // one or a list of policies, in the order in which they count
-	ClientCert  string            `toml:"client_cert"`  // require: only for clients with a certificate by client_ca of their listener, on connections for the host that they ask for (421 otherwise), 403 without one; or optional
-	Pool        string            `toml:"pool"`         // action: the [pool.NAME] that serves; of To: the anonymous pool
-	To          []string          `toml:"to"`           // action: servers of a pool without a name; all of them as "https://host" or "https://host:port": by TLS, as with tls = true
-	Respond     *Respond          `toml:"respond"`      // action: answer without a server
-	Redirect    *Redirect         `toml:"redirect"`     // action: "https", an absolute URL, or { to, status }
-	Split       map[string]int    `toml:"split"`        // action: pools and the shares of clients that each gets, a client always the same: { api = 95, api-v2 = 5 }
-	Files       *Files            `toml:"files"`        // action: the files of a directory, { root, index }
-	Mirror      *Mirror           `toml:"mirror"`       // a copy of some requests goes to another pool, whose answers are dropped: { pool, percent }
-	StripPrefix string            `toml:"strip_prefix"` // taken off the path before it goes on; the server is told it in X-Forwarded-Prefix
-	Rewrite     *Rewrite          `toml:"rewrite"`      // of the path, after strip_prefix: { from, to }
-	ErrorPages  map[string]string `toml:"error_pages"`  // statuses, "502,503" or "5xx", and the file that is the body of such an answer made here: "file:/path"
-	Trailers    []string          `toml:"trailers"`     // names of the trailers of chunked bodies that are let through, both ways; default: none
-	Buffer      Size              `toml:"buffer"`       // a request body up to this is read whole before a server is asked; "0B": streamed
-	Upgrade     []string          `toml:"upgrade"`      // protocols that may be upgraded to; [] allows none
-	Timeout     RouteTimeout      `toml:"timeout"`      // of the whole exchange
-	Log         bool              `toml:"log"`          // false: not in the access log
-	Priority    int               `toml:"priority"`     // the higher goes first, only where two routes tie
-	File        string            `toml:"-"`            // that has it: the configuration's, an included one, or that of the changes at run time
-	Line        int               `toml:"-"`            // of its [[route]] there
-	Pages       map[int]*Page     `toml:"-"`            // what ErrorPages comes to, by status
+	Name        string            `toml:"name"`          // label in metrics and logs, unique; default: host + path
+	Host        []string          `toml:"host"`          // one or a list: exact or "*.example.com"; default: any
+	Path        string            `toml:"path"`          // "/exact", "/prefix/*" (which is /prefix and what is below it), or "~" and a regular expression (RE2); default: any
+	Listener    []string          `toml:"listener"`      // one or a list of names; default: every listener
+	Method      []string          `toml:"method"`        // one or a list; default: any. GET is HEAD too
+	Header      map[string]string `toml:"header"`        // fields that must be there: the value, "~" and a regular expression, or "*" for any; default: none
+	Query       map[string]string `toml:"query"`         // parameters that must be there: the value, "~" and a regular expression, or "*" for any; default: none
+	Client      []netip.Prefix    `toml:"client"`        // one or a list of networks, one of which the client must be in; default: anywhere
+	RegexFirst  bool              `toml:"regex_first"`   // a matching regular expression goes before a prefix, as in nginx
+	Use         []string          `toml:"use"`           // one or a list of policies, in the order in which they count
+	ClientCert  string            `toml:"client_cert"`   // require: only for clients with a certificate by client_ca of their listener, on connections for the host that they ask for (421 otherwise), 403 without one; or optional
+	Pool        string            `toml:"pool"`          // action: the [pool.NAME] that serves; of To: the anonymous pool
+	To          []string          `toml:"to"`            // action: servers of a pool without a name; all of them as "https://host" or "https://host:port": by TLS, as with tls = true
+	Respond     *Respond          `toml:"respond"`       // action: answer without a server
+	Redirect    *Redirect         `toml:"redirect"`      // action: "https", an absolute URL, or { to, status }
+	Split       map[string]int    `toml:"split"`         // action: pools and the shares of clients that each gets, a client always the same: { api = 95, api-v2 = 5 }
+	Files       *Files            `toml:"files"`         // action: the files of a directory, { root, index }
+	Mirror      *Mirror           `toml:"mirror"`        // a copy of some requests goes to another pool, whose answers are dropped: { pool, percent }
+	StripPrefix string            `toml:"strip_prefix"`  // taken off the path before it goes on; the server is told it in X-Forwarded-Prefix
+	Rewrite     *Rewrite          `toml:"rewrite"`       // of the path, after strip_prefix: { from, to }
+	Slash       string            `toml:"encoded_slash"` // what becomes of a path with %2F in it, which some servers take for a slash: keep, as it was sent; or reject: 400
+	ErrorPages  map[string]string `toml:"error_pages"`   // statuses, "502,503" or "5xx", and the file that is the body of such an answer made here: "file:/path"
+	Trailers    []string          `toml:"trailers"`      // names of the trailers of chunked bodies that are let through, both ways; default: none
+	Buffer      Size              `toml:"buffer"`        // a request body up to this is read whole before a server is asked; "0B": streamed
+	Upgrade     []string          `toml:"upgrade"`       // protocols that may be upgraded to; [] allows none
+	Timeout     RouteTimeout      `toml:"timeout"`       // of the whole exchange
+	Log         bool              `toml:"log"`           // false: not in the access log
+	Priority    int               `toml:"priority"`      // the higher goes first, only where two routes tie
+	File        string            `toml:"-"`             // that has it: the configuration's, an included one, or that of the changes at run time
+	Line        int               `toml:"-"`             // of its [[route]] there
+	Pages       map[int]*Page     `toml:"-"`             // what ErrorPages comes to, by status
 }
 
 // A Page is the body of an answer, read from a file.

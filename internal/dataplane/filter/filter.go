@@ -15,8 +15,8 @@ type Set struct {
 	Request  []dataplane.RequestFilter
 	Response []dataplane.ResponseFilter
 	Asked    []string // names of the request's fields that are set, added or removed, in lower case with hyphens for underscores
-	Stages   []Stage // what the filters are, in their order, for people
-	Heavy    bool    // a filter may block or looks into bodies
+	Stages   []Stage  // what the filters are, in their order, for people
+	Heavy    bool     // a filter may block or looks into bodies
 }
 
 // A Stage is one step of what is done with an exchange.

@@ -27,6 +27,7 @@ var causes = [...]cause{
 	{noRoute, 404, false},
 	{unknownHost, 421, false},
 	{"rewrite", 400, false},
+	{"encoded_slash", 400, false},
 	{"method", 405, false},
 	{"host", 400, false},
 	{"client_cert", 403, false}, // the route needs one, or the client's is not good any more

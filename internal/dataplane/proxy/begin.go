@@ -20,6 +20,7 @@ var (
 	via20          = []byte("2.0 proxyd")
 	via30          = []byte("3.0 proxyd")
 	asterisk       = []byte("*")
+	encodedSlash   = []byte("%2F") // as the normal form has it
 	colon          = []byte(":")
 )
 
@@ -85,6 +86,8 @@ func (p *Plane) prepare(x *dataplane.Exchange, s *snapshot, r *compiledRoute, dr
 		return p.refuse(x, "options")
 	case r.pool != nil && !spendForward(x):
 		return p.refuse(x, "options")
+	case r.slashes && bytes.Contains(q.Path, encodedSlash): // S8, C2
+		return p.refuse(x, "encoded_slash")
 	case x.Early && !replayable(x): // D8
 		return p.refuse(x, "early")
 	case q.Length > r.BodyBytes:

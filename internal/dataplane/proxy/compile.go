@@ -181,7 +181,7 @@ func (s *snapshot) compileRoute(conf *config.Route, pool string, index int, env 
 		Log:       conf.Log,
 		Index:     index,
 	}, policies: conf.Use, pages: newPages(conf.Pages)}
-	r.vouched = conf.ClientCert == "require"
+	r.vouched, r.slashes = conf.ClientCert == "require", conf.Slash == "reject"
 	if err := s.usePolicies(r, conf, env); err != nil {
 		return nil, err
 	}

@@ -50,6 +50,7 @@ type compiledRoute struct {
 	host     hostRule
 	attempts int  // in all, at least 1
 	vouched  bool // the client must have shown a certificate
+	slashes  bool // a path with an encoded slash is refused
 	buffers  bool // a body is read to hand before a server is asked
 
 	answer   *answer
