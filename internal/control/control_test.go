@@ -193,7 +193,7 @@ func TestSocketOfALivingProcessIsNotTaken(t *testing.T) {
 	}
 }
 
-func TestPublicAddressOnlyShows(t *testing.T) {
+func TestE10TheAdminAddressOnlyShows(t *testing.T) {
 	h := PublicHandler(&node{}, pages(), quiet)
 	for _, c := range []struct {
 		method, path, host string
@@ -204,14 +204,31 @@ func TestPublicAddressOnlyShows(t *testing.T) {
 		{"GET", "/v1/status", "[::1]:9900", 200},
 		{"POST", "/v1/reload", "127.0.0.1:9900", 404},
 		{"GET", "/v1/config", "127.0.0.1:9900", 404},
-		{"GET", "/healthz", "evil.example", 421}, // DNS rebinding, E10
+		{"GET", "/healthz", "evil.example", 421}, // DNS rebinding
 	} {
 		r := httptest.NewRequest(c.method, c.path, nil)
 		r.Host = c.host
+		r.Header.Set("Origin", "http://evil.example")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		if w.Code != c.want {
 			t.Errorf("%s %s by host %s = %d, want %d", c.method, c.path, c.host, w.Code, c.want)
+		}
+		for name := range w.Header() {
+			if strings.HasPrefix(name, "Access-Control-") {
+				t.Errorf("%s %s lets pages of other sites read it: %s", c.method, c.path, name)
+			}
+		}
+	}
+}
+
+func TestE10OtherHostsSeeMetricsAndHealthAlone(t *testing.T) {
+	h := MetricsHandler(pages())
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 503, "/v1/status": 404, "/v1/pools": 404, "/v1/config": 404} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "http://edge-1.example"+path, nil))
+		if w.Code != want {
+			t.Errorf("%s = %d, want %d", path, w.Code, want)
 		}
 	}
 }
