@@ -70,7 +70,7 @@ func startCluster(ctx context.Context, n *node, c *config.Config, from *predeces
 		return nil, from.takeOver(n, nil)
 	}
 	k := &cluster{
-		log: n.log, from: from, shared: n.shared, record: n.record, changes: newChanges(), links: make(chan struct{}, 1), moved: make(chan struct{}, 1), clients: n.engine,
+		log: n.log, from: from, shared: n.shared, record: n.record, changes: newChanges(), links: make(chan struct{}, 1), moved: make(chan struct{}, 1), clients: everyone{n.engine, n.from},
 		devices: map[string]*vip.Device{}, ports: map[string]*vip.Port{},
 	}
 	k.set.Store(&addresses{config: c, keepers: map[string]*vip.Keeper{}})

@@ -23,6 +23,19 @@ type clients interface {
 	Retire(local netip.Addr, force bool)
 }
 
+// everyone is the connections of this process with those that processes before it let end.
+type everyone struct {
+	here   clients
+	before *predecessor
+}
+
+func (e everyone) Count(local netip.Addr) int { return e.here.Count(local) + e.before.Count(local) }
+
+func (e everyone) Retire(local netip.Addr, force bool) {
+	e.before.Retire(local, force)
+	e.here.Retire(local, force)
+}
+
 const (
 	// countEvery is how often the connections of a drained address are counted.
 	countEvery = time.Second

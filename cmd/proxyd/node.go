@@ -155,6 +155,8 @@ func run(ctx context.Context, file string) (err error) {
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer end()
+	following, unfollow := context.WithCancel(ctx) // the process before this one, until that ends or this one
+	defer unfollow()
 	if err := n.openAdmin(life, &parts, c.Admin); err != nil {
 		return err
 	}
@@ -169,7 +171,7 @@ func run(ctx context.Context, file string) (err error) {
 	n.mu.Unlock()
 	n.acme.Refresh() // the first client is served by what is there
 	n.plane.Open()
-	from.serve(life, n, &parts)
+	from.serve(following, n, &parts)
 	n.stand(false)
 	parts.Go(func() { n.record.run(life, n) })
 	parts.Go(func() { n.notify.Run(life) })
@@ -252,6 +254,7 @@ func (n *node) finish(signals <-chan os.Signal) error {
 		}
 	}
 	err := n.plane.Shutdown(ctx)
+	n.from.wait(ctx) // what it still serves is at the same addresses
 	if held != nil {
 		held.stop()
 	}

@@ -35,7 +35,9 @@ type predecessor struct {
 	ours   bool          // it has said yours
 	open   chan struct{} // closed when this process serves
 
-	left atomic.Int64 // its connections; -1 when it has ended
+	left    atomic.Pointer[leftWords] // what it said last of its connections; nil: nothing yet
+	ended   chan struct{}             // closed when it has ended
+	sending sync.Mutex                // of the line, once this process serves
 
 	before map[int]*os.File // it and those before it, by PID: what tells when they have ended
 }
@@ -74,7 +76,7 @@ func findPredecessor() (*predecessor, error) {
 }
 
 func newPredecessor(l *baton.Line) *predecessor {
-	return &predecessor{line: l, open: make(chan struct{})}
+	return &predecessor{line: l, open: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // greet says who this process is and takes the sockets.
@@ -391,7 +393,7 @@ func (p *predecessor) serve(ctx context.Context, n *node, parts *sync.WaitGroup)
 func (p *predecessor) follow(ctx context.Context) {
 	defer context.AfterFunc(ctx, func() { p.line.Close() })()
 	defer p.line.Close()
-	defer p.left.Store(-1)
+	defer close(p.ended)
 	for {
 		m, err := p.line.Receive(10 * time.Second)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -400,9 +402,64 @@ func (p *predecessor) follow(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		var w leftWords
-		if m.Kind == sayLeft && json.Unmarshal(m.Body, &w) == nil {
-			p.left.Store(w.Connections)
-		}
+		p.note(m)
 	}
+}
+
+// note takes in what the other process says once this one serves.
+func (p *predecessor) note(m baton.Message) {
+	baton.CloseFiles(m.Files)
+	var w leftWords
+	if m.Kind == sayLeft && json.Unmarshal(m.Body, &w) == nil {
+		p.left.Store(&w)
+	}
+}
+
+// remains returns what the process before this one has left, with those before it. It is false
+// when all of them have ended.
+func (p *predecessor) remains() (leftWords, bool) {
+	if p == nil {
+		return leftWords{At: map[netip.Addr]int{}}, false
+	}
+	select {
+	case <-p.ended:
+		return leftWords{At: map[netip.Addr]int{}}, false
+	default:
+	}
+	if w := p.left.Load(); w != nil {
+		return *w, true
+	}
+	return leftWords{At: map[netip.Addr]int{}}, true // it says so when it begins to end
+}
+
+// wait waits for the end of the processes before this one, until ctx ends.
+func (p *predecessor) wait(ctx context.Context) {
+	if p == nil {
+		return
+	}
+	select {
+	case <-p.ended:
+	case <-ctx.Done():
+	}
+}
+
+// Count returns how many connections that came in at a local address the processes before this
+// one still have.
+func (p *predecessor) Count(local netip.Addr) int {
+	w, _ := p.remains()
+	if w.At == nil { // it does not know: they may all be there
+		return int(w.Connections)
+	}
+	return w.At[local]
+}
+
+// Retire has the processes before this one let go of such connections, by force or not.
+func (p *predecessor) Retire(local netip.Addr, force bool) {
+	if p == nil || p.left.Load() == nil { // before that it waits for other words
+		return
+	}
+	p.sending.Lock()
+	defer p.sending.Unlock()
+	// One that has just ended has none, and one that does not listen has its own time-out.
+	_ = p.line.Send(time.Second, sayPart, partWords{local, force})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"proxyd/internal/control"
@@ -37,7 +38,9 @@ func newSuccession(from *predecessor) succession {
 //	set    <  that is taken over
 //	yours     from here on the one that comes decides; there is no way back
 //	up     <  it serves. The one that goes takes nobody in any more
-//	left      every second: how many connections that one still has. It ends with its end
+//	left      every second: how many connections that one still has, and those before it. It
+//	          ends with its end
+//	part   <  those at an address are to end, or are cut: its drain is over
 //
 // In the place of each of its words the one that comes may say failed, and why; the other
 // goes on then as if nothing had happened. Words and fields that are not known are passed
@@ -51,6 +54,7 @@ const (
 	sayYours   = "yours"
 	sayUp      = "up"
 	sayLeft    = "left"
+	sayPart    = "part"
 	sayFailed  = "failed"
 )
 
@@ -141,6 +145,13 @@ type stateWords struct {
 
 type leftWords struct {
 	Connections int64 `json:"connections"`
+	// At is how many came in at each address of this host; nil in a release that does not say so.
+	At map[netip.Addr]int `json:"at"`
+}
+
+type partWords struct {
+	Address netip.Addr `json:"address"`
+	Force   bool       `json:"force"`
 }
 
 type failedWords struct {

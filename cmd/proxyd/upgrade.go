@@ -343,25 +343,66 @@ func (n *node) retire(to *successor, signals <-chan os.Signal) error {
 			}
 		}
 	}()
-	go func() { // ends with the process, at the latest
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			if to.line.Send(time.Second, sayLeft, leftWords{n.plane.Connections()}) != nil {
-				return // nobody asks any more
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-		}
-	}()
+	go n.letGo(to)
+	go n.sayWhatIsLeft(ctx, to)
 	if err := n.plane.Shutdown(ctx); err != nil {
 		n.log.Warn("exchanges were cut off", "error", err)
 	}
+	// The other process learns of those before this one through this one alone.
+	n.from.wait(ctx)
 	n.log.Info("the process before the upgrade ends", "pid", os.Getpid())
 	return nil
+}
+
+// sayWhatIsLeft tells the process that took this one's place, every second, how many connections
+// there still are here and in the processes before, until ctx or that process ends.
+func (n *node) sayWhatIsLeft(ctx context.Context, to *successor) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if to.line.Send(time.Second, sayLeft, n.left()) != nil {
+			return // nobody asks any more
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// left is how many connections there are here and in the processes before.
+func (n *node) left() leftWords {
+	w := leftWords{n.plane.Connections(), n.engine.CountAll()}
+	before, _ := n.from.remains()
+	w.Connections += before.Connections
+	if before.At == nil {
+		w.At = nil
+	}
+	for at, k := range before.At {
+		w.At[at] += k
+	}
+	return w
+}
+
+// letGo ends connections at an address here and in the processes before, when the process that
+// took this one's place says so, until that ends.
+func (n *node) letGo(to *successor) {
+	all := everyone{n.engine, n.from}
+	for {
+		m, err := to.line.Receive(10 * time.Second)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue // there is nothing to be said
+		}
+		if err != nil {
+			return
+		}
+		baton.CloseFiles(m.Files)
+		var w partWords
+		if m.Kind == sayPart && json.Unmarshal(m.Body, &w) == nil {
+			all.Retire(w.Address, w.Force)
+		}
+	}
 }
 
 var upgradesTotal = desc("upgrades_total", "Upgrades of this node in place, by how they went.", "result")
@@ -380,8 +421,8 @@ func (n *node) upgradeStatus() *control.UpgradeStatus {
 		return nil
 	}
 	s := &control.UpgradeStatus{From: n.from.words.Version.Version, To: version, Since: n.started}
-	if left := n.from.left.Load(); left >= 0 {
-		s.Draining = &control.Draining{PID: n.from.words.PID, Connections: left}
+	if left, lives := n.from.remains(); lives {
+		s.Draining = &control.Draining{PID: n.from.words.PID, Connections: left.Connections}
 	}
 	return s
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -160,6 +161,55 @@ func TestAnUpgradeCostsNoRequest(t *testing.T) {
 	if got := p.metric(`proxyd_upgrades_total{result="done"}`); got != 3 {
 		t.Errorf("upgrades done = %v, want 3", got)
 	}
+}
+
+// A process that was upgraded twice has connections in both that were before it.
+func TestConnectionsOfAllProcessesBeforeAreCounted(t *testing.T) {
+	let := make(chan struct{})
+	held := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-let
+	}))
+	defer held.Close()
+	address := freeport.Address(t)
+	p := launchUpgradable(t, behind(address, held))
+	pids := []int{p.pid}
+	var downloads []*http.Response
+	for range 2 {
+		client := http.Client{Transport: &http.Transport{}} // a connection of its own
+		resp, err := client.Get("http://" + address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		downloads = append(downloads, resp)
+		p.upgrade("")
+		pids = append(pids, p.pid)
+	}
+	p.eventually("both are counted", func() bool {
+		st, err := p.Status(t.Context())
+		return err == nil && st.Upgrade != nil && st.Upgrade.Draining != nil && st.Upgrade.Draining.Connections == 2
+	})
+	// The service ends when all of them have.
+	if err := syscall.Kill(p.pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	p.eventually("it ends", func() bool { return strings.Contains(p.log.String(), "ending: handing addresses over") })
+	time.Sleep(500 * time.Millisecond) // in which it has nothing else to wait for
+	for _, pid := range pids {
+		if !living(pid) {
+			t.Errorf("process %d of %d has ended before the downloads", pid, pids)
+		}
+	}
+	close(let)
+	for _, d := range downloads {
+		if _, err := io.ReadAll(d.Body); err != nil {
+			t.Errorf("a download over the upgrades: %v", err)
+		}
+	}
+	p.eventually("all have ended", func() bool {
+		return !slices.ContainsFunc(pids, living)
+	})
 }
 
 func TestAFailedUpgradeChangesNothing(t *testing.T) {

@@ -35,6 +35,7 @@ type carryKind struct {
 	six     bool   // the connections are to the IPv6 address
 	ends    bool   // the drain ends while they are there: in good order, or not noticed
 	upgrade bool   // who has them sent on changes its process twice meanwhile
+	drained bool   // who drains them changes its process, once, and is not asked for longer than a drain without any lasts
 }
 
 func carryKinds() []carryKind {
@@ -45,6 +46,7 @@ func carryKinds() []carryKind {
 		{name: "nftables, IPv6", cluster: `handover = "nftables"`, six: true},
 		{name: "eBPF, upgraded", cluster: `handover = "ebpf"`, upgrade: true},
 		{name: "nftables, upgraded", cluster: `handover = "nftables"`, upgrade: true},
+		{name: "eBPF, drain upgraded", cluster: `handover = "ebpf"`, drained: true},
 		{name: "drain of 5 s ends", cluster: "handover = \"ebpf\"\ndrain = \"5s\"", ends: true},
 	}
 }
@@ -112,8 +114,11 @@ func (c Carry) play(ctx context.Context, k carryKind) (*Carried, error) {
 	}
 	defer held.close()
 	out := &Carried{Kind: k.name, Failed: map[Outcome]int{}, Live: c.Live}
-	home := rig.Holder()
-	for range c.Rounds {
+	home, rounds := rig.Holder(), c.Rounds
+	if k.drained {
+		rounds = 1 // a long one
+	}
+	for range rounds {
 		if err := rig.Steady(ctx, patience); err != nil {
 			return nil, err
 		}
@@ -139,10 +144,20 @@ func (c Carry) play(ctx context.Context, k carryKind) (*Carried, error) {
 			}
 		}
 		last := 2 * time.Second
-		if k.ends {
+		switch {
+		case k.ends:
 			last = 7 * time.Second
-		} else if err := held.check(ctx); err != nil {
-			out.Broken = append(out.Broken, err)
+		case k.drained:
+			last = 40 * time.Second
+			if _, err := holder.Upgrade(ctx, ""); err != nil {
+				return nil, err
+			}
+			// The process that goes lets those end that have nothing in progress.
+			out.Broken = append(out.Broken, held.ended()...)
+		default:
+			if err := held.check(ctx); err != nil {
+				out.Broken = append(out.Broken, err)
+			}
 		}
 		if err := pause(ctx, last-Now().Sub(began)); err != nil {
 			return nil, err
@@ -253,14 +268,16 @@ func (l *live) finish(ctx context.Context) (broken []error) {
 	return broken
 }
 
-// ended returns which idle connections were not closed in good order.
+// ended lets the idle connections go and returns which were not closed in good order.
 func (l *live) ended() (broken []error) {
 	for _, c := range l.idle {
-		_ = c.SetReadDeadline(time.Now().Add(time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
 		if _, err := c.r.ReadByte(); !errors.Is(err, io.EOF) {
-			broken = append(broken, fmt.Errorf("the end of a drain ends an idle connection with %v, want its end", err))
+			broken = append(broken, fmt.Errorf("an idle connection that is let go ends with %v, want its end", err))
 		}
+		c.Close()
 	}
+	l.idle = nil
 	return broken
 }
 

@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -15,19 +14,14 @@ import (
 )
 
 // Count returns how many client connections came in at a local address.
-func (g *Goroutine) Count(local netip.Addr) int {
-	n := 0
-	g.conns.each(func(c *clientConn) {
-		if c.local() == local {
-			n++
-		}
-	})
-	g.endpoints.each(func(h *h3conn) {
-		if h.local() == local {
-			n++
-		}
-	})
-	return n
+func (g *Goroutine) Count(local netip.Addr) int { return g.CountAll()[local] }
+
+// CountAll returns how many client connections came in at each local address.
+func (g *Goroutine) CountAll() map[netip.Addr]int {
+	all := map[netip.Addr]int{}
+	g.conns.each(func(c *clientConn) { all[c.local()]++ })
+	g.endpoints.each(func(h *h3conn) { all[h.local()]++ })
+	return all
 }
 
 // Retire lets the client connections end that came in at a local address: idle ones as by
@@ -85,15 +79,26 @@ func (c *clientConn) local() netip.Addr {
 }
 
 // Count is that of the goroutine engine, over the loops' connections too.
-func (e *Loop) Count(local netip.Addr) int {
-	var n atomic.Int64
-	e.each(local, func(*loop, *loopClient) { n.Add(1) })
-	return int(n.Load()) + e.side.Count(local)
+func (e *Loop) Count(local netip.Addr) int { return e.CountAll()[local] }
+
+// CountAll is that of the goroutine engine, over the loops' connections too.
+func (e *Loop) CountAll() map[netip.Addr]int {
+	all := e.side.CountAll()
+	var mu sync.Mutex // the loops count at once
+	e.each(func(_ *loop, _ *loopClient, at netip.Addr) {
+		mu.Lock()
+		defer mu.Unlock()
+		all[at]++
+	})
+	return all
 }
 
 // Retire is that of the goroutine engine.
 func (e *Loop) Retire(local netip.Addr, force bool) {
-	e.each(local, func(l *loop, c *loopClient) {
+	e.each(func(l *loop, c *loopClient, at netip.Addr) {
+		if at != local {
+			return
+		}
 		c.retired = true
 		switch {
 		case force:
@@ -105,15 +110,15 @@ func (e *Loop) Retire(local netip.Addr, force bool) {
 	e.side.Retire(local, force)
 }
 
-// each has the loops call do for every client connection that came in at the address, and
-// returns when they have.
-func (e *Loop) each(local netip.Addr, do func(*loop, *loopClient)) {
+// each has the loops call do for every client connection, with the address at which it came in,
+// and returns when they have.
+func (e *Loop) each(do func(*loop, *loopClient, netip.Addr)) {
 	var all sync.WaitGroup
 	for _, l := range e.loops {
 		all.Go(func() {
 			looked := make(chan int)
 			for from := 0; from >= 0; {
-				if !l.post(func() { next := l.survey(from, local, do); looked <- next }) {
+				if !l.post(func() { next := l.survey(from, do); looked <- next }) {
 					return // it has ended, and its connections with it
 				}
 				from = <-looked
@@ -126,12 +131,11 @@ func (e *Loop) each(local netip.Addr, do func(*loop, *loopClient)) {
 // lookAtOnce is how many descriptors a loop looks at before others have their turn.
 const lookAtOnce = 512
 
-// survey calls do for those of some connections that came in at the address. It returns
-// where to go on, or -1.
-func (l *loop) survey(from int, local netip.Addr, do func(*loop, *loopClient)) int {
+// survey calls do for some connections. It returns where to go on, or -1.
+func (l *loop) survey(from int, do func(*loop, *loopClient, netip.Addr)) int {
 	for ; from < len(l.table); from++ {
-		if w := l.table[from]; w != nil && w.client != nil && localOf(w.fd) == local {
-			do(l, w.client)
+		if w := l.table[from]; w != nil && w.client != nil {
+			do(l, w.client, localOf(w.fd))
 		}
 		if (from+1)%lookAtOnce == 0 {
 			return from + 1
