@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"net"
 	"net/netip"
 
@@ -60,12 +61,45 @@ func Parse(b []byte) (h Header, n int, err error) {
 		return Header{}, n, nil
 	case !said.TransportProtocol.IsStream():
 		return Header{}, 0, malformed("it is about datagrams")
+	case said.Version == 2 && !sound(b[:n]):
+		return Header{}, 0, malformed("it has come with another checksum than it was sent with")
 	}
 	h.Client, h.Local = addrOf(said.SourceAddr), addrOf(said.DestinationAddr)
 	if !h.Client.IsValid() || !h.Local.IsValid() || h.Client.Addr().IsUnspecified() || h.Client.Addr().IsMulticast() {
 		return Header{}, 0, malformed("it names no client that there can be")
 	}
 	return h, n, nil
+}
+
+// addressBytes is how much of a header of version 2 is addresses, by family.
+var addressBytes = [...]int{0, 12, 36, 216}
+
+// typeCRC32C is of a TLV with a checksum of the whole header (section 2.2.3).
+const typeCRC32C = 0x03
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// sound reports whether a header of version 2 is what its checksum says, if it has one.
+func sound(b []byte) bool {
+	at := fixedBytes + addressBytes[b[13]>>4]
+	for at+3 <= len(b) {
+		value := at + 3
+		end := value + int(binary.BigEndian.Uint16(b[at+1:]))
+		switch {
+		case end > len(b):
+			return true // what is behind the addresses is no TLV, and read over
+		case b[at] != typeCRC32C:
+			at = end
+			continue
+		case end-value != 4:
+			return false
+		}
+		sum := crc32.Update(0, castagnoli, b[:value])
+		sum = crc32.Update(sum, castagnoli, make([]byte, 4)) // the checksum itself counts as 0
+		sum = crc32.Update(sum, castagnoli, b[end:])
+		return sum == binary.BigEndian.Uint32(b[value:])
+	}
+	return true
 }
 
 // size returns how long the header is that begins b; 0 if that cannot be told yet, or if

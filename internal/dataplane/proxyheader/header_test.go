@@ -40,6 +40,9 @@ var good = map[string]struct{ header, client, local string }{
 	"v2 LOCAL that names others": {v2(0x20, 0x11, four), "", ""},
 	"v2 LOCAL with more to say":  {v2(0x20, 0x00, tlv), "", ""},
 	"v2 by a Unix socket":        {v2(0x21, 0x31, strings.Repeat("a", 216)), "", ""},
+	"v2 with its checksum":       {v2(0x21, 0x11, four+tlv+"\x03\x00\x04\x8e\xfb\x46\x2f"+tlv), "198.51.100.9:51413", "203.0.113.10:443"},
+	"v2 with what is no TLV":     {v2(0x21, 0x11, four+"\x03\x01\x00\x00"), "198.51.100.9:51413", "203.0.113.10:443"},
+	"v2 LOCAL with any checksum": {v2(0x20, 0x11, four+"\x03\x00\x04abcd"), "", ""},
 }
 
 func TestParseReadsWhatThereIsAndNoMore(t *testing.T) {
@@ -92,6 +95,8 @@ func TestParseRefuses(t *testing.T) {
 		"datagrams":                {v2(0x21, 0x12, four), "proxy_header"},
 		"no family":                {v2(0x21, 0x00, ""), "proxy_header"},
 		"too little for addresses": {v2(0x21, 0x11, four[:11]), "proxy_header"},
+		"another checksum":         {v2(0x21, 0x11, four+tlv+"\x03\x00\x04abcd"), "proxy_header"},
+		"a short checksum":         {v2(0x21, 0x21, six+"\x03\x00\x03abc"), "proxy_header"},
 		"too much":                 {sig + "\x21\x11\xff\xff", "proxy_header"},
 	} {
 		t.Run(name, func(t *testing.T) {
