@@ -94,8 +94,15 @@ func (s *Set) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if len(found) == 0 {
 		return nil, errNone
 	}
+	if len(found) == 1 {
+		return &found[0].tls, nil
+	}
+	// What the client can verify is asked, not whether the name is in it: who gets the default
+	// asked for another.
+	able := *hello
+	able.ServerName = ""
 	for _, c := range found {
-		if len(found) == 1 || hello.SupportsCertificate(&c.tls) == nil {
+		if able.SupportsCertificate(&c.tls) == nil {
 			return &c.tls, nil
 		}
 	}
