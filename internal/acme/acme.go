@@ -43,6 +43,7 @@ type Event struct {
 	Issued    bool // else it failed
 	Renewal   bool // there was a certificate before
 	Challenge string
+	Failures  int    // in a row, with this one
 	Issuer    string // host name of the directory
 	Text      string
 }

@@ -31,14 +31,15 @@ const (
 	replyTime = time.Minute
 )
 
-// A patience notes until when a CA wants to be left alone: of its Retry-After at 429 and 503
-// (RFC 8555, 6.6). It is a transport, for the library does not say.
+// A patience notes until when a CA wants to be left alone: of its Retry-After at 429 (RFC 8555,
+// 6.6), and where the CA itself has a fault. It is a transport, for the library does not say.
 type patience struct {
 	http.RoundTripper
 	now func() time.Time
 
 	mu    sync.Mutex
 	until time.Time
+	all   time.Time // likewise, whatever is asked for: it is the CA that cannot, not this order
 }
 
 // maxPatience bounds what is believed of a CA.
@@ -46,7 +47,7 @@ const maxPatience = 7 * 24 * time.Hour
 
 func (p *patience) RoundTrip(q *http.Request) (*http.Response, error) {
 	r, err := p.RoundTripper.RoundTrip(q)
-	if err != nil || r.StatusCode != http.StatusTooManyRequests && r.StatusCode != http.StatusServiceUnavailable {
+	if err != nil || r.StatusCode != http.StatusTooManyRequests && r.StatusCode < 500 {
 		return r, err
 	}
 	now := p.now()
@@ -65,26 +66,34 @@ func (p *patience) RoundTrip(q *http.Request) (*http.Response, error) {
 	if until.After(p.until) {
 		p.until = until
 	}
+	if r.StatusCode >= 500 && until.After(p.all) {
+		p.all = until
+	}
 	return r, nil
 }
 
-// take returns until when the CA wants to be left alone, once.
-func (p *patience) take() time.Time {
+// take returns until when the CA wants to be left alone with what was asked for, and with
+// everything, once.
+func (p *patience) take() (until, all time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	until := p.until
-	p.until = time.Time{}
-	return until
+	until, all = p.until, p.all
+	p.until, p.all = time.Time{}, time.Time{}
+	return until, all
 }
 
 // client makes what speaks with the CA of s.
 func (m *Manager) client(s Settings) (*acme.Client, *patience) {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.TLSClientConfig = &tls.Config{RootCAs: s.Roots, MinVersion: tls.VersionTLS12}
-	t.ResponseHeaderTimeout = replyTime
-	t.MaxIdleConnsPerHost = 1
-	t.IdleConnTimeout = 10 * time.Second
-	p := &patience{RoundTripper: t, now: m.now}
+	by := m.opt.Transport
+	if by == nil {
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.TLSClientConfig = &tls.Config{RootCAs: s.Roots, MinVersion: tls.VersionTLS12}
+		t.ResponseHeaderTimeout = replyTime
+		t.MaxIdleConnsPerHost = 1
+		t.IdleConnTimeout = 10 * time.Second
+		by = t
+	}
+	p := &patience{RoundTripper: by, now: m.now}
 	return &acme.Client{
 		Directory: s.Directory, HTTPClient: &http.Client{Transport: p, Timeout: 2 * replyTime},
 		UserAgent: "proxyd/" + m.opt.Version, PollInterval: pollEvery, PollTimeout: pollTime,
@@ -149,6 +158,24 @@ func (c *ca) register(ctx context.Context, s Settings) error {
 	made.PrivateKey = c.key
 	c.account = made
 	return valid(made)
+}
+
+// unknownAccount reports whether the CA knows the account no more: it has lost what it had.
+func unknownAccount(err error) bool {
+	var p acme.Problem
+	return errors.As(err, &p) && p.Type == acme.ProblemTypeAccountDoesNotExist
+}
+
+// enterAnew has the account made anew at the next order, of the same key.
+func (m *Manager) enterAnew(ctx context.Context, s Settings) error {
+	m.entering.Lock()
+	defer m.entering.Unlock()
+	a, ok := readBook(m.opt.Vault).accounts[s.Directory]
+	if !ok || a.URL == "" {
+		return nil
+	}
+	a.URL, a.Orders = "", ""
+	return m.put(ctx, accountPrefix+mark(s.Directory), a)
 }
 
 func valid(a acme.Account) error {

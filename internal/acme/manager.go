@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -29,6 +30,8 @@ type Options struct {
 	Publish func(Served)
 	// Note is told what came of an order here. It does not block.
 	Note func(Event)
+	// Transport carries what is said to the CA; nil: the network.
+	Transport http.RoundTripper
 }
 
 // Served is what a node serves clients with, and answers the CA.
@@ -49,9 +52,11 @@ type Manager struct {
 
 	mu       sync.Mutex // guards what follows
 	settings Settings
-	running  map[string]context.CancelFunc // orders under way here, by name
+	running  map[string]context.CancelFunc // what is under way here, by name: who is in it alone changes records of that name
 	asked    map[string]time.Time          // when the CA is next asked for a renewal window
 	said     map[string]bool               // what is logged once
+	unkept   map[string]order              // orders that failed where that could not be kept, by name
+	quiet    map[string]time.Time          // until when a CA wants to be left alone, by directory
 	served   Served
 	shown    map[string]string          // what each part of served was made of
 	alpn     map[string]tls.Certificate // by name and value
@@ -75,7 +80,7 @@ func New(o Options) *Manager {
 		o.Now = time.Now
 	}
 	return &Manager{opt: o, wake: make(chan struct{}, 1), running: map[string]context.CancelFunc{}, asked: map[string]time.Time{},
-		said: map[string]bool{}, shown: map[string]string{}, alpn: map[string]tls.Certificate{}, parsed: map[string]parsed{}}
+		said: map[string]bool{}, unkept: map[string]order{}, quiet: map[string]time.Time{}, shown: map[string]string{}, alpn: map[string]tls.Certificate{}, parsed: map[string]parsed{}}
 }
 
 func (m *Manager) now() time.Time { return m.opt.Now() }
@@ -201,11 +206,9 @@ func (m *Manager) work(ctx context.Context, s Settings, b book) {
 // due returns the order that name needs now, whether there is a certificate to renew, and
 // whether it needs one.
 func (m *Manager) due(s Settings, b book, name string) (o order, renewal, ok bool) {
-	o, kept := b.orders[name]
-	if !kept || o.Directory != s.Directory { // or of another CA
-		o = order{Name: name, Directory: s.Directory}
-	}
+	o = m.orderOf(s, b, name)
 	c, renewal := b.certs[name]
+	renewal = renewal && m.usable(c)
 	under, now := o.URL != "" || !o.Asked.IsZero(), m.now()
 	switch {
 	case now.Before(o.Next):
@@ -221,23 +224,60 @@ func (m *Manager) due(s Settings, b book, name string) (o order, renewal, ok boo
 	return o, renewal, true
 }
 
+// orderOf returns how the order for name stands.
+func (m *Manager) orderOf(s Settings, b book, name string) order {
+	o, kept := b.orders[name]
+	if !kept || o.Directory != s.Directory { // or of another CA
+		o = order{Name: name, Directory: s.Directory}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if u, ok := m.unkept[name]; ok && u.Directory == s.Directory {
+		o.Failures, o.Error, o.Refused, o.Next = u.Failures, u.Error, u.Refused, u.Next
+	}
+	return o
+}
+
+// usable reports whether clients can be served with a record.
+func (m *Manager) usable(c certified) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, err := m.parse(c)
+	return err == nil
+}
+
+// claim has nobody else change the records of name until it is given back; it reports whether
+// nobody does already. id is what it is claimed by: name, or what is no order. m.mu is held.
+func (m *Manager) claim(id string, stop context.CancelFunc) bool {
+	if m.running[id] != nil {
+		return false
+	}
+	m.running[id] = stop
+	return true
+}
+
+func (m *Manager) giveBack(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.running[id]()
+	delete(m.running, id)
+}
+
 // begin starts or resumes an order, unless it is under way or too many are.
 func (m *Manager) begin(ctx context.Context, s Settings, name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.running[name] != nil || len(m.running) >= maxOrders {
+	if len(m.running) >= maxOrders || m.now().Before(m.quiet[s.Directory]) {
 		return
 	}
 	life, end := context.WithCancel(ctx)
-	m.running[name] = end
+	if !m.claim(name, end) {
+		end()
+		return
+	}
 	m.orders.Go(func() { // ends with the order, or with life
 		defer m.Look()
-		defer func() {
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			delete(m.running, name)
-			end()
-		}()
+		defer m.giveBack(name)
 		// An order that ended a moment ago has kept what it came to by now.
 		if o, renewal, ok := m.due(s, readBook(m.opt.Vault), name); ok {
 			m.order(life, s, o, renewal)
@@ -262,20 +302,29 @@ func (m *Manager) order(ctx context.Context, s Settings, o order, renewal bool) 
 	if ctx.Err() != nil {
 		return // another node goes on, or this one when it is back
 	}
+	until, all := patience.take()
+	m.mu.Lock()
+	if all.After(m.quiet[s.Directory]) {
+		m.quiet[s.Directory] = all
+	}
+	if err == nil {
+		delete(m.unkept, o.Name)
+	}
+	m.mu.Unlock()
 	b := readBook(m.opt.Vault)
 	e := Event{Name: o.Name, Issued: err == nil, Renewal: renewal, Issuer: hostOf(s.Directory), Challenge: usedChallenge(s, challenge)}
 	if err == nil {
-		until := ""
+		end := ""
 		if leaf, bad := leafOf(b.certs[o.Name].Chain); bad == nil {
-			until = leaf.NotAfter.UTC().Format(time.RFC3339)
+			end = leaf.NotAfter.UTC().Format(time.RFC3339)
 		}
-		e.Text = "until " + until
-		m.opt.Log.Info("acme: certificate issued", "name", o.Name, "until", until)
+		e.Text = "until " + end
+		m.opt.Log.Info("acme: certificate issued", "name", o.Name, "until", end)
 		m.opt.Note(e)
 		return
 	}
-	o = m.failed(ctx, s, o, b, err, patience.take())
-	e.Text = o.Error
+	o = m.failed(ctx, s, o, b, err, until)
+	e.Text, e.Failures = o.Error, o.Failures
 	level := slog.LevelWarn
 	if !renewal {
 		level = slog.LevelError
@@ -285,17 +334,21 @@ func (m *Manager) order(ctx context.Context, s Settings, o order, renewal bool) 
 	m.opt.Note(e)
 }
 
-// failed keeps that an order failed, and until when to wait.
+// failed keeps that an order failed, and until when to wait. Where that cannot be kept it is
+// remembered here, so that the CA is not asked without end.
 func (m *Manager) failed(ctx context.Context, s Settings, was order, b book, err error, until time.Time) order {
-	o, known := b.orders[was.Name]
-	if !known || o.Directory != was.Directory {
-		o = was
-	}
+	o := m.orderOf(s, b, was.Name)
 	o.Failures++
 	o.Error = describe(err)
 	var problem acme.Problem
-	answered := errors.As(err, &problem)
-	if errors.Is(err, errEnded) {
+	answered := errors.As(err, &problem) && problem.Status < 500 // else it has a fault, and judges nothing
+	lost := unknownAccount(err)
+	if lost {
+		if err := m.enterAnew(ctx, s); err != nil {
+			m.opt.Log.Warn("acme", "error", err)
+		}
+	}
+	if lost || errors.Is(err, errEnded) {
 		p := &pursuit{m, s, nil, o}
 		p.tidy(ctx)
 		if o.Answers != nil && o.Challenge != "" {
@@ -307,8 +360,16 @@ func (m *Manager) failed(ctx context.Context, s Settings, was order, b book, err
 	if until.After(o.Next) {
 		o.Next = until.UTC()
 	}
-	if err := m.put(ctx, orderPrefix+mark(o.Name), o); err != nil {
-		m.opt.Log.Warn("acme", "error", err)
+	kept := m.put(ctx, orderPrefix+mark(o.Name), o)
+	if kept != nil {
+		m.opt.Log.Warn("acme", "error", kept)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if kept == nil {
+		delete(m.unkept, o.Name)
+	} else {
+		m.unkept[o.Name] = o
 	}
 	return o
 }
@@ -332,12 +393,23 @@ func describe(err error) string {
 	return text
 }
 
-// Renew has a certificate ordered now, whatever it has left and however often it failed.
+// Renew has a certificate ordered now, whatever it has left and however often it failed. One
+// that is on its way already is not ordered again.
 func (m *Manager) Renew(ctx context.Context, name string) error {
 	s := m.using()
 	if !slices.Contains(s.Names, name) {
 		return fmt.Errorf("%s is not a name that has its certificate by ACME; there are %v", name, s.Names)
 	}
+	m.mu.Lock()
+	ours := m.claim(name, func() {})
+	delete(m.unkept, name)
+	delete(m.quiet, s.Directory)
+	m.mu.Unlock()
+	if !ours {
+		return nil
+	}
+	defer m.Look()
+	defer m.giveBack(name)
 	b := readBook(m.opt.Vault)
 	if o, ok := b.orders[name]; ok && !o.Next.IsZero() {
 		o.Next = time.Time{}
@@ -351,7 +423,6 @@ func (m *Manager) Renew(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	m.Look()
 	return nil
 }
 
@@ -364,17 +435,16 @@ func (m *Manager) Views() []View {
 	var all []View
 	for _, name := range s.Names {
 		v := View{Name: name, Directory: s.Directory}
-		if c, ok := b.certs[name]; ok {
+		if c, ok := b.certs[name]; ok && m.usable(c) {
 			if leaf, err := leafOf(c.Chain); err == nil {
 				v.NotAfter, v.Renew = leaf.NotAfter, m.renewAt(c)
 			}
 		}
-		if o, ok := b.orders[name]; ok && o.Directory == s.Directory {
-			v.Ordering = o.URL != "" || !o.Asked.IsZero()
-			v.Failures, v.Error = o.Failures, o.Error
-			if o.Failures > 0 {
-				v.Next = o.Next
-			}
+		o := m.orderOf(s, b, name)
+		v.Ordering = o.URL != "" || !o.Asked.IsZero()
+		v.Failures, v.Error = o.Failures, o.Error
+		if o.Failures > 0 {
+			v.Next = o.Next
 		}
 		all = append(all, v)
 	}
@@ -397,8 +467,12 @@ func (m *Manager) publish(b book) {
 		}
 		parsed, err := m.parse(c)
 		if err != nil {
-			m.opt.Log.Error("acme: a kept certificate is of no use", "name", name, "error", err)
+			if what := "useless " + name + " " + mark(c.Chain+c.Key); !m.said[what] {
+				m.said[what] = true
+				m.opt.Log.Error("acme: a kept certificate is of no use, and is ordered anew", "name", name, "error", err)
+			}
 			next.Pending[name] = true
+			shown["pending "+name] = ""
 			continue
 		}
 		next.Certificates = append(next.Certificates, parsed)

@@ -38,10 +38,15 @@ func (m *Manager) pursue(ctx context.Context, s Settings, c *ca, o order) (chall
 	return p.o.Challenge, err
 }
 
+// mostLooks is how often an order is looked at that stays as it is. The CA is left alone for a
+// while then, and other orders have their turn.
+const mostLooks = 180
+
 // follow does what the order asks for, until it is over.
 func (p *pursuit) follow(ctx context.Context) error {
 	c := p.ca
-	for {
+	was := ""
+	for looks := 1; ; looks++ {
 		at, err := c.client.GetOrder(ctx, c.account, acme.Order{Location: p.o.URL})
 		if problem := (acme.Problem{}); errors.As(err, &problem) && (problem.Status == 404 || problem.Status == 403 || problem.Type == acme.ProblemTypeMalformed) {
 			return fmt.Errorf("%w: the CA knows it no more: %w", errEnded, err)
@@ -49,6 +54,11 @@ func (p *pursuit) follow(ctx context.Context) error {
 			return fmt.Errorf("order: %w", err)
 		}
 		at.Location = p.o.URL
+		if at.Status != was {
+			was, looks = at.Status, 1
+		} else if looks > mostLooks {
+			return fmt.Errorf("order: the CA does not come to an end with it: it is %s", at.Status)
+		}
 		switch at.Status {
 		case acme.StatusPending:
 			err = p.prove(ctx, at)

@@ -10,18 +10,30 @@ import (
 
 // renewAt is when a certificate is renewed: when the CA wants it, else after two thirds of its
 // life. The second is spread over a twelfth of the life by name, so that those of one day do
-// not all come due together.
+// not all come due together. No CA is believed that wants it when the life is all but over; and
+// one that has come a moment ago stays for a while whatever CA and clock say, for if one of the
+// two is wrong the next one comes due at once as well.
 func (m *Manager) renewAt(c certified) time.Time {
-	if !c.Renewal.Selected.IsZero() {
-		return c.Renewal.Selected
-	}
 	leaf, err := leafOf(c.Chain)
 	if err != nil {
 		return time.Time{} // of no use: now
 	}
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
-	return leaf.NotBefore.Add(life*2/3 - life/24 + time.Duration(part(c.Name+leaf.SerialNumber.String())*float64(life/12)))
+	at := leaf.NotBefore.Add(life*2/3 - life/24 + time.Duration(part(c.Name+leaf.SerialNumber.String())*float64(life/12)))
+	if !c.Renewal.Selected.IsZero() {
+		at = c.Renewal.Selected
+		if last := leaf.NotAfter.Add(-life / 12); at.After(last) {
+			at = last
+		}
+	}
+	if first := c.Since.Add(min(leastKept, life/12)); at.Before(first) {
+		at = first
+	}
+	return at
 }
+
+// leastKept is for how long a certificate is not renewed, unless an operator wants it.
+const leastKept = time.Hour
 
 // part is a number from 0 to 1 that goes with a text.
 func part(text string) float64 {
@@ -95,8 +107,9 @@ func (m *Manager) askWindow(ctx context.Context, s Settings, c certified) {
 		return
 	}
 	life, end := context.WithTimeout(ctx, replyTime)
-	m.running[id] = end
+	m.claim(id, end)
 	m.orders.Go(func() { // ends with life
+		defer m.giveBack(id)
 		client, _ := m.client(s)
 		defer client.HTTPClient.CloseIdleConnections()
 		info, err := client.GetRenewalInfo(life, leaf)
@@ -109,17 +122,35 @@ func (m *Manager) askWindow(ctx context.Context, s Settings, c certified) {
 		} else if next.After(now.Add(windowMost)) {
 			next = now.Add(windowMost)
 		}
-		if err == nil && info.HasWindow() && (!c.Renewal.Start.Equal(info.SuggestedWindow.Start) || !c.Renewal.End.Equal(info.SuggestedWindow.End)) {
-			c.Renewal = renewal{info.SuggestedWindow.Start, info.SuggestedWindow.End, info.SelectedTime}
-			if err := m.put(life, certPrefix+mark(c.Name), c); err != nil {
-				m.opt.Log.Warn("acme", "error", err)
-			}
-			m.opt.Log.Info("acme: the CA has another renewal window", "name", c.Name, "from", c.Renewal.Start, "to", c.Renewal.End, "renewed", c.Renewal.Selected, "why", info.ExplanationURL)
+		if err == nil && info.HasWindow() && !m.useWindow(life, c, info) {
+			next = m.now().Add(windowLeast)
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.asked[leaf.SerialNumber.String()] = next
-		delete(m.running, id)
-		end()
 	})
+}
+
+// useWindow keeps what the CA says of a certificate. It does not where an order for the name is
+// under way, and reports so.
+func (m *Manager) useWindow(ctx context.Context, was certified, info acme.RenewalInfo) bool {
+	m.mu.Lock()
+	ours := m.claim(was.Name, func() {})
+	m.mu.Unlock()
+	if !ours {
+		return false
+	}
+	defer m.giveBack(was.Name)
+	// By now there may be another one, or an operator wants one.
+	c, ok := readBook(m.opt.Vault).certs[was.Name]
+	if !ok || c.Chain != was.Chain || c.Renewal.Start.Equal(info.SuggestedWindow.Start) && c.Renewal.End.Equal(info.SuggestedWindow.End) {
+		return true
+	}
+	c.Renewal = renewal{info.SuggestedWindow.Start, info.SuggestedWindow.End, info.SelectedTime}
+	if err := m.put(ctx, certPrefix+mark(c.Name), c); err != nil {
+		m.opt.Log.Warn("acme", "error", err)
+		return true
+	}
+	m.opt.Log.Info("acme: the CA has another renewal window", "name", c.Name, "from", c.Renewal.Start, "to", c.Renewal.End, "renewed", c.Renewal.Selected, "why", info.ExplanationURL)
+	return true
 }

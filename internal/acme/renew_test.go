@@ -51,6 +51,19 @@ func TestRenewalIsAroundTwoThirdsUnlessTheCASays(t *testing.T) {
 	if at := m.renewAt(c); !at.Equal(noon.Add(time.Minute)) {
 		t.Errorf("renewed at %v, not when the CA wants it", at)
 	}
+	for _, of := range []struct {
+		c    certified
+		want time.Duration
+	}{
+		{certified{Renewal: renewal{Selected: noon.Add(life)}}, life * 11 / 12},                                       // a window behind the end
+		{certified{Renewal: renewal{Selected: noon.Add(-time.Hour)}}, -time.Hour},                                     // at once
+		{certified{Renewal: renewal{Selected: noon.Add(-time.Hour)}, Since: noon.Add(time.Minute)}, 61 * time.Minute}, // but not twice at once
+	} {
+		of.c.Name, of.c.Chain = "example.com", c.Chain
+		if at := m.renewAt(of.c); !at.Equal(noon.Add(of.want)) {
+			t.Errorf("renewed %v after its begin, want %v", at.Sub(noon), of.want)
+		}
+	}
 	if replaces(c) == "" || replaces(certified{Chain: c.Chain}) != "" {
 		t.Errorf("replaces %q with a window, %q without", replaces(c), replaces(certified{Chain: c.Chain}))
 	}
@@ -92,6 +105,7 @@ func TestRetryAfterIsBelieved(t *testing.T) {
 		{429, "90", 90 * time.Second},
 		{503, noon.Add(2 * time.Hour).Format(http.TimeFormat), 2 * time.Hour},
 		{429, "99999999", maxPatience},
+		{500, "90", 90 * time.Second},
 		{200, "90", 0}, {429, "", 0}, {429, "soon", 0},
 	} {
 		p := &patience{now: func() time.Time { return noon }, RoundTripper: transport(func(*http.Request) (*http.Response, error) {
@@ -101,11 +115,15 @@ func TestRetryAfterIsBelieved(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := time.Duration(0)
-		if until := p.take(); !until.IsZero() {
+		until, all := p.take()
+		if !until.IsZero() {
 			got = until.Sub(noon)
 		}
-		if got != c.want || !p.take().IsZero() {
+		if again, _ := p.take(); got != c.want || !again.IsZero() {
 			t.Errorf("HTTP %d with Retry-After %q: %v, want %v, once", c.status, c.after, got, c.want)
+		}
+		if ours := c.status >= 500; ours != !all.IsZero() {
+			t.Errorf("HTTP %d: whatever is asked for until %v", c.status, all)
 		}
 	}
 }
