@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,6 +47,9 @@ func (n *node) publishCertificates(s acme.Served) { n.plane.Manage(proxy.Managed
 func (n *node) noteOrder(e acme.Event) {
 	result := map[bool]string{true: "ok", false: "error"}[e.Issued]
 	n.acme.orders.WithLabelValues(e.Issuer, e.Challenge, result).Inc()
+	if e.Failures&(e.Failures-1) != 0 { // the first, second, fourth ...: a CA that is down leaves room for the rest
+		return
+	}
 	h := history.Entry{Kind: history.Certificate, Reason: map[bool]string{true: "issued", false: "failed"}[e.Issued], Text: e.Name + ": " + e.Text}
 	if e.Renewal && e.Issued {
 		h.Reason = "renewed"
@@ -161,7 +165,13 @@ func (n *node) serveRenew(ctx context.Context, name string) (renewed, error) {
 // RenewCertificate implements control.Operator.
 func (n *node) RenewCertificate(ctx context.Context, w control.CertificateWish) (*control.CertificateRenewal, error) {
 	names := n.acme.Names()
+	w.Name = strings.ToLower(strings.TrimSuffix(w.Name, "."))
 	if !slices.Contains(names, w.Name) {
+		for _, c := range n.plane.Certificates() {
+			if c.Source() == "file" && slices.Contains(c.Names, w.Name) {
+				return nil, control.Refuse(fmt.Sprintf("the certificate for %s is in the file %s: whoever writes that renews it, and it is in use within a second", w.Name, c.Cert))
+			}
+		}
 		if len(names) == 0 {
 			return nil, control.Refuse("no certificate of this node comes by ACME")
 		}
@@ -208,6 +218,10 @@ func (n *node) examineCertificates(now time.Time) []doctor.Finding {
 		}
 		f.What = fmt.Sprintf("%d orders in a row failed, the latest: %s", v.Failures, v.Error)
 		out = append(out, f)
+	}
+	if err := n.acme.shelf.behind(); err != nil {
+		out = append(out, doctor.Finding{Check: "acme", Level: doctor.Warn, What: "keys and certificates are not kept on this disk: " + err.Error(),
+			Why: "after a restart this node has what the other nodes have, and orders the rest anew", Cure: "room and rights in " + n.acme.shelf.dir + "; it is tried again every minute"})
 	}
 	if len(views) > 0 && len(out) == 0 {
 		out = append(out, doctor.Finding{Check: "acme", Level: doctor.OK, What: fmt.Sprintf("no order of the %d names fails", len(views))})

@@ -31,6 +31,11 @@ type acmeShelf struct {
 
 	mu    sync.Mutex // one at a time writes the file
 	saved error      // why it is not up to date
+
+	keyMu sync.Mutex // guards what follows
+	own   string     // what seals without a cluster; "": it was not read yet, or there is none
+	kept  bool       // it is on the disk
+	fault string     // what was said of it
 }
 
 // file is where the records are; key is what seals them on a node without a cluster.
@@ -79,19 +84,32 @@ func (s *acmeShelf) term(ctx context.Context, key string) uint64 {
 	return term
 }
 
+// behind returns why the file is not up to date; nil if it is.
+func (s *acmeShelf) behind() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.saved
+}
+
 // save writes the file. A disk that fails costs what a restart would need it for.
 func (s *acmeShelf) save() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.write()
-	if err != nil && s.saved == nil {
+	switch {
+	case err != nil && s.saved == nil:
 		s.node.log.Error("acme: keys and certificates are not kept over a restart of this node", "error", err)
+	case err == nil && s.saved != nil:
+		s.node.log.Info("acme: keys and certificates are kept again")
 	}
 	s.saved = err
 }
 
 func (s *acmeShelf) write() error {
 	if err := s.makeDir(); err != nil {
+		return err
+	}
+	if err := s.keepKey(); err != nil { // first: what it has sealed is of no use without it
 		return err
 	}
 	text, err := json.Marshal(s.node.shared.entries(acmeKind))
@@ -126,22 +144,61 @@ func (s *acmeShelf) restore() error {
 	return nil
 }
 
-// localKey returns what seals where there is no cluster, and makes it if make says so.
+// localKey returns what seals where there is no cluster, and makes it if make says so. What was
+// read or made once holds for this life: another one would open nothing of what is sealed.
 func (s *acmeShelf) localKey(make bool) (string, error) {
-	text, err := os.ReadFile(s.key())
-	if err == nil && strings.TrimSpace(string(text)) != "" {
-		return strings.TrimSpace(string(text)), nil
+	s.keyMu.Lock()
+	defer s.keyMu.Unlock()
+	if s.own != "" {
+		return s.own, nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) || !make {
+	text, err := os.ReadFile(s.key())
+	if key := strings.TrimSpace(string(text)); err == nil && key != "" {
+		s.own, s.kept = key, true
+		return key, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
+	}
+	if !make {
+		return "", nil
 	}
 	var random [32]byte
 	rand.Read(random[:]) // never fails
-	key := base64.RawStdEncoding.EncodeToString(random[:])
-	if err := s.makeDir(); err != nil {
-		return "", err
+	s.own = base64.RawStdEncoding.EncodeToString(random[:])
+	return s.own, s.writeKey()
+}
+
+// writeKey writes the key. s.keyMu is held.
+func (s *acmeShelf) writeKey() error {
+	err := s.makeDir()
+	if err == nil {
+		err = replaceFile(s.key(), []byte(s.own+"\n"), 0o600)
 	}
-	return key, replaceFile(s.key(), []byte(key+"\n"), 0o600)
+	s.kept = err == nil
+	return err
+}
+
+// keepKey writes the key if it could not be written when it was made.
+func (s *acmeShelf) keepKey() error {
+	s.keyMu.Lock()
+	defer s.keyMu.Unlock()
+	if s.own == "" || s.kept {
+		return nil
+	}
+	return s.writeKey()
+}
+
+// news reports whether a fault of the key is another one than the last.
+func (s *acmeShelf) news(err error) bool {
+	s.keyMu.Lock()
+	defer s.keyMu.Unlock()
+	if was := s.fault; err == nil {
+		s.fault = ""
+	} else if s.fault = err.Error(); s.fault != was {
+		return true
+	}
+	return false
 }
 
 // acmeSecrets are what the records are sealed with: the keys of the cluster, or one of this
@@ -158,7 +215,7 @@ func (n *node) acmeSecrets() []string {
 		all = []string{string(c.Cluster.Secret)}
 	}
 	own, err := n.acme.shelf.localKey(len(all) == 0)
-	if err != nil {
+	if n.acme.shelf.news(err) {
 		n.log.Error("acme: the key that seals on this node", "error", err)
 	}
 	if own != "" {
@@ -215,12 +272,22 @@ func (n *node) serveTake(body []byte) error {
 	return nil
 }
 
+// saveAgain is how soon a disk is tried again that did not take the records.
+const saveAgain = time.Minute
+
 // followACME keeps and serves what other nodes have written, until ctx ends.
 func (n *node) followACME(ctx context.Context) {
+	tick := time.NewTicker(saveAgain)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-tick.C:
+			if n.acme.shelf.behind() != nil {
+				n.acme.shelf.save()
+			}
+			continue
 		case <-n.shared.certified:
 		}
 		n.acme.shelf.save()

@@ -102,7 +102,7 @@ func TestACMEOfANodeAlone(t *testing.T) {
 	if got := served(tlsAt, "example.com", roots).SerialNumber; got.Cmp(first) != 0 || len(ca.Orders()) != 1 {
 		t.Errorf("after a kill the certificate is %x of %d orders, want %x of 1", got, len(ca.Orders()), first)
 	}
-	if r, err := p.RenewCertificate(t.Context(), control.CertificateWish{Name: "example.com", By: "ann"}); err != nil || r.Node != "edge-1" {
+	if r, err := p.RenewCertificate(t.Context(), control.CertificateWish{Name: "Example.COM.", By: "ann"}); err != nil || r.Node != "edge-1" {
 		t.Fatalf("renew = %+v, %v", r, err)
 	}
 	p.eventually("another certificate is served", func() bool {
@@ -137,6 +137,40 @@ func secretOnDisk(t *testing.T, p *program) {
 	}
 	if len(text) < 1000 || strings.Contains(string(text), "PRIVATE KEY") || strings.Contains(string(text), "example.com") {
 		t.Errorf("what is kept is not sealed:\n%.2000s", text)
+	}
+}
+
+// What a disk does not take, such as a full one, holds for this life: a key made anew each time
+// would open nothing of what the one before has sealed. It is kept when there is room again.
+func TestAKeyThatCannotBeKeptHolds(t *testing.T) {
+	dir := t.TempDir()
+	s := &acmeShelf{dir: filepath.Join(dir, "acme")}
+	if err := os.Symlink(filepath.Join(dir, "later", "acme"), s.dir); err != nil { // into nothing
+		t.Fatal(err)
+	}
+	if key, err := s.localKey(false); key != "" || err != nil {
+		t.Errorf("where none is wanted there is %q, %v", key, err)
+	}
+	key, err := s.localKey(true)
+	if key == "" || err == nil || s.keepKey() == nil {
+		t.Fatalf("without room: %q, %v", key, err)
+	}
+	if again, err := s.localKey(true); again != key || err != nil {
+		t.Errorf("the next time it is %q (%v), was %q", again, err, key)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "later", "acme"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.keepKey(); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := (&acmeShelf{dir: s.dir}).localKey(false); kept != key || err != nil {
+		t.Errorf("the next life has %q (%v), want %q", kept, err, key)
+	}
+	for name, want := range map[string]os.FileMode{s.dir: 0o700, s.key(): 0o600} {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v, want %v", name, info.Mode(), err, want)
+		}
 	}
 }
 
@@ -335,7 +369,8 @@ func TestACMEWildcardByAHook(t *testing.T) {
 		t.Fatal(err)
 	}
 	more := fmt.Sprintf("hosts = [\"*.example.com\", \"shop.blocked.example\"]\ndns = { command = %q }\neab = { id = %q, key = %q }", filepath.Join(dir, "hook"), kid, "file:"+filepath.Join(dir, "eab.key"))
-	p := launch(t, acmeText(ca, more, clear, secure, "*.example.com"))
+	cert, key := certificate(t, dir, "file.example.org", 1)
+	p := launch(t, acmeText(ca, more, clear, secure, "*.example.com")+fmt.Sprintf("[[cert]]\ncert = %q\nkey = %q\n", cert, key))
 	tlsAt := fmt.Sprintf("127.0.0.1:%d", secure)
 	p.eventually("the wildcard is served", func() bool { return served(tlsAt, "a.example.com", ca.Issuers()) != nil })
 	p.eventually("the other name is refused", func() bool { return strings.Contains(p.log.String(), "rejectedIdentifier") })
@@ -354,6 +389,9 @@ func TestACMEWildcardByAHook(t *testing.T) {
 	want(t, "cert renew", out, "edge-1 orders a certificate for shop.blocked.example")
 	if _, stderr, bad := hactl("cert", "renew", "example.org"); code != 0 || bad == 0 || !strings.Contains(stderr, "shop.blocked.example") {
 		t.Errorf("cert renew: exit codes %d and %d: %s", code, bad, stderr)
+	}
+	if _, stderr, _ := hactl("cert", "renew", "file.example.org"); !strings.Contains(stderr, cert) {
+		t.Errorf("cert renew of a certificate that is in a file: %s", stderr)
 	}
 	if n := p.metric(`proxyd_acme_orders_total{challenge="dns-01",issuer="127.0.0.1",result="ok"}`); n != 1 {
 		t.Errorf("orders by dns-01: %v", n)
