@@ -33,16 +33,7 @@ func newClientele(base *tls.Config, l *config.Listener, roots *cert.Roots) *clie
 	if l.ClientCert == "require" {
 		c.conf.ClientAuth = tls.RequireAndVerifyClientCert
 	}
-	// Who makes sure that a name is ours has no certificate (RFC 8737).
-	c.conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		switch {
-		case len(hello.SupportedProtos) != 1 || hello.SupportedProtos[0] != "acme-tls/1":
-			return nil, nil
-		case base.GetConfigForClient != nil:
-			return base.GetConfigForClient(hello)
-		}
-		return base, nil
-	}
+	c.conf.GetConfigForClient = nil // all of them are had aside
 	// Of a session that is resumed too.
 	c.conf.VerifyConnection = func(s tls.ConnectionState) error {
 		if len(s.PeerCertificates) > 0 && roots.Revoked(s.PeerCertificates[0]) {

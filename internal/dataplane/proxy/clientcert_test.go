@@ -250,3 +250,100 @@ func TestExplainTellsOfClientCertificates(t *testing.T) {
 		t.Errorf("of another host: %+v, %v", e, err)
 	}
 }
+
+// A session is no way around what the place that it is resumed at wants: another name, or another
+// listener.
+func TestASessionProvesNoMoreThanItsHandshake(t *testing.T) {
+	ca := newAuthority(t, "Clients CA")
+	s := mutual(t, ca, "optional", func(c *config.Config) {
+		c.Listener["open"] = &config.Listener{Name: "open", Address: []string{"127.0.0.2:0"}, TLS: true}
+		c.Listener["inner"] = &config.Listener{Name: "inner", Address: []string{"127.0.0.3:0"}, TLS: true, ClientCA: ca.file, ClientCert: "require"}
+	})
+	talk := func(listener, name string, conf *tls.Config) (status int, resumed bool) {
+		t.Helper()
+		conf = conf.Clone()
+		conf.InsecureSkipVerify, conf.ServerName = true, name
+		conn, err := tls.Dial("tcp", s.at(listener), conf)
+		if err != nil {
+			return 0, false
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", name)
+		r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			return 0, false
+		}
+		return r.StatusCode, conn.ConnectionState().DidResume
+	}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, c := range []struct {
+			what, from, fromName, to, toName string
+			shows                            bool
+			status                           int
+			resumed                          bool
+		}{
+			{"the same place", "https", "open.example", "https", "open.example", false, 200, true},
+			{"a host that needs a certificate", "https", "open.example", "https", "vault.example", false, 403, true},
+			{"likewise, with one", "https", "open.example", "https", "vault.example", true, 200, true},
+			{"a listener that needs one", "https", "open.example", "inner", "open.example", false, 0, false},
+			{"likewise, with one from elsewhere", "https", "open.example", "inner", "open.example", true, 200, false},
+			{"likewise, from where nobody is asked", "open", "open.example", "inner", "open.example", false, 0, false},
+			{"a host that needs one, from there", "open", "vault.example", "https", "vault.example", false, 403, false},
+			{"a listener that asks nobody", "https", "open.example", "open", "open.example", true, 200, false},
+		} {
+			conf := &tls.Config{MaxVersion: version}
+			if c.shows {
+				conf = shows(ca.signs(t, "alice", someYear))
+				conf.MaxVersion = version
+			}
+			conf.ClientSessionCache = &anySession{}
+			if status, _ := talk(c.from, c.fromName, conf); status == 0 {
+				t.Fatalf("%s: there is no session", c.what)
+			}
+			if !c.shows {
+				conf.GetClientCertificate = nil
+			}
+			if status, resumed := talk(c.to, c.toName, conf); status != c.status || resumed != c.resumed {
+				t.Errorf("%s, resumed at %s: %d, resumed %t; want %d, %t", tls.VersionName(version), c.what, status, resumed, c.status, c.resumed)
+			}
+		}
+	}
+}
+
+// anySession brings its latest session along, whomever it was with.
+type anySession struct{ s *tls.ClientSessionState }
+
+func (a *anySession) Get(string) (*tls.ClientSessionState, bool) { return a.s, a.s != nil }
+func (a *anySession) Put(_ string, s *tls.ClientSessionState) {
+	if s != nil {
+		a.s = s
+	}
+}
+
+// A CA that makes sure that a name is ours has no certificate to show, wherever it asks.
+func TestAListenerThatNeedsCertificatesAnswersACA(t *testing.T) {
+	ca := newAuthority(t, "Clients CA")
+	for _, want := range []string{"require", "optional"} {
+		s := mutual(t, ca, want, nil)
+		asks := &tls.Config{NextProtos: []string{"acme-tls/1"}}
+		if _, err := s.asked(t, "vault.example", "vault.example", asks); err == nil {
+			t.Errorf("%s: a challenge that nobody knows is answered", want)
+		}
+		answer := ca.signs(t, "vault.example", someYear)
+		s.Manage(Managed{Handshakes: map[string]*tls.Certificate{"vault.example": &answer}})
+		asks.InsecureSkipVerify, asks.ServerName = true, "vault.example"
+		conn, err := tls.Dial("tcp", s.at("https"), asks)
+		if err != nil {
+			t.Fatalf("%s: a CA is told %v", want, err)
+		}
+		if got := conn.ConnectionState(); got.NegotiatedProtocol != "acme-tls/1" || got.PeerCertificates[0].SerialNumber.Int64() != 77 {
+			t.Errorf("%s: a CA gets %q, serial %v", want, got.NegotiatedProtocol, got.PeerCertificates[0].SerialNumber)
+		}
+		conn.Close()
+		r, err := s.asked(t, "plain.example", "plain.example", &tls.Config{})
+		if got := err == nil && r.StatusCode == 200; got != (want == "optional") {
+			t.Errorf("%s: meanwhile a client without a certificate gets %v, %v", want, r, err)
+		}
+	}
+}

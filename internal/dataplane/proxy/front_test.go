@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -226,6 +227,50 @@ func TestServersAreToldOfClients(t *testing.T) {
 		}
 	}
 }
+
+// The header goes in clear, before TLS with the server.
+func TestServersAreToldOfClientsBeforeTLS(t *testing.T) {
+	ca := newAuthority(t, "Internal CA")
+	conf := &tls.Config{Certificates: []tls.Certificate{ca.signs(t, "127.0.0.1", someYear)}}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns sync.WaitGroup
+	conns.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() {
+				defer c.Close()
+				r := bufio.NewReader(c)
+				line, _ := r.ReadString('\n')
+				s := tls.Server(&readConn{c, r}, conf)
+				if _, err := http.ReadRequest(bufio.NewReader(s)); err != nil {
+					t.Errorf("behind %q: %v", line, err)
+					return
+				}
+				fmt.Fprintf(s, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(line), line)
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); conns.Wait() })
+	w := newWhole(t, behind(t, "", "proxy_protocol = 1\ntls = { ca = \""+ca.file+"\" }", l.Addr().String()))
+	const header = "PROXY TCP4 198.51.100.9 203.0.113.10 51413 443\r\n"
+	if got := w.asked(w.dialFrom(balancer), header+plainGet); got != header {
+		t.Errorf("the server was told %q, want %q", got, header)
+	}
+}
+
+// A readConn is read by r.
+type readConn struct {
+	net.Conn
+	r io.Reader
+}
+
+func (c *readConn) Read(b []byte) (int, error) { return c.r.Read(b) }
 
 // What this node asks of its own accord names nobody.
 func TestChecksAndCopiesNameNobody(t *testing.T) {

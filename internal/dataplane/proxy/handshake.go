@@ -181,13 +181,13 @@ func (h *handshakes) Greet(l *dataplane.Listener, client netip.AddrPort) *tls.Co
 			own.conf.SetSessionTicketKeys(h.tickets.of(own.label))
 		}
 	}
-	if own := h.clientele(l.Name); own != nil {
-		return own.conf
-	}
 	if !l.HTTP2 {
 		conf = one
 	}
-	return p.challengeable(conf)
+	if own := h.clientele(l.Name); own != nil {
+		conf = own.conf
+	}
+	return p.challengeable(conf) // a CA shows no certificate (RFC 8737)
 }
 
 // Met implements dataplane.TLS.

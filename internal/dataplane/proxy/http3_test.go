@@ -61,6 +61,62 @@ func TestHTTP3GoesTheWayOfAll(t *testing.T) {
 	}
 }
 
+// B7 over HTTP/3: certificates of clients are asked for and judged as over TCP, in sessions that
+// are resumed too, and what needs one is for connections for its host alone.
+func TestB7HTTP3ConnectionsForAnotherHostAreMisdirected(t *testing.T) {
+	ca := newAuthority(t, "Clients CA")
+	for _, listener := range []string{"optional", "require"} {
+		s := mutual(t, ca, listener, withHTTP3)
+		ask := func(conf *tls.Config, hosts ...string) (all []string) {
+			t.Helper()
+			tr := &http3.Transport{TLSClientConfig: conf, DisableCompression: true}
+			defer tr.Close()
+			client := &http.Client{Transport: tr, Timeout: 10 * time.Second}
+			for _, host := range hosts {
+				q, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+s.at("https")+"/", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				q.Host = host
+				r, err := client.Do(q)
+				if err != nil {
+					return append(all, "none")
+				}
+				io.Copy(io.Discard, r.Body)
+				r.Body.Close()
+				all = append(all, fmt.Sprint(r.StatusCode))
+			}
+			return all
+		}
+		alice, none := shows(ca.signs(t, "alice", someYear)), &tls.Config{}
+		for _, c := range []*tls.Config{alice, none} {
+			c.InsecureSkipVerify, c.ServerName, c.ClientSessionCache = true, "open.example", tls.NewLRUClientSessionCache(0)
+		}
+		for range 2 { // the second time by a session
+			if got := strings.Join(ask(alice, "open.example", "vault.example", "plain.example"), " "); got != "200 421 200" {
+				t.Errorf("%s: on a connection for open.example: %s", listener, got)
+			}
+		}
+		want := map[string]string{"optional": "200 421", "require": "none"}[listener]
+		for range 2 {
+			if got := strings.Join(ask(none, "open.example", "vault.example"), " "); got != want {
+				t.Errorf("%s: without a certificate: %s, want %s", listener, got, want)
+			}
+		}
+		alice.ServerName, none.ServerName = "vault.example", "vault.example"
+		want = map[string]string{"optional": "403", "require": "none"}[listener]
+		if got := ask(alice, "vault.example")[0] + " " + ask(none, "vault.example")[0]; got != "200 "+want {
+			t.Errorf("%s: for the vault, with a certificate and without: %s, want 200 %s", listener, got, want)
+		}
+		ca.revokes(t, 77)
+		s.lookAtTrust()
+		if got := ask(alice, "vault.example")[0]; got == "200" {
+			t.Errorf("%s: it is revoked, and still let in", listener)
+		}
+		ca.revokes(t)
+	}
+}
+
 // A hundred reloads, which change what is said of the listener too, and a download notices
 // none of them.
 func TestHTTP3OutlivesReloads(t *testing.T) {

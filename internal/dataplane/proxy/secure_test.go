@@ -294,6 +294,46 @@ func TestAnotherAuthorityMakesNewConnections(t *testing.T) {
 	}
 }
 
+// A certificate of ours that is replaced is shown from the next connection on, and no kept
+// connection goes on with the one before.
+func TestAnotherCertificateIsShownToServers(t *testing.T) {
+	ca := newAuthority(t, "Internal CA")
+	clients := x509.NewCertPool()
+	clients.AddCert(ca.cert)
+	addr, seen := secureServer(t, &tls.Config{Certificates: []tls.Certificate{ca.signs(t, "127.0.0.1", someYear)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients})
+	mine := ca.signsFile(t, "edge-1", someYear)
+	p, logged, _ := toSecure(t, addr, &config.PoolTLS{CA: ca.file, Cert: mine, Key: mine}, nil)
+	shown := func() string {
+		t.Helper()
+		if got := asks(t, p); got != 200 {
+			t.Fatalf("status %d; log %s", got, logged)
+		}
+		return (<-seen).PeerCertificates[0].Subject.CommonName
+	}
+	if got := shown(); got != "edge-1" {
+		t.Errorf("at first %s is shown", got)
+	}
+	replace := func(text []byte) {
+		t.Helper()
+		if err := os.WriteFile(mine, text, 0o640); err != nil {
+			t.Fatal(err)
+		}
+		p.lookAtTrust()
+	}
+	replace([]byte("half of it"))
+	if got := shown(); got != "edge-1" {
+		t.Errorf("while the file is bad %s is shown", got)
+	}
+	text, err := os.ReadFile(ca.signsFile(t, "edge-2", someYear))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace(text)
+	if got := shown(); got != "edge-2" {
+		t.Errorf("then %s is shown", got)
+	}
+}
+
 // Checks and our own requests speak TLS too.
 func TestChecksAndFetchesSpeakTLS(t *testing.T) {
 	ca := newAuthority(t, "Internal CA")

@@ -21,7 +21,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,6 +67,7 @@ type secureSite struct {
 	conf   *config.Config
 	log    *lines
 	origin chan http.Header // of requests that came to the server
+	ahead  atomic.Int64     // how far its clock is, in nanoseconds
 }
 
 func newSecureSite(t *testing.T, set func(*config.Config)) *secureSite {
@@ -93,7 +96,8 @@ func newSecureSite(t *testing.T, set func(*config.Config)) *secureSite {
 	if set != nil {
 		set(s.conf)
 	}
-	s.Plane = New(Options{Engine: engine.NewLoop(engine.Config{Loops: 1}), AccessLog: s.log})
+	now := func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
+	s.Plane = New(Options{Engine: engine.NewLoop(engine.Config{Loops: 1}), AccessLog: s.log, Now: now})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -201,6 +205,8 @@ func TestG5G6WhatIsNotSpokenIsRefused(t *testing.T) {
 		"ALPN http/1.0 first":   {&tls.Config{NextProtos: []string{"http/1.0", "http/1.1"}}, true},
 		"ALPN h2 alone":         {&tls.Config{NextProtos: []string{"h2"}}, false},
 		"ALPN of mail":          {&tls.Config{NextProtos: []string{"imap"}}, false},
+		"ALPN of a challenge":   {&tls.Config{NextProtos: []string{"acme-tls/1"}}, false}, // there is none
+		"no ALPN":               {&tls.Config{}, true},
 	} {
 		_, state, err := s.talk(t, c.conf, "/")
 		if (err == nil) != c.ok {
@@ -221,6 +227,49 @@ func TestG5G6WhatIsNotSpokenIsRefused(t *testing.T) {
 	}
 	if _, _, err := s.talk(t, &tls.Config{MaxVersion: tls.VersionTLS12}, "/"); err == nil {
 		t.Error("TLS 1.2 is spoken where 1.3 is the least")
+	}
+}
+
+// Just what the documentation says is spoken, by either profile and with either kind of key.
+func TestWhatTheProfilesOffer(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSecureSite(t, func(c *config.Config) { c.Cert = append(c.Cert, certOf(t, key, 3, "three.example")) })
+	modern := *s.conf
+	modern.TLS = config.TLS{Min: "1.2", Profile: "modern"}
+	for _, c := range []struct {
+		conf   *config.Config
+		suites []string // of TLS 1.2
+	}{
+		{s.conf, []string{
+			"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+			"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+		}},
+		{&modern, nil},
+	} {
+		if err := s.Apply(c.conf); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, suite := range slices.Concat(tls.CipherSuites(), tls.InsecureCipherSuites()) {
+			for _, name := range []string{"one.example", "three.example"} {
+				_, state, err := s.talk(t, &tls.Config{ServerName: name, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite.ID}}, "/")
+				if err == nil && state.CipherSuite == suite.ID {
+					got = append(got, suite.Name)
+				}
+			}
+		}
+		if slices.Sort(got); !slices.Equal(got, c.suites) {
+			t.Errorf("%s: of TLS 1.2 there are %v, want %v", c.conf.TLS.Profile, got, c.suites)
+		}
+		for group, want := range map[tls.CurveID]bool{tls.X25519MLKEM768: true, tls.X25519: true, tls.CurveP256: true, tls.CurveP384: true, tls.CurveP521: false} {
+			_, state, err := s.talk(t, &tls.Config{ServerName: "one.example", MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{group}}, "/")
+			if (err == nil) != want || err == nil && state.CurveID != group {
+				t.Errorf("%s: keys exchanged by %v: %v", c.conf.TLS.Profile, group, err)
+			}
+		}
 	}
 }
 
@@ -280,6 +329,26 @@ func TestSessionsAreResumedElsewhere(t *testing.T) {
 	one.talk(t, conf, "/")
 	if _, state, err := stranger.talk(t, conf, "/"); err != nil || state.DidResume {
 		t.Errorf("a node of no cluster resumes a session of one (%v)", err)
+	}
+}
+
+// A ticket is taken for a turn of the keys and the next, then the client has a full handshake.
+func TestATicketOlderThanTheRingIsNotTaken(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, c := range []struct {
+			later time.Duration
+			want  bool
+		}{{0, true}, {ticketTurn, true}, {-ticketTurn, true}, {2 * ticketTurn, false}, {-2 * ticketTurn, false}} {
+			s := newSecureSite(t, nil)
+			conf := &tls.Config{ServerName: "one.example", MaxVersion: version, ClientSessionCache: tls.NewLRUClientSessionCache(0)}
+			if _, _, err := s.talk(t, conf, "/"); err != nil {
+				t.Fatal(err)
+			}
+			s.ahead.Store(int64(c.later))
+			if r, state, err := s.talk(t, conf, "/"); err != nil || r.StatusCode != 200 || state.DidResume != c.want {
+				t.Errorf("%s, %v later: resumed %t (%v), want %t", tls.VersionName(version), c.later, state.DidResume, err, c.want)
+			}
+		}
 	}
 }
 
@@ -351,6 +420,7 @@ func TestAListenerSendsEverybodyToHTTPS(t *testing.T) {
 	s := newSecureSite(t, func(c *config.Config) {
 		c.Listener["https"].Address = []string{"127.0.0.1:0"}
 		c.Listener["http"] = &config.Listener{Name: "http", Address: []string{"127.0.0.2:0"}, Redirect: "https"}
+		c.Listener["plain"] = &config.Listener{Name: "plain", Address: []string{"127.0.0.3:0"}}
 	})
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	r, err := client.Get("http://" + s.at("http") + "/a%20b?c=d")
@@ -363,6 +433,13 @@ func TestAListenerSendsEverybodyToHTTPS(t *testing.T) {
 	}
 	if r.Header.Get("Strict-Transport-Security") != "" {
 		t.Error("a client is told of HSTS in clear")
+	}
+	if r, err = client.Get("http://" + s.at("plain") + "/"); err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	if r.StatusCode != 200 || r.Header.Get("Strict-Transport-Security") != "" {
+		t.Errorf("in clear, by a server: %d, HSTS %q", r.StatusCode, r.Header.Get("Strict-Transport-Security"))
 	}
 	if err := s.Probe(t.Context()); err != nil {
 		t.Errorf("Probe() = %v", err)
