@@ -11,35 +11,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A pin keeps a loop's thread on one processor, where its part of the caches is. Left alone,
+// A pin keeps a busy loop's thread on one processor, where its part of the caches is. Left alone,
 // the kernel moves a thread that sleeps and wakes thousands of times a second to wherever it
 // was woken from.
 //
-// A thread that is kept where others work waits, though it could run elsewhere. So the pin is
-// taken out for a while when the thread had to wait and processors were idle. One loop has a
-// pin; the zero pin does nothing.
+// A loop that parks often is not kept: a goroutine that has a thread of its own is woken through
+// another one, which costs more than is won. And a thread that is kept where others work waits,
+// though it could run elsewhere: so the pin is taken out for a while when the thread had to wait
+// and processors were idle. One loop has a pin; the zero pin does nothing.
 type pin struct {
 	own  unix.CPUSet // the loop's processor; none: there is no pin
 	all  unix.CPUSet // the process's
-	stat *os.File    // what the kernel counts of the thread
 	rule pinRule
-	in   bool
+
+	turns, parks uint64   // of the loop, at the last look
+	stat         *os.File // what the kernel counts of the thread, while the loop has one of its own
+	in           bool
 }
 
 // newPin returns the pin for the loop with this index of so many, or one that does nothing
-// where there is not one loop to each processor. The calling goroutine is bound to its thread
-// for good.
+// where there is not one loop to each processor.
 func newPin(index, loops int) (p pin) {
 	var all unix.CPUSet
 	if unix.SchedGetaffinity(0, &all) != nil || all.Count() != loops || loops < 2 {
 		return pin{}
 	}
-	runtime.LockOSThread()
-	f, err := os.Open(fmt.Sprintf("/proc/self/task/%d/schedstat", unix.Gettid()))
-	if err != nil {
-		return pin{} // a kernel that does not count this
-	}
-	p.all, p.stat = all, f
+	p.all = all
 	for cpu, n := 0, 0; n <= index; cpu++ {
 		if all.IsSet(cpu) {
 			if n == index {
@@ -51,17 +48,19 @@ func newPin(index, loops int) (p pin) {
 	return p
 }
 
-// close frees what the pin has. The thread ends with the loop.
-func (p *pin) close() {
-	if p.stat != nil {
-		p.stat.Close()
-	}
-}
-
-// look puts the pin in, or takes it out, by what became of the thread since the call before.
-// It is called about once a second, on the thread.
-func (p *pin) look(t moment) {
+// look puts the pin in, or takes it out, by what became of the loop and its thread since the call
+// before. turns and parks are the loop's totals. It is called about once a second, by the loop.
+func (p *pin) look(t moment, turns, parks uint64) {
 	if p.own.Count() == 0 {
+		return
+	}
+	turned, parked := turns-p.turns, parks-p.parks
+	p.turns, p.parks = turns, parks
+	if turned < leastTurns || parked*turnsToPark > turned {
+		p.free()
+		return
+	}
+	if !p.hold() {
 		return
 	}
 	waited, ok := p.waited()
@@ -78,6 +77,41 @@ func (p *pin) look(t moment) {
 		set = &p.own
 	}
 	_ = unix.SchedSetaffinity(0, set) // else it stays as it is, and works as well
+}
+
+const (
+	// leastTurns is how often a loop with a thread of its own turns between two looks, and
+	// turnsToPark how often at least for each time that it parks.
+	leastTurns  = 200
+	turnsToPark = 20
+)
+
+// hold binds the loop's goroutine to its thread, and reports whether it is.
+func (p *pin) hold() bool {
+	if p.stat != nil {
+		return true
+	}
+	runtime.LockOSThread()
+	f, err := os.Open(fmt.Sprintf("/proc/self/task/%d/schedstat", unix.Gettid()))
+	if err != nil {
+		runtime.UnlockOSThread()
+		p.own = unix.CPUSet{} // a kernel that does not count this
+		return false
+	}
+	p.stat = f
+	p.rule.seen, p.rule.wary = 0, false // what is known is another thread's
+	return true
+}
+
+// free lets the goroutine run on any thread, and this thread anywhere.
+func (p *pin) free() {
+	if p.stat == nil || p.in && unix.SchedSetaffinity(0, &p.all) != nil {
+		return // a thread that is bound to a processor is for nobody else
+	}
+	p.in = false
+	p.stat.Close()
+	p.stat = nil
+	runtime.UnlockOSThread()
 }
 
 // waited returns for how long in all the thread was ready and had no processor.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,8 +66,8 @@ func TestEachLoopHasItsProcessor(t *testing.T) {
 		own := make(chan unix.CPUSet)
 		go func() { // its thread ends with it
 			p := newPin(i, n)
-			defer p.close()
-			p.look(moment(time.Second))
+			defer p.free()
+			p.look(moment(time.Second), leastTurns, 0)
 			var now unix.CPUSet
 			_ = unix.SchedGetaffinity(0, &now)
 			own <- now
@@ -89,6 +90,35 @@ func TestEachLoopHasItsProcessor(t *testing.T) {
 	}
 }
 
+// A loop that parks often, or has little to do, is for any thread and any processor.
+func TestALoopThatParksIsLetGo(t *testing.T) {
+	var all unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	if all.Count() < 2 {
+		t.Skip("one processor: there is no pin")
+	}
+	may := make(chan []int)
+	go func() {
+		p := newPin(0, all.Count())
+		var turns, parks uint64
+		var seen []int
+		for i, more := range [][2]uint64{{leastTurns - 1, 0}, {leastTurns, leastTurns / turnsToPark}, {leastTurns, leastTurns / 2}, {leastTurns, 0}, {0, 0}} {
+			turns, parks = turns+more[0], parks+more[1]
+			p.look(moment(i+1)*moment(time.Second), turns, parks)
+			var now unix.CPUSet
+			_ = unix.SchedGetaffinity(0, &now)
+			seen = append(seen, now.Count())
+		}
+		may <- seen
+	}()
+	n := all.Count()
+	if got, want := <-may, []int{n, 1, n, 1, n}; !slices.Equal(got, want) {
+		t.Errorf("it may be on %d processors, want %d", got, want)
+	}
+}
+
 func TestOnlyLoopsAreKeptOnAProcessor(t *testing.T) {
 	var all unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil {
@@ -99,7 +129,7 @@ func TestOnlyLoopsAreKeptOnAProcessor(t *testing.T) {
 	may := make(chan int)
 	for _, l := range e.loops {
 		l.post(func() {
-			l.pin.look(now())
+			l.pin.look(now(), l.turns+leastTurns, l.parks)
 			var now unix.CPUSet
 			_ = unix.SchedGetaffinity(0, &now)
 			go func() { // on another thread, which may have been made for it

@@ -31,6 +31,8 @@ type loop struct {
 	file   *os.File // of gate, for Go's poller
 	armed  moment   // when file wakes us; 0 is never
 	over   bool     // to end
+	turns  uint64
+	parks  uint64 // times that it waited in Go's poller
 
 	table   []*loopWire // by descriptor
 	gen     uint32      // of the last wire
@@ -116,7 +118,7 @@ func (l *loop) close() {
 		k.stop()
 	}
 	l.batch.ring.close()
-	l.pin.close()
+	l.pin.free()
 	unix.Close(l.bell)
 	unix.Close(l.ep)
 	l.file.Close()
@@ -142,7 +144,7 @@ func (l *loop) run() {
 // step works off what there is. It returns false to be called again.
 func (l *loop) step(uintptr) bool {
 	woken := true // from Go's poller
-	for wait := time.Duration(0); ; {
+	for wait := time.Duration(0); ; l.turns++ {
 		n := ready(l.ep, l.events[:], wait)
 		more := n == len(l.events)
 		began := now()
@@ -177,6 +179,7 @@ func (l *loop) step(uintptr) bool {
 		default:
 			l.setGate(false) // which tells of what came meanwhile
 			l.arm()
+			l.parks++
 			return false
 		}
 		if woken && l.engine.side.some() {

@@ -275,7 +275,7 @@ func (l *loop) sweep(t moment) {
 		return
 	}
 	l.swept = t
-	l.pin.look(t)
+	l.pin.look(t, l.turns, l.parks)
 	lost := false
 	for s, h := range l.homes {
 		lost = lost || s.Lost()
