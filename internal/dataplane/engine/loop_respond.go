@@ -244,7 +244,8 @@ func (l *loop) splice(c *loopClient) (n int, more bool) {
 			return 0, true
 		}
 	}
-	n, e := spliceFD(int(u.fd), t.pipe.w, int(min(r.left, pipeBytes)))
+	most := int(min(r.left, pipeBytes))
+	n, e := spliceFD(int(u.fd), t.pipe.w, most)
 	switch {
 	case e == eagain:
 		u.ready = false
@@ -252,6 +253,12 @@ func (l *loop) splice(c *loopClient) (n int, more bool) {
 	case e != 0 || n == 0:
 		l.breakOff(c, cutShort(e))
 		return 0, false
+	}
+	if n < most {
+		// Servers send in pieces of 64 KB, of which the kernel moves one at a time, and a few
+		// bytes of the last by themselves: those are not worth a packet.
+		m, _ := spliceFD(int(u.fd), t.pipe.w, most-n)
+		n += m
 	}
 	t.since = now()
 	t.piped = n
