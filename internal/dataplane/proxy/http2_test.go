@@ -345,8 +345,16 @@ func TestHTTP1OfAListenerWithH2CIsAsEver(t *testing.T) {
 
 // While a client takes less than its streams have to say, each of them has its turn.
 func TestHTTP2StreamsTakeTurns(t *testing.T) {
-	const streams, size = 16, 1 << 20
-	w := inClear(t, "", server(t, func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, size)) }))
+	// Servers have said so much, which waits in their connections, before the client takes
+	// anything: what is measured is whose turn it is, not which server is the fastest.
+	const streams, size = 16, 128 << 10
+	said := make(chan struct{}, streams)
+	w := inClear(t, "", server(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Write(make([]byte, size))
+		w.(http.Flusher).Flush()
+		said <- struct{}{}
+		<-r.Context().Done() // the streams do not end, lest the last are alone
+	}))
 	c := w.raw(t)
 	c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 	c.WriteWindowUpdate(0, 1<<30)
@@ -355,6 +363,9 @@ func TestHTTP2StreamsTakeTurns(t *testing.T) {
 	}
 	for range streams {
 		frame[*http2.MetaHeadersFrame](c)
+	}
+	for range streams {
+		<-said
 	}
 	c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 2 * size}) // they all begin
 	got := map[uint32]int{}
