@@ -123,18 +123,20 @@ type Preempt struct {
 // A Listener is an address for clients. Without any [listener.*] there is one on :80; with a
 // [[cert]] it redirects to https, and there is another with tls on :443.
 type Listener struct {
-	Name        string   `toml:"-"`
-	Address     []string `toml:"address"`        // one or a list; ":80" is both families; required
-	TLS         bool     `toml:"tls"`            // clients speak TLS, with the certificates of [[cert]]
-	HTTP2       bool     `toml:"http2"`          // with tls: clients that can, speak HTTP/2; default: that of tls
-	H2C         bool     `toml:"h2c"`            // without tls: clients that begin with its preface speak HTTP/2 in clear; no other is asked to
-	Redirect    string   `toml:"redirect"`       // "https": every request is sent to the same URI by https (308), before any route; to port 443, or to that of the one listener with tls that is elsewhere
-	ClientCA    string   `toml:"client_ca"`      // absolute path of the authorities, PEM, one of which must have signed the certificate of a client, and of lists of what they have revoked; read again when it changes; default: clients are asked for none
-	ClientCert  string   `toml:"client_cert"`    // of client_ca: require, no connection without one; or optional, routes say whether they need one; default: require, or optional if any route has client_cert
-	Unknown     Unknown  `toml:"unknown"`        // what a request for a host that no route names gets, if none takes it: 404, 421, or close (no answer)
-	Proxied     bool     `toml:"proxy_protocol"` // every connection begins with a PROXY header, version 1 or 2, that says whose it is; node.trusted_proxies alone may connect; docs/PROXY-PROTOCOL.md
-	HTTP3       bool     `toml:"http3"`          // with tls: HTTP/3 too, over UDP at the same address, of which clients of TCP are told (Alt-Svc); docs/HTTP3.md
-	Underscores string   `toml:"underscores"`    // what becomes of request fields with an underscore in their names, which some servers take for a hyphen: drop; keep, but for those that such a server would take for a field that proxyd knows or a policy of the route changes; or reject: 400
+	Name         string   `toml:"-"`
+	Address      []string `toml:"address"`        // one or a list; ":80" is both families; required
+	TLS          bool     `toml:"tls"`            // clients speak TLS, with the certificates of [[cert]]
+	HTTP2        bool     `toml:"http2"`          // with tls: clients that can, speak HTTP/2; default: that of tls
+	H2C          bool     `toml:"h2c"`            // without tls: clients that begin with its preface speak HTTP/2 in clear; no other is asked to
+	Redirect     string   `toml:"redirect"`       // "https": every request is sent to the same URI by https (308), before any route; to port 443, or to that of the one listener with tls that is elsewhere
+	ClientCA     string   `toml:"client_ca"`      // absolute path of the authorities, PEM, one of which must have signed the certificate of a client, and of lists of what they have revoked; read again when it changes; default: clients are asked for none
+	ClientCert   string   `toml:"client_cert"`    // of client_ca: require, no connection without one; or optional, routes say whether they need one; default: require, or optional if any route has client_cert
+	Unknown      Unknown  `toml:"unknown"`        // what a request for a host that no route names gets, if none takes it: 404, 421, or close (no answer)
+	Proxied      bool     `toml:"proxy_protocol"` // every connection begins with a PROXY header, version 1 or 2, that says whose it is; node.trusted_proxies alone may connect; docs/PROXY-PROTOCOL.md
+	HTTP3        bool     `toml:"http3"`          // with tls: HTTP/3 too, over UDP at the same address, of which clients of TCP are told (Alt-Svc); docs/HTTP3.md
+	Underscores  string   `toml:"underscores"`    // what becomes of request fields with an underscore in their names, which some servers take for a hyphen: drop; keep, but for those that such a server would take for a field that proxyd knows or a policy of the route changes; or reject: 400
+	ProxyStatus  bool     `toml:"proxy_status"`   // answers say where they come from, and errors of proxyd's own why (Proxy-Status, RFC 9209), without naming a server; docs/OBSERVABILITY.md
+	ServerTiming bool     `toml:"server_timing"`  // answers say how long their parts took until their head (Server-Timing), as the access log does; likewise
 }
 
 // TLS is what all listeners with tls have in common.

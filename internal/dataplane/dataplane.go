@@ -27,6 +27,8 @@ type Listener struct {
 	Front   Front // nil: clients connect by themselves
 	HTTP3   bool  // spoken beside, over UDP at the same address
 
+	ProxyStatus, ServerTiming bool // answers have these fields
+
 	Datagrams bool // this is that: its clients speak HTTP/3
 }
 

@@ -52,6 +52,7 @@ type Mark struct {
 	RequestID []byte     // by which the exchange is found again in logs; empty if there are none
 	Trace     Trace      // of which distributed trace the exchange is part
 	Reason    string     // why the answer was made here, for log and metrics
+	Fault     string     // what exactly went wrong with a server, in the words of RFC 9209, where the listener tells; "": Reason says it
 	Local     bool       // the answer was made here
 	Meant     int        // the status of an answer that is said in the way of gRPC; 0: it is x.Response's
 	Place     any        // where the answer to a refusal waits; nil: it does not

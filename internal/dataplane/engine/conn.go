@@ -251,7 +251,8 @@ func (c *clientConn) refuse(err error) {
 	if m == errHeadEnd || !c.served && speechless(c.listener, m) {
 		return
 	}
-	r := dataplane.Response{Status: m.Status, Minor: 1}
+	var r dataplane.Response
+	refusal(&r, c.listener, m)
 	out := http1.AppendResponse(make([]byte, 0, 256), &r, http1.ResponseOptions{Minor: 1, Date: c.engine.date.at(c.engine.conf.Now())})
 	p := c.clientPace()
 	if c.wire.write(out, &limit{pace: &p, late: dataplane.ErrClientSlow}) == nil {

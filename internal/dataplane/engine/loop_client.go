@@ -303,7 +303,8 @@ func (l *loop) refuse(c *loopClient, err error) {
 	if c.tray == nil {
 		c.tray = l.newTray(0)
 	}
-	r := dataplane.Response{Status: m.Status, Minor: 1}
+	var r dataplane.Response
+	refusal(&r, c.door.listener, m)
 	l.out = http1.AppendResponse(l.out[:0], &r, http1.ResponseOptions{Minor: 1, Date: l.date()})
 	c.phase = phaseRefuse
 	l.flushed(c, l.tell(c, l.out, nil))

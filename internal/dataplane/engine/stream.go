@@ -126,8 +126,7 @@ func (s *streamed) refuse(err error) error {
 	if !errors.As(err, &m) {
 		return err
 	}
-	x.Response.Reset()
-	x.Response.Status = m.Status
+	refusal(&x.Response, s.listener, m)
 	s.appendHead(nil, &x.Response, false)
 	return s.say(nil, nil, true)
 }

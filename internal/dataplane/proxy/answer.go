@@ -162,6 +162,9 @@ func (p *Plane) finish(x *dataplane.Exchange, s *snapshot, r *compiledRoute) {
 	if v := p.filter(x, s, r); v != dataplane.Close {
 		sayGRPC(x)
 	}
+	if l := x.Listener; l.ProxyStatus || l.ServerTiming {
+		p.tell(x)
+	}
 }
 
 // filter has the policies look at an answer. Where one leaves the answer to us, it is

@@ -504,10 +504,13 @@ func TestAllocs(t *testing.T) {
 	p, _ := start(t, base())
 	x := plain()
 	request, response := slices.Clone(x.Request.Header), dataplane.Header{{Name: []byte("Content-Type"), Value: []byte("text/plain")}}
-	run(p, x, request, response)
-	// The access log's buffers grow once; its writer takes turns with the test.
-	if n := testing.AllocsPerRun(2000, func() { run(p, x, request, response) }); n > 0.1 {
-		t.Errorf("Match, Begin, Respond and End allocate %v times", n)
+	for _, tells := range []bool{false, true} {
+		x.Listener.ProxyStatus, x.Listener.ServerTiming = tells, tells
+		run(p, x, request, response)
+		// The access log's buffers grow once; its writer takes turns with the test.
+		if n := testing.AllocsPerRun(2000, func() { run(p, x, request, response) }); n > 0.1 {
+			t.Errorf("Match, Begin, Respond and End allocate %v times (with Proxy-Status: %v)", n, tells)
+		}
 	}
 }
 

@@ -73,6 +73,7 @@ func wanted(c *config.Config, listeners *listenerSet, room *dataplane.Room, secu
 		}
 		if conf := c.Listener[name]; conf != nil {
 			l.Limits.Underscores = underscoresOf(conf)
+			l.ProxyStatus, l.ServerTiming = conf.ProxyStatus, conf.ServerTiming
 			if conf.Proxied {
 				l.Front = before
 			}

@@ -44,9 +44,12 @@ func (p *Plane) Respond(x *dataplane.Exchange) dataplane.Verdict {
 	s.pledge(x)
 	offer(x)
 	p.stick(x, r)
-	if v := p.filter(x, s, r); v != dataplane.Next {
-		return v
+	v := p.filter(x, s, r)
+	if v == dataplane.Next {
+		h.Add(dataplane.Via, nameVia, via11)
 	}
-	h.Add(dataplane.Via, nameVia, via11)
-	return dataplane.Next
+	if l := x.Listener; l.ProxyStatus || l.ServerTiming {
+		p.tell(x)
+	}
+	return v
 }

@@ -24,6 +24,9 @@ func (p *Plane) Retry(x *dataplane.Exchange, err error) dataplane.Verdict {
 	if word == "" {
 		return dataplane.Close
 	}
+	if x.Listener.ProxyStatus && server {
+		x.Mark.Fault = faultOf(x, err)
+	}
 	p.refuse(x, word)
 	p.finish(x, s, r)
 	return dataplane.Answer
