@@ -26,6 +26,7 @@ import (
 type admin struct {
 	log      *slog.Logger
 	from     *predecessor
+	gate     *gate  // before all of them
 	path     string // of the socket
 	socket   net.Listener
 	unsocket context.CancelFunc // ends the service of socket
@@ -57,7 +58,7 @@ func (n *node) openAdmin(life context.Context, parts *sync.WaitGroup, c config.A
 		return err
 	}
 	n.admin = &admin{
-		log: n.log, from: n.from, path: c.Socket, life: life, parts: parts, doors: map[string]*adminDoor{},
+		log: n.log, from: n.from, gate: newGate(n.from == nil), path: c.Socket, life: life, parts: parts, doors: map[string]*adminDoor{},
 		handlers: map[string]http.Handler{
 			"admin.socket":  control.SocketHandler(n, pages, n.log),
 			"admin.listen":  control.PublicHandler(n, pages, n.log),
@@ -75,8 +76,8 @@ func (n *node) openAdmin(life context.Context, parts *sync.WaitGroup, c config.A
 // openSocket serves the admin socket.
 func (a *admin) openSocket(l net.Listener) {
 	ctx, stop := context.WithCancel(a.life)
-	a.socket, a.unsocket = l, stop
-	a.serve(ctx, l, a.handlers["admin.socket"])
+	a.socket, a.unsocket = a.gate.guard(l), stop
+	a.serve(ctx, a.socket, a.handlers["admin.socket"])
 }
 
 // socketEvery is how often the admin socket is looked for.
@@ -182,7 +183,7 @@ func (a *admin) move(c config.Admin) (settle func(take bool), err error) {
 // open serves a door whose listener is open.
 func (a *admin) open(key string, d *adminDoor) {
 	ctx, stop := context.WithCancel(a.life)
-	d.stop = stop
+	d.listener, d.stop = a.gate.guard(d.listener), stop
 	a.doors[key] = d
 	a.serve(ctx, d.listener, a.handlers[key])
 }

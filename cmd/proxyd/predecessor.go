@@ -32,8 +32,7 @@ type predecessor struct {
 	stderr *os.File // where it writes its log; nil: where this process does
 	words  socketsWords
 	legacy *baton.Legacy
-	ours   bool          // it has said yours
-	open   chan struct{} // closed when this process serves
+	ours   bool // it has said yours
 
 	left    atomic.Pointer[leftWords] // what it said last of its connections; nil: nothing yet
 	ended   chan struct{}             // closed when it has ended
@@ -76,7 +75,7 @@ func findPredecessor() (*predecessor, error) {
 }
 
 func newPredecessor(l *baton.Line) *predecessor {
-	return &predecessor{line: l, open: make(chan struct{}), ended: make(chan struct{})}
+	return &predecessor{line: l, ended: make(chan struct{})}
 }
 
 // greet says who this process is and takes the sockets.
@@ -261,7 +260,7 @@ func (p *predecessor) listenSocket(path string) (net.Listener, error) {
 	if u, is := l.(*net.UnixListener); is {
 		u.SetUnlinkOnClose(true)
 	}
-	return newGated(l, p.open), nil
+	return l, nil
 }
 
 // listenTCP opens an admin address, or takes the predecessor's.
@@ -273,44 +272,7 @@ func (p *predecessor) listenTCP(address string) (net.Listener, error) {
 	if err == nil && !ok {
 		l, err = net.Listen("tcp", address)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return newGated(l, p.open), nil
-}
-
-// A gated listener takes nobody in before a channel is closed.
-type gated struct {
-	net.Listener
-	open <-chan struct{}
-	shut chan struct{} // closed with the listener
-	once sync.Once
-}
-
-func newGated(l net.Listener, open <-chan struct{}) *gated {
-	return &gated{Listener: l, open: open, shut: make(chan struct{})}
-}
-
-func (g *gated) Accept() (net.Conn, error) {
-	select {
-	case <-g.open:
-		return g.Listener.Accept()
-	case <-g.shut: // this process never came to serve
-		return nil, net.ErrClosed
-	}
-}
-
-func (g *gated) Close() error {
-	g.once.Do(func() { close(g.shut) })
-	return g.Listener.Close()
-}
-
-// bare returns the listener behind a gate.
-func bare(l net.Listener) net.Listener {
-	if g, ok := l.(*gated); ok {
-		return g.Listener
-	}
-	return l
+	return l, err
 }
 
 // takeOver is the moment of change: this process is ready, hears what the other knows, has
@@ -367,7 +329,7 @@ func (p *predecessor) serve(ctx context.Context, n *node, parts *sync.WaitGroup)
 	if p == nil {
 		return
 	}
-	close(p.open)
+	n.admin.gate.open()
 	if p.stderr != nil {
 		// From now on this process writes its log itself: the other, which has passed it on
 		// so far, will end.

@@ -25,6 +25,9 @@ import (
 // upgrades is how those of this node went. The numbers go on from process to process.
 type upgrades struct{ done, failed atomic.Uint64 }
 
+// callTime is for how long the moment of change waits for calls that are in progress.
+const callTime = time.Second
+
 // vetTime is how long a binary may take to say who it is, and to check the file.
 const vetTime = 10 * time.Second
 
@@ -200,6 +203,13 @@ func (n *node) pass(to *successor) error {
 
 // give is the moment of change, as this process sees it.
 func (n *node) give(to *successor) (err error) {
+	// Who asks in this moment waits, and is answered by whoever decides then.
+	n.admin.gate.shut(callTime)
+	defer func() {
+		if err != nil {
+			n.admin.gate.open()
+		}
+	}()
 	k, _, _ := n.part()
 	stopped := time.Now()
 	words := stateWords{Shared: n.shared.Encode(speaks().Oldest), Done: n.upgrades.done.Load(), Failed: n.upgrades.failed.Load()}

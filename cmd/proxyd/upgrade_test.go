@@ -281,6 +281,41 @@ func slow(t *testing.T) string {
 	return name
 }
 
+// Whoever asks while processes change places is answered: on connections of their own, and on
+// what a client thinks is kept.
+func TestAnUpgradeCostsNoCall(t *testing.T) {
+	all := launchCluster(t, 2, answering(200))
+	p := &upgraded{all[0], all[0].cmd.Process.Pid}
+	var over atomic.Bool
+	var asked atomic.Int64
+	var callers sync.WaitGroup
+	for i := range 6 {
+		callers.Go(func() { // ends with over
+			kept := control.Dial(p.dir + "/admin.sock")
+			for !over.Load() {
+				c := kept
+				if i%2 == 0 {
+					c = control.Dial(p.dir + "/admin.sock")
+				}
+				_, err := c.Status(t.Context())
+				if err == nil {
+					_, err = c.History(t.Context(), control.HistoryQuery{}) // is not repeated by itself
+				}
+				if err != nil {
+					t.Errorf("caller %d: %v", i, err)
+				}
+				asked.Add(1)
+			}
+		})
+	}
+	for range 8 {
+		p.upgrade("")
+	}
+	over.Store(true)
+	callers.Wait()
+	t.Logf("%d calls", asked.Load())
+}
+
 func TestSIGUSR2Upgrades(t *testing.T) {
 	address := freeport.Address(t)
 	p := launchUpgradable(t, behind(address, origin(t)))

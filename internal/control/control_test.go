@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -119,6 +120,63 @@ func TestClientHearsWhatTheOperatorSays(t *testing.T) {
 		t.Errorf("Failover reached the operator as %+v, %v; want %+v", n.asked, err, wish)
 	}
 }
+
+// A connection that is kept would be reset if the next call on it and the process's end met.
+func TestACallHasAConnectionOfItsOwn(t *testing.T) {
+	var mu sync.Mutex
+	var calls []*lastingConn
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	l, err := ListenSocket(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- Serve(ctx, noted{l, func(c *lastingConn) {
+			mu.Lock()
+			defer mu.Unlock()
+			calls = append(calls, c)
+		}}, SocketHandler(&node{}, pages(), quiet))
+	}()
+	c := Dial(path)
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Upgrade(t.Context(), Upgrade{}); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if len(calls) != 2 || calls[0].lasts || !calls[1].lasts {
+		t.Errorf("%d connections for two calls, want as many; only that of the upgrade may last", len(calls))
+	}
+}
+
+// noted tells of each connection that it accepts.
+type noted struct {
+	net.Listener
+	met func(*lastingConn)
+}
+
+func (n noted) Accept() (net.Conn, error) {
+	c, err := n.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l := &lastingConn{Conn: c}
+	n.met(l)
+	return l, nil
+}
+
+type lastingConn struct {
+	net.Conn
+	lasts bool
+}
+
+func (c *lastingConn) Lasts() { c.lasts = true }
 
 func TestClientGetsTheKindOfAnError(t *testing.T) {
 	for _, err := range []error{Refuse("not now"), Invalid("proxyd.toml:3:1: unknown key"), TimedOut("slow")} {

@@ -50,7 +50,7 @@ func SocketHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 	mux.HandleFunc("GET /v1/backup", answer(log, func(ctx context.Context, _ struct{}) (*Backup, error) { return op.Backup(ctx) }))
 	mux.HandleFunc("GET /v1/generations", answer(log, func(ctx context.Context, _ struct{}) ([]Generation, error) { return op.Generations(ctx) }))
 	mux.HandleFunc("POST /v1/failover", answer(log, op.Failover))
-	mux.HandleFunc("POST /v1/upgrade", answer(log, op.Upgrade))
+	mux.HandleFunc("POST /v1/upgrade", lasting(answer(log, op.Upgrade)))
 	mux.HandleFunc("POST /v1/explain", answer(log, op.Explain))
 	mux.HandleFunc("POST /v1/server", answer(log, op.SteerServer))
 	mux.HandleFunc("POST /v1/node", answer(log, op.SteerNode))
@@ -60,8 +60,22 @@ func SocketHandler(op Operator, pages Pages, log *slog.Logger) http.Handler {
 	mux.HandleFunc("POST /v1/why", answer(log, op.Why))
 	mux.HandleFunc("POST /v1/doctor", answer(log, func(ctx context.Context, _ struct{}) (*Doctor, error) { return op.Doctor(ctx) }))
 	mux.HandleFunc("POST /v1/simulate", answer(log, op.Simulate))
-	mux.HandleFunc("GET /v1/watch", stream(log, op.Watch))
+	mux.HandleFunc("GET /v1/watch", lasting(stream(log, op.Watch)))
 	return mux
+}
+
+// connKey is by which a call's context has the connection that it came on.
+type connKey struct{}
+
+// lasting makes a handler of a call of which nobody may wait for the end: a connection that has a
+// method Lasts is told so.
+func lasting(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if c, ok := r.Context().Value(connKey{}).(interface{ Lasts() }); ok {
+			c.Lasts()
+		}
+		h(w, r)
+	}
 }
 
 // text makes a handler of a call that gives TOML.
@@ -218,11 +232,17 @@ func ListenSocket(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// Serve answers on l until ctx ends. It returns after the calls in progress have ended
-// or a second has passed.
+// sendTime is how long whoever connected may take to say what is asked for.
+const sendTime = 5 * time.Second
+
+// Serve answers on l until ctx ends, one call on each connection: a client that keeps one has it
+// reset if its next call and our end meet. It returns after the calls in progress have ended,
+// those too of who has connected and is yet to ask, or a little more than that has passed.
 func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-		BaseContext: func(net.Listener) context.Context { return ctx }} // so that streams end with it
+	s := &http.Server{Handler: h, ReadHeaderTimeout: sendTime, MaxHeaderBytes: 16 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx }, // so that streams end with it
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }}
+	s.SetKeepAlivesEnabled(false)
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }() // ends with Shutdown
 	select {
@@ -235,7 +255,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		l.Close()
 		<-done
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTime+time.Second)
 	defer cancel()
 	if err := s.Shutdown(grace); err != nil {
 		s.Close()

@@ -136,11 +136,6 @@ func (c Carry) play(ctx context.Context, k carryKind) (*Carried, error) {
 				if _, err := to.Upgrade(ctx, ""); err != nil {
 					return nil, err
 				}
-				// The process before still has the admin socket open for a moment, and may take
-				// the next question in.
-				if err := pause(ctx, 500*time.Millisecond); err != nil {
-					return nil, err
-				}
 			}
 		}
 		last := 2 * time.Second
