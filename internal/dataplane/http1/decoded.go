@@ -270,15 +270,16 @@ func (d *Decoder) line() (reset bool, err error) {
 	return false, requestTarget(r, &d.f)
 }
 
-// first makes Host the first field.
+// first makes Host the first field. The others keep their order, since among those of one
+// name it has a meaning (RFC 9110, 5.3).
 func (d *Decoder) first(host []byte) {
-	h := &d.r.Header
-	addField(h, hostName, host, dataplane.Host)
-	if n := len(*h) - 1; n > 0 {
-		(*h)[0], (*h)[n] = (*h)[n], (*h)[0]
-		if d.cookie == 1 {
-			d.cookie = n + 1
-		}
+	addField(&d.r.Header, hostName, host, dataplane.Host)
+	h := d.r.Header
+	named := h[len(h)-1]
+	copy(h[1:], h)
+	h[0] = named
+	if d.cookie > 0 {
+		d.cookie++
 	}
 }
 
