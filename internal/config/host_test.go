@@ -48,6 +48,7 @@ func testHost() Host {
 	for name, text := range map[string][]byte{"internal-ca.pem": shop.cert, "clients.pem": blog.cert, "edge.crt": blog.cert, "edge.key": blog.key} {
 		files["etc/proxyd/"+name] = &fstest.MapFile{Data: text, Mode: 0o640}
 	}
+	files["etc/ssl/example.com.crt"], files["etc/ssl/example.com.key"] = files["etc/ssl/shop.crt"], files["etc/ssl/shop.key"]
 	env := map[string]string{"KEY": " correct horse battery staple ", "SHORT": "short"}
 	name := func(s string) string { return s[1:] }
 	return Host{

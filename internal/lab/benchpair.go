@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// writePair writes a certificate for benchHost, ECDSA on P-256, with its key to a file, and
+// writePair writes a certificate for the hosts, ECDSA on P-256, with its key to a file, and
 // returns the file.
-func writePair(file string) (string, error) {
+func writePair(file string, hosts ...string) (string, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return "", err
 	}
-	form := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{benchHost}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 1, 0)}
+	form := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: hosts, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 1, 0)}
 	der, err := x509.CreateCertificate(rand.Reader, form, form, key.Public(), key)
 	if err != nil {
 		return "", err

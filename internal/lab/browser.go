@@ -53,7 +53,7 @@ func (b Browser) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	pair, err := writePair(filepath.Join(dir, "pair.pem"))
+	pair, err := writePair(filepath.Join(dir, "pair.pem"), benchHost)
 	if err != nil {
 		return err
 	}

@@ -1,17 +1,15 @@
 package lab
 
 import (
-	"bufio"
-	"context"
+	"crypto/x509"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,15 +18,15 @@ import (
 )
 
 // nginxQuickstart is the configuration that docs/examples/nginx-quickstart.toml stands
-// for, without its limiter and with cleartext in the place of TLS.
+// for, without its limiter.
 const nginxQuickstart = `
 daemon off;
 worker_processes 1;
-error_log DIR/nginx.log;
+error_log DIR/nginx.err;
 pid DIR/nginx.pid;
 events { worker_connections 100; }
 http {
-	access_log off;
+	access_log DIR/nginx.log;
 	client_body_temp_path DIR/body; proxy_temp_path DIR/proxy; fastcgi_temp_path DIR/f; uwsgi_temp_path DIR/u; scgi_temp_path DIR/s;
 	upstream backend { server SERVER1 weight=3; server SERVER2 weight=2; server SERVER3 weight=1; }
 	server {
@@ -37,7 +35,8 @@ http {
 		return 301 https://$server_name$request_uri;
 	}
 	server {
-		listen SITE;
+		listen SITE ssl http2;
+		ssl_certificate PAIR; ssl_certificate_key PAIR;
 		server_name example.com www.example.com;
 		proxy_set_header Host $host;
 		proxy_set_header X-Real-IP $remote_addr;
@@ -52,66 +51,9 @@ http {
 }
 `
 
-// quickServer answers with its name and with what it was sent. /missing/ is a 404.
-func quickServer(t *testing.T, name string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Server", name)
-		w.Header().Set("Content-Type", "text/plain")
-		if strings.HasPrefix(r.URL.Path, "/missing/") {
-			w.WriteHeader(404)
-		}
-		h := r.Header
-		fmt.Fprintf(w, "%s %s host=%s ip=%s for=%s proto=%s", r.Method, r.RequestURI, r.Host, h.Get("X-Real-IP"), h.Get("X-Forwarded-For"), h.Get("X-Forwarded-Proto"))
-	})}
-	go s.Serve(l) // ends with Close
-	t.Cleanup(func() { s.Close() })
-	return l.Addr().String()
-}
-
-// quick asks one proxy and returns what is to be equal: the status, the fields that
-// matter, the server that answered and what it was sent.
-func quick(t *testing.T, listen, request string) []string {
-	t.Helper()
-	method, rest, _ := strings.Cut(request, " ")
-	host, uri, _ := strings.Cut(rest, " ")
-	c, err := net.Dial("tcp", listen)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
-	fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", method, uri, host)
-	r, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method})
-	if err != nil {
-		t.Fatalf("%s from %s: %v", request, listen, err)
-	}
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Fatalf("%s from %s: %v", request, listen, err)
-	}
-	out := []string{fmt.Sprint("status ", r.StatusCode)}
-	for _, name := range []string{"Location", "X-Server"} {
-		out = append(out, name+" "+r.Header.Get(name))
-	}
-	// nginx writes two lines where one means the same (RFC 9110, 5.3).
-	out = append(out, "Cache-Control "+strings.Join(r.Header.Values("Cache-Control"), ", "))
-	if at, err := http.ParseTime(r.Header.Get("Expires")); err == nil {
-		out = append(out, fmt.Sprint("expires after ", time.Until(at).Round(time.Minute)))
-	}
-	if r.StatusCode == 200 || r.StatusCode == 404 && r.Header.Get("X-Server") != "" {
-		out = append(out, "type "+r.Header.Get("Content-Type"), "body "+string(body))
-	}
-	return out
-}
-
 // TestQuickstartIsNginx plays the same requests, in the same order, against nginx with a
-// usual configuration and proxyd with the example that stands for it: the same statuses,
-// fields and servers.
+// usual configuration and proxyd with the example that stands for it, by TLS: the same
+// answers, sent to the same servers, but for the differences that are documented.
 func TestQuickstartIsNginx(t *testing.T) {
 	if testing.Short() {
 		t.Skip("end to end")
@@ -124,64 +66,133 @@ func TestQuickstartIsNginx(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	servers := []string{quickServer(t, "one"), quickServer(t, "two"), quickServer(t, "three")}
-	listen := map[string][2]string{
-		"nginx":  {freeport.Address(t), freeport.Address(t)},
-		"proxyd": {freeport.Address(t), freeport.Address(t)},
+	servers := []*quickServer{startQuickServer(t, "one"), startQuickServer(t, "two"), startQuickServer(t, "three")}
+	pair, err := writePair(filepath.Join(dir, "pair.pem"), "example.com", "www.example.com")
+	if err != nil {
+		t.Fatal(err)
 	}
+	text, err := os.ReadFile(pair)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := quickClient{x509.NewCertPool()}
+	if !client.roots.AppendCertsFromPEM(text) {
+		t.Fatal("no certificate")
+	}
+	nginx := &quickProxy{name: "nginx", http: freeport.Address(t), site: freeport.Address(t)}
+	proxyd := &quickProxy{name: "proxyd", http: freeport.Address(t), site: freeport.Address(t)}
 	example, err := os.ReadFile("../../docs/examples/nginx-quickstart.toml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.NewReplacer(`":80"`, `"`+listen["proxyd"][0]+`"`, `":8443"`, `"`+listen["proxyd"][1]+`"`,
-		"10.0.1.5:8080", servers[0], "10.0.1.6:8080", servers[1], "10.0.1.7:8080", servers[2]).Replace(string(example)) +
-		"\n[admin]\nsocket = \"" + dir + "/admin.sock\"\nlisten = \"\"\n[node]\nname = \"edge-1\"\nstate = \"" + dir + "/state\"\n" +
-		"[log]\naccess = { output = \"" + dir + "/access.log\" }\n"
-	write(t, filepath.Join(dir, "proxyd.toml"), text)
-	write(t, filepath.Join(dir, "nginx.conf"), strings.NewReplacer("DIR", dir, "HTTP", listen["nginx"][0], "SITE", listen["nginx"][1],
-		"SERVER1", servers[0], "SERVER2", servers[1], "SERVER3", servers[2]).Replace(nginxQuickstart))
-	for name, argv := range map[string][]string{
-		"nginx":  {"nginx", "-c", filepath.Join(dir, "nginx.conf"), "-e", filepath.Join(dir, "nginx.log")},
-		"proxyd": {filepath.Join(bin, "proxyd"), "run", "-c", filepath.Join(dir, "proxyd.toml")},
-	} {
-		running(t, name, argv, listen[name][1], filepath.Join(dir, name+".out"))
-	}
+	write(t, filepath.Join(dir, "proxyd.toml"), strings.NewReplacer(
+		`":80"`, `"`+proxyd.http+`"`, `":443"`, `"`+proxyd.site+`"`,
+		"/etc/ssl/example.com.crt", pair, "/etc/ssl/example.com.key", pair,
+		"10.0.1.5:8080", servers[0].address, "10.0.1.6:8080", servers[1].address, "10.0.1.7:8080", servers[2].address).Replace(string(example))+
+		"\n[admin]\nsocket = \""+dir+"/admin.sock\"\nlisten = \"\"\n[node]\nname = \"edge-1\"\nstate = \""+dir+"/state\"\n"+
+		"[log]\naccess = { format = \"combined\", output = \""+dir+"/proxyd.log\" }\n")
+	write(t, filepath.Join(dir, "nginx.conf"), strings.NewReplacer("DIR", dir, "HTTP", nginx.http, "SITE", nginx.site, "PAIR", pair,
+		"SERVER1", servers[0].address, "SERVER2", servers[1].address, "SERVER3", servers[2].address).Replace(nginxQuickstart))
+	running(t, nginx.name, []string{"nginx", "-c", filepath.Join(dir, "nginx.conf"), "-e", filepath.Join(dir, "nginx.err")}, nginx.site, filepath.Join(dir, "nginx.out"))
+	running(t, proxyd.name, []string{filepath.Join(bin, "proxyd"), "run", "-c", filepath.Join(dir, "proxyd.toml")}, proxyd.site, filepath.Join(dir, "proxyd.out"))
 
-	for _, request := range []string{
-		// On the port of http.
-		"http GET example.com /", "http GET example.com /a/b?c=d&e=%20", "http GET www.example.com /x", "http POST example.com /form",
-		// On that of the site.
-		"site GET example.com /", "site GET example.com /", "site GET www.example.com /deep/er?q=1", "site POST example.com /form",
-		"site GET example.com /logo.png", "site GET example.com /LOGO.PNG", "site GET example.com /style.css?v=2", "site GET example.com /api/app.js",
-		"site GET example.com /api/items?id=7", "site DELETE example.com /api/items/7", "site GET example.com /apix",
-		"site GET example.com /missing/page", "site GET example.com /missing/logo.png", "site HEAD example.com /logo.gif",
-		"site GET example.com /health", "site GET example.com /health/x", "site GET example.com /photo.jpeg.html", "site GET example.com /",
-	} {
-		door, ask, _ := strings.Cut(request, " ")
-		port := slices.Index([]string{"http", "site"}, door)
-		want, got := quick(t, listen["nginx"][port], ask), quick(t, listen["proxyd"][port], ask)
-		if !slices.Equal(got, want) {
-			t.Errorf("%s:\nproxyd %q\nnginx  %q", request, got, want)
+	turn := play{door: "site", request: "GET /turn"}
+	ask := func(p play) (ofNginx, ofProxyd []string) {
+		t.Helper()
+		var both sync.WaitGroup
+		both.Go(func() { ofNginx = nginx.ask(t, client, servers, p) })
+		both.Go(func() { ofProxyd = proxyd.ask(t, client, servers, p) })
+		both.Wait()
+		return ofNginx, ofProxyd
+	}
+	seen := map[string]bool{} // differences
+	for _, p := range readPlays(t, "testdata/quickstart.txt") {
+		switch p.event {
+		case "":
+		case "one and two break off":
+			for n := nginx.turns; n%6 != 0; n++ { // from here on it is the turn of one, two, one, three, two, one
+				ask(turn)
+			}
+			servers[0].breakOff()
+			servers[1].breakOff()
+			continue
+		case "all are gone":
+			for _, s := range servers {
+				s.serve.Close()
+			}
+			continue
+		default:
+			t.Fatalf("line %d: %q", p.line, p.event)
+		}
+		ofNginx, ofProxyd := ask(p)
+		for _, problem := range judge(p, ofNginx, ofProxyd, seen) {
+			t.Errorf("%v: %s", p, problem)
+		}
+		// Where one alone has asked a server, the other one has a turn left to take.
+		for n := proxyd.turns - nginx.turns; n > 0; n-- {
+			nginx.ask(t, client, servers, turn)
+		}
+		for n := nginx.turns - proxyd.turns; n > 0; n-- {
+			proxyd.ask(t, client, servers, turn)
 		}
 	}
-	// /health has no line in the log; everything else has.
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	err = within(ctx, patience, "the access log to be written", func() (bool, error) {
-		b, err := os.ReadFile(filepath.Join(dir, "access.log"))
-		return strings.Count(string(b), "\n") >= 21, err
-	})
-	if err != nil {
-		t.Error(err)
+	for _, d := range differences {
+		if !seen[d.name] {
+			t.Errorf("no difference of %q any more", d.name)
+		}
 	}
-	log, err := os.ReadFile(filepath.Join(dir, "access.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.Contains(string(log), `"path":"/health"`) {
-		t.Error("the access log has a line for /health")
+
+	// /health has no line in the logs; everything else has.
+	for _, proxy := range []string{nginx.name, proxyd.name} {
+		var log string
+		err = within(t.Context(), patience, "the log of "+proxy+" to be written", func() (bool, error) {
+			b, err := os.ReadFile(filepath.Join(dir, proxy+".log"))
+			log = string(b)
+			return strings.Contains(log, " /the-last "), err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		if line := answeredHealth.FindString(log); line != "" {
+			t.Errorf("the log of %s has a line for /health: %s", proxy, line)
+		}
+		if !strings.Contains(log, " /health/x ") {
+			t.Errorf("the log of %s has no line for /health/x", proxy)
+		}
 	}
 }
+
+// A quickProxy is one of the two.
+type quickProxy struct {
+	name       string
+	http, site string // its doors
+	turns      int    // that servers had
+}
+
+// ask plays p and returns all that is known of it.
+func (q *quickProxy) ask(t *testing.T, client quickClient, servers []*quickServer, p play) []string {
+	door := q.site
+	if p.door == "http" {
+		door = q.http
+	}
+	facts, err := client.ask(t.Context(), p, door)
+	if err != nil {
+		facts = append(facts, "error "+err.Error())
+	}
+	for _, s := range servers {
+		sent := s.take(q.name)
+		for _, fact := range sent {
+			if fact == "to "+s.name {
+				q.turns++
+			}
+		}
+		facts = append(facts, sent...)
+	}
+	return facts
+}
+
+// answeredHealth is in a line of a log, in the form "combined", for a /health that was answered.
+var answeredHealth = regexp.MustCompile(`/health(\?\S*)? HTTP/[0-9.]+" 200`)
 
 func write(t *testing.T, name, text string) {
 	t.Helper()

@@ -124,7 +124,7 @@ func NewStage(p Plan) (s *Stage, err error) {
 		return s, err
 	}
 	if p.Secure {
-		if _, err = writePair(s.dir.file(pairFile)); err != nil {
+		if _, err = writePair(s.dir.file(pairFile), benchHost); err != nil {
 			return s, err
 		}
 	}
