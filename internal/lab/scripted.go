@@ -25,7 +25,7 @@ func scripted() []Fault {
 	}
 	var out []Fault
 	for _, key := range []string{
-		"handover", "kill", "term", "freeze", "cut", "poweroff", "silent", "deaf", "mute", "partition",
+		"handover", "kill", "term", "restart", "freeze", "cut", "poweroff", "silent", "deaf", "mute", "partition",
 		"failback", "track", "pooldown", "flush", "foreign", "badconfig", "loss5", "loss30", "cpu", "boot",
 	} {
 		if f, ok := byKey[key]; ok {
