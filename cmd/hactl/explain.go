@@ -101,7 +101,14 @@ func showExplanation(w io.Writer, e *proxy.Explanation, all bool) {
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "  %-12s %s\n", name, fmt.Sprintf(format, args...))
 	}
-	fmt.Fprintf(w, "%s   from %s   on %s (configuration %s)\n", e.Request, e.Peer, e.Node, e.Config)
+	version := "of a file"
+	if e.Live {
+		version = fmt.Sprint(e.Version)
+	}
+	fmt.Fprintf(w, "%s   from %s   on %s (configuration %s, %s)\n", e.Request, e.Peer, e.Node, version, e.Config)
+	if e.Mismatch != "" {
+		row("mismatch", "%s", e.Mismatch)
+	}
 	if e.Refused != "" {
 		row("refused", "%d %s: nothing of it is routed", e.Status, e.Refused)
 		return
@@ -110,11 +117,14 @@ func showExplanation(w io.Writer, e *proxy.Explanation, all bool) {
 	if e.Query != "" {
 		query = "?" + e.Query
 	}
-	row("normalised", "%s %s%s", dash(e.Host), e.Path, query)
+	row("normalised", "%s %s:%s %s%s", e.Scheme, dash(e.Host), e.Port, e.Path, query)
 	if e.Client != e.Peer {
 		row("client", "%s, as the trusted proxy %s says", e.Client, e.Peer)
 	}
-	row("listener", "%s", e.Listener)
+	row("listener", "%s (%s), speaks %s", e.Listener, strings.Join(e.Addresses, ", "), e.Speaks)
+	if c := e.Connections; c != nil {
+		showConnections(row, c)
+	}
 	if e.Cert != "" {
 		row("certificate", "%s", e.Cert)
 	}
@@ -149,7 +159,7 @@ func showExplanation(w io.Writer, e *proxy.Explanation, all bool) {
 			shares = append(shares, fmt.Sprintf("%s %d", name, share))
 		}
 		slices.Sort(shares)
-		row("split", "%s -> %s", strings.Join(shares, " / "), e.Pool)
+		row("split", "%s -> %s, by the client's address", strings.Join(shares, " / "), e.Pool)
 	}
 	if e.Pool != "" {
 		showPool(row, e)
@@ -170,9 +180,27 @@ func showExplanation(w io.Writer, e *proxy.Explanation, all bool) {
 	}
 }
 
+// showConnections tells how many connections the peer has, if it may not have as many as it likes.
+func showConnections(row func(name, format string, args ...any), c *proxy.Connections) {
+	switch {
+	case c.Barred:
+		row("connections", "%d; a new one is turned away: the address has flooded", c.Open)
+	case c.Most > 0 && c.Open >= c.Most:
+		row("connections", "%d of %d of the address: a new one is turned away", c.Open, c.Most)
+	case c.Most > 0:
+		row("connections", "%d of %d of the address", c.Open, c.Most)
+	}
+}
+
 // showPool gives the servers that the request may go to.
 func showPool(row func(name, format string, args ...any), e *proxy.Explanation) {
 	row("pool", "%s, %s", e.Pool, e.Balance)
+	if e.Hash != "" {
+		row("  hash", "%s", e.Hash)
+	}
+	if e.Cookie != "" {
+		row("  cookie", "%s", e.Cookie)
+	}
 	for _, s := range e.Servers {
 		row("  server", "%s", serverLine(s))
 	}

@@ -67,15 +67,19 @@ func TestExplainOverTheAdminSocket(t *testing.T) {
 	// Each route stands in the file that it is from, live and read from the file alike.
 	for _, where := range [][]string{nil, {"-f", p.file}} {
 		out, _, code := hactl(append([]string{"explain", "GET", url + "/api/x"}, where...)...)
-		want(t, "explain", out, `route        "api"`, included+":2", `"site"   the taken one has a more specific path   `+p.file+":", "strip -> strip_prefix -> forwarded fields -> pool", "would send   GET /x HTTP/1.1", "X-Forwarded-Prefix: /api")
+		want(t, "explain", out, "normalised   http "+address+" /api/x", "listener     web ("+address+"), speaks http\n", `route        "api"`, included+":2", `"site"   the taken one has a more specific path   `+p.file+":", "strip -> strip_prefix -> forwarded fields -> pool", "would send   GET /x HTTP/1.1", "X-Forwarded-Prefix: /api")
 		if code != 0 {
 			t.Errorf("explain ends with %d", code)
 		}
 		out, _, _ = hactl(append([]string{"explain", "GET", url + "/added"}, where...)...)
 		want(t, "explain of what was added", out, `route        "added"`, p.dir+"/state/changes.toml:", "answer       200 (respond)")
 	}
-	out, _, _ := hactl("explain", "GET", url)
-	want(t, "explain", out, "policies     edge", "strip -> request headers -> forwarded fields -> pool -> expires -> response headers", "set X-Region", "max-age=3600", "remove Server", "X-Region: eu")
+	out, _, _ := hactl("explain", "GET", url, "-f", p.file)
+	want(t, "explain of a file", out, "(configuration of a file, ")
+	out, _, _ = hactl("explain", "GET", "https://"+address)
+	want(t, "explain of a scheme that the listener does not speak", out, "\n  mismatch     the listener speaks http: a client that speaks https there is answered 400 (tls)", "normalised   http ")
+	out, _, _ = hactl("explain", "GET", url)
+	want(t, "explain", out, "(configuration 3, ", "policies     edge", "strip -> request headers -> forwarded fields -> pool -> expires -> response headers", "set X-Region", "max-age=3600", "remove Server", "X-Region: eu")
 
 	// What operators want is seen.
 	drain, weight := "drain", 7

@@ -74,6 +74,15 @@ func (c *conns) leave(a netip.Addr) {
 	}
 }
 
+// of returns how many connections are counted as those of an address.
+func (c *conns) of(a netip.Addr) int {
+	a = whose(a)
+	s := c.shard(a)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count[a]
+}
+
 // Admit holds limits.conns and limits.conns_per_ip, and turns away who has flooded. A trusted
 // proxy speaks for many clients and is exempt from the last two.
 func (p *Plane) Admit(l *dataplane.Listener, client netip.AddrPort) bool {

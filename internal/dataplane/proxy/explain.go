@@ -5,12 +5,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"proxyd/internal/cert"
 	"proxyd/internal/config"
 	"proxyd/internal/dataplane"
 	"proxyd/internal/dataplane/filter"
@@ -31,33 +33,49 @@ type Question struct {
 // An Explanation is what the data plane does with a request. It is what hactl prints as
 // JSON.
 type Explanation struct {
-	Config   string          `json:"config"` // hash
-	Node     string          `json:"node"`
-	Live     bool            `json:"live"` // servers are as they are now
-	Request  string          `json:"request"`
-	Peer     string          `json:"peer"`
-	Client   string          `json:"client"` // found through trusted proxies
-	Listener string          `json:"listener"`
-	Cert     string          `json:"certificate,omitempty"` // that a client of a listener with tls gets now
-	Refused  string          `json:"refused,omitempty"`     // why it is no request that is routed
-	Host     string          `json:"host"`
-	Path     string          `json:"path"` // in its normal form
-	Query    string          `json:"query,omitempty"`
-	Route    *RouteVerdict   `json:"route"` // null: none
-	Others   []RouteVerdict  `json:"others"`
-	Policies []string        `json:"policies"`
-	Closed   *Closed         `json:"closed"` // by an operator, for maintenance; null: it serves
-	Stages   []filter.Stage  `json:"stages"` // what is done, in its order
-	Pool     string          `json:"pool,omitempty"`
-	Balance  string          `json:"balance,omitempty"`
-	Split    map[string]int  `json:"split,omitempty"`
-	Drawn    bool            `json:"drawn"` // chance decides between the servers
-	Waits    bool            `json:"waits"` // in the pool's queue, until one has room
-	Servers  []ServerVerdict `json:"servers"`
-	Status   int             `json:"status,omitempty"` // of an answer made here; 444: closed without one
-	Reason   string          `json:"reason,omitempty"` // of that answer, as in the access log
-	Answer   []string        `json:"answer"`           // its fields
-	Sends    []string        `json:"sends"`            // the head that the server gets
+	Config      string          `json:"config"`            // hash
+	Version     uint64          `json:"version,omitempty"` // among those of this process, as in proxyd_config_info; of a file there is none
+	Node        string          `json:"node"`
+	Live        bool            `json:"live"` // servers are as they are now
+	Request     string          `json:"request"`
+	Peer        string          `json:"peer"`
+	Client      string          `json:"client"` // found through trusted proxies
+	Listener    string          `json:"listener"`
+	Addresses   []string        `json:"addresses"`             // of the listener
+	Speaks      string          `json:"speaks"`                // the listener: http or https
+	Mismatch    string          `json:"mismatch,omitempty"`    // what becomes of a client that speaks as the URL says, where that is another way
+	Connections *Connections    `json:"connections"`           // null: of a file
+	Cert        string          `json:"certificate,omitempty"` // that a client of a listener with tls gets now
+	Refused     string          `json:"refused,omitempty"`     // why it is no request that is routed
+	Scheme      string          `json:"scheme,omitempty"`      // that the client asked in, as far as is known here
+	Host        string          `json:"host"`
+	Port        string          `json:"port,omitempty"` // that the client asked for, or its scheme's
+	Path        string          `json:"path"`           // in its normal form
+	Query       string          `json:"query,omitempty"`
+	Route       *RouteVerdict   `json:"route"` // null: none
+	Others      []RouteVerdict  `json:"others"`
+	Policies    []string        `json:"policies"`
+	Closed      *Closed         `json:"closed"` // by an operator, for maintenance; null: it serves
+	Stages      []filter.Stage  `json:"stages"` // what is done, in its order
+	Pool        string          `json:"pool,omitempty"`
+	Balance     string          `json:"balance,omitempty"`
+	Split       map[string]int  `json:"split,omitempty"`
+	Hash        string          `json:"hash,omitempty"`   // what balance = "hash" goes by
+	Cookie      string          `json:"cookie,omitempty"` // what the cookie of a sticky pool says
+	Drawn       bool            `json:"drawn"`            // chance decides between the servers
+	Waits       bool            `json:"waits"`            // in the pool's queue, until one has room
+	Servers     []ServerVerdict `json:"servers"`
+	Status      int             `json:"status,omitempty"` // of an answer made here; 444: closed without one
+	Reason      string          `json:"reason,omitempty"` // of that answer, as in the access log
+	Answer      []string        `json:"answer"`           // its fields
+	Sends       []string        `json:"sends"`            // the head that the server gets
+}
+
+// Connections are those of the peer's address now.
+type Connections struct {
+	Open   int  `json:"open"`
+	Most   int  `json:"most"`   // that it may have; 0: as many as it likes
+	Barred bool `json:"barred"` // it has flooded, and may have no new one
 }
 
 // Closed is the maintenance of a route.
@@ -104,7 +122,8 @@ func Explain(c *config.Config, q Question) (*Explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plane{opt: Options{Now: time.Now}, answers: newAnswers(), conns: newConns(), tls: &handshakes{}}
+	disk := cert.ThisDisk()
+	p := &Plane{opt: Options{Now: time.Now, Disk: disk}, answers: newAnswers(), conns: newConns(), tls: &handshakes{certs: cert.NewStore(disk, slog.New(slog.DiscardHandler))}}
 	return p.explain(s, q, false)
 }
 
@@ -126,7 +145,14 @@ func (p *Plane) explain(s *snapshot, q Question, live bool) (*Explanation, error
 	e := &Explanation{
 		Config: s.conf.Hash, Node: s.conf.Node.Name, Live: live, Request: q.Method + " " + q.URL,
 		Others: []RouteVerdict{}, Policies: []string{}, Stages: []filter.Stage{}, Servers: []ServerVerdict{}, Answer: []string{}, Sends: []string{},
-		Peer: x.Client.Addr().String(), Client: x.Client.Addr().String(), Listener: x.Listener.Name,
+		Peer: x.Client.Addr().String(), Client: x.Client.Addr().String(),
+		Listener: x.Listener.Name, Addresses: s.addresses(x.Listener.Name), Speaks: "http",
+	}
+	if x.TLS != nil {
+		e.Speaks = "https"
+	}
+	if live {
+		e.Version, e.Connections = s.generation, p.connectionsOf(s, x.Client.Addr().Unmap())
 	}
 	if n, err := http1.ParseRequest(head, &x.Request, http1.LimitsOf(&x.Listener.Limits)); err != nil || n != len(head) {
 		e.Refused = "not a whole request head"
@@ -134,14 +160,18 @@ func (p *Plane) explain(s *snapshot, q Question, live bool) (*Explanation, error
 		if errors.As(err, &m) {
 			e.Status, e.Reason, e.Refused = m.Status, m.Reason, m.Error()
 		}
+		e.Mismatch = mismatch(q.URL, e.Speaks, e.Speaks)
 		return e, nil
 	}
 	r := &x.Request
 	e.Host, e.Path, e.Query = string(r.Host), string(r.Path), string(r.Query)
-	if l := s.conf.Listener[x.Listener.Name]; live && l != nil && l.TLS {
-		e.Cert = p.certificateFor(e.Host)
+	if x.TLS != nil {
+		e.Cert = p.certificateFor(s.conf, e.Host, live)
 	}
 	s.origin(x)
+	e.Scheme = string(x.Mark.Scheme)
+	e.Port = cmp.Or(string(r.Port), portOf(e.Scheme))
+	e.Mismatch = mismatch(q.URL, e.Speaks, e.Scheme)
 	from := route.From{Client: x.Mark.ClientIP, Trusted: s.trusts(x.Client.Addr().Unmap())}
 	e.Client = from.Client.String()
 	s.verdicts(e, x, from)
@@ -179,9 +209,59 @@ func (p *Plane) explain(s *snapshot, q Question, live bool) (*Explanation, error
 	return e, nil
 }
 
-// certificateFor says which certificate a client that asks for a host gets now.
-func (p *Plane) certificateFor(host string) string {
-	found := p.tls.certs.Set().Find(host)
+// addresses are those of a listener, as the configuration has them.
+func (s *snapshot) addresses(listener string) []string {
+	if l := s.conf.Listener[listener]; l != nil {
+		return slices.Clone(l.Address)
+	}
+	return []string{defaultAddress}
+}
+
+// portOf is the port of URLs that name none.
+func portOf(scheme string) string {
+	if scheme == "https" {
+		return "443"
+	}
+	return "80"
+}
+
+// mismatch says what becomes of a client that does what the URL says, where the listener
+// speaks otherwise. A trusted proxy may well have been asked in another scheme than it asks us.
+func mismatch(url, speaks, asked string) string {
+	scheme, _, found := strings.Cut(url, "://")
+	if !found || scheme == speaks || scheme == asked {
+		return ""
+	}
+	word := "cleartext"
+	if speaks == "http" {
+		word = "tls"
+	}
+	return fmt.Sprintf("the listener speaks %s: a client that speaks %s there is answered 400 (%s); what follows is of one that speaks %s", speaks, scheme, word, speaks)
+}
+
+// connectionsOf tells how many connections a peer has and may have.
+func (p *Plane) connectionsOf(s *snapshot, peer netip.Addr) *Connections {
+	c := &Connections{Open: p.conns.of(peer)}
+	if !s.trusts(peer) {
+		c.Most, c.Barred = s.conf.Limits.ConnsPerIP, p.floods.barred(peer, p.opt.Now())
+	}
+	return c
+}
+
+// certificateFor says which certificate a client that asks for a host gets now. Of a file it
+// is one of those that the file names.
+func (p *Plane) certificateFor(conf *config.Config, host string, live bool) string {
+	set := p.tls.certs.Set()
+	if !live {
+		if slices.ContainsFunc(conf.Ordered, func(name string) bool { return covers(name, host) }) {
+			return "by ACME: a file does not say whether it has come"
+		}
+		var err error
+		if set, err = p.opt.Disk.LoadAll(pairsOf(conf)); err != nil {
+			return "not known: " + err.Error()
+		}
+	}
+	found := set.Find(host)
 	if len(found) == 0 {
 		return "none: the handshake fails"
 	}
@@ -193,6 +273,15 @@ func (p *Plane) certificateFor(host string) string {
 		text += ", expired)"
 	}
 	return text
+}
+
+// covers reports whether a certificate for a name, which may be a wildcard, is one for a host.
+func covers(name, host string) bool {
+	if rest, wild := strings.CutPrefix(name, "*"); wild {
+		label, found := strings.CutSuffix(host, rest)
+		return found && label != "" && !strings.Contains(label, ".")
+	}
+	return name == host
 }
 
 // closeBody closes what an answer that nobody gets would be read from.
@@ -224,6 +313,7 @@ func (s *snapshot) verdicts(e *Explanation, x *dataplane.Exchange, from route.Fr
 func (p *Plane) explainPool(e *Explanation, s *snapshot, x *dataplane.Exchange, r *compiledRoute) dataplane.Verdict {
 	e.Pool, e.Balance = r.Pool, cmp.Or(r.pool.Config.Balance, "round_robin")
 	now := p.opt.Now()
+	e.Hash, e.Cookie = r.pool.Grounds(&x.Request, x.Mark.ClientIP, now)
 	kept, _ := r.pool.Kept(&x.Request, now)
 	next, err := r.pool.Peek(upstream.Ask{Now: now, Hash: r.pool.Hash(&x.Request, x.Mark.ClientIP), Keep: kept})
 	servers := r.pool.Servers()
@@ -357,7 +447,7 @@ func (s *snapshot) listenerFor(name, host, scheme string) (*dataplane.Listener, 
 	slices.SortFunc(all, func(a, b *door) int {
 		return cmp.Or(strings.Compare(a.listener.Name, b.listener.Name), strings.Compare(a.address, b.address))
 	})
-	port := map[string]string{"http": "80", "https": "443"}[scheme]
+	port := portOf(scheme)
 	if _, given, err := net.SplitHostPort(host); err == nil && given != "" {
 		port = given
 	}

@@ -110,6 +110,124 @@ func TestExplainFindsTheListenerOfAURL(t *testing.T) {
 	}
 }
 
+// A client that speaks as the URL says is not served by a listener that speaks otherwise.
+func TestExplainTellsThatASchemeDoesNotFitTheListener(t *testing.T) {
+	conf := base()
+	conf.Limits.HeaderBytes, conf.Limits.URIBytes, conf.Limits.Fields = 1<<15, 1<<13, 100
+	conf.Node.TrustedProxies = networks("198.51.100.0/24")
+	conf.Listener = map[string]*config.Listener{
+		"http":  {Name: "http", Address: []string{"192.0.2.1:80", ":8080"}},
+		"https": {Name: "https", Address: []string{"192.0.2.1:443"}, TLS: true},
+	}
+	for _, c := range []struct {
+		q                          Question
+		listener, scheme, port, is string
+	}{
+		{Question{URL: "http://h/"}, "http", "http", "80", ""},
+		{Question{URL: "https://h/"}, "https", "https", "443", ""},
+		{Question{URL: "http://h:443/"}, "https", "https", "443", "speaks https: a client that speaks http there is answered 400 (cleartext)"},
+		{Question{URL: "https://h:8080/"}, "http", "http", "8080", "speaks http: a client that speaks https there is answered 400 (tls)"},
+		{Question{URL: "http://h/a%00b", Listener: "https"}, "https", "", "", "400 (cleartext)"},
+		{Question{URL: "h/", Listener: "https"}, "https", "https", "443", ""},
+		// A trusted proxy was asked by https, and asks by http.
+		{Question{URL: "https://h/", Listener: "http", Client: "198.51.100.1", Header: []string{"X-Forwarded-Proto: https"}}, "http", "https", "443", ""},
+		{Question{URL: "https://h/", Listener: "http", Client: "192.0.2.7", Header: []string{"X-Forwarded-Proto: https"}}, "http", "http", "80", "400 (tls)"},
+	} {
+		c.q.Method = "GET"
+		e, err := Explain(conf, c.q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Listener != c.listener || e.Scheme != c.scheme || e.Port != c.port || (e.Mismatch != "") != (c.is != "") || !strings.Contains(e.Mismatch, c.is) {
+			t.Errorf("%+v: listener %s, %s, port %q, mismatch %q; want %s, %s, %q, %q", c.q, e.Listener, e.Scheme, e.Port, e.Mismatch, c.listener, c.scheme, c.port, c.is)
+		}
+		if e.Speaks != c.listener || !slices.Equal(e.Addresses, conf.Listener[c.listener].Address) {
+			t.Errorf("%+v: %v, which speaks %s", c.q, e.Addresses, e.Speaks)
+		}
+	}
+	conf.Listener = nil
+	if e, err := Explain(conf, Question{Method: "GET", URL: "h/"}); err != nil || e.Speaks != "http" || !slices.Equal(e.Addresses, []string{":80"}) {
+		t.Errorf("without a listener in the file: %+v, %v", e, err)
+	}
+}
+
+func TestExplainTellsOfTheCertificatesOfAFile(t *testing.T) {
+	conf := base()
+	conf.Limits.HeaderBytes, conf.Limits.URIBytes, conf.Limits.Fields = 1<<15, 1<<13, 100
+	conf.Listener = map[string]*config.Listener{"https": {Name: "https", Address: []string{"192.0.2.1:443"}, TLS: true}}
+	conf.Cert = []*config.Cert{certFiles(t, 1, "one.example")}
+	conf.Ordered = []string{"new.example", "*.wild.example"}
+	ask := func(host string) string {
+		t.Helper()
+		e, err := Explain(conf, Question{Method: "GET", URL: "https://" + host + "/"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.Cert
+	}
+	for host, want := range map[string]string{
+		"one.example":      "one.example (file, ",
+		"new.example":      "by ACME",
+		"a.wild.example":   "by ACME",
+		"a.b.wild.example": "one.example (file, ", // the first is for who asks for no other
+	} {
+		if got := ask(host); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %q, want %q", host, got, want)
+		}
+	}
+	conf.Cert[0].Key = "/nowhere/one.key"
+	if got := ask("one.example"); !strings.HasPrefix(got, "not known: ") || !strings.Contains(got, "/nowhere/one.key") {
+		t.Errorf("without its key: %q", got)
+	}
+	conf.Cert = nil
+	if got := ask("one.example"); got != "none: the handshake fails" {
+		t.Errorf("without certificates: %q", got)
+	}
+}
+
+func TestExplainTellsHowManyConnectionsThePeerHas(t *testing.T) {
+	conf := base()
+	conf.Limits = config.Limits{Conns: 100, ConnsPerIP: 2, HeaderBytes: 1 << 15, URIBytes: 1 << 13, Fields: 100}
+	conf.Node.TrustedProxies = networks("198.51.100.0/24")
+	p, _ := start(t, conf)
+	l := &dataplane.Listener{Name: "web"}
+	for _, a := range []string{"192.0.2.7:1", "192.0.2.7:2", "198.51.100.1:1"} {
+		p.Admit(l, addrPort(a))
+	}
+	for range floodsAtOnce + 1 {
+		if p.Admit(l, addrPort("192.0.2.9:1")) {
+			p.Leave(l, addrPort("192.0.2.9:1"), dataplane.ClosedFlood)
+		}
+	}
+	for client, want := range map[string]Connections{
+		"192.0.2.7":    {Open: 2, Most: 2},
+		"192.0.2.8":    {Open: 0, Most: 2},
+		"192.0.2.9":    {Open: 0, Most: 2, Barred: true},
+		"198.51.100.1": {Open: 1},
+	} {
+		e, err := p.Explain(Question{Method: "GET", URL: "h/", Client: client})
+		if err != nil || *e.Connections != want || e.Version != 1 {
+			t.Errorf("%s: %+v of configuration %d, %v; want %+v", client, e.Connections, e.Version, err, want)
+		}
+	}
+	if e, err := Explain(conf, Question{Method: "GET", URL: "h/"}); err != nil || e.Connections != nil || e.Version != 0 {
+		t.Errorf("of a file: %+v of configuration %d, %v", e.Connections, e.Version, err)
+	}
+}
+
+func TestExplainTellsByWhatAServerIsChosen(t *testing.T) {
+	conf := base()
+	conf.Limits.HeaderBytes, conf.Limits.URIBytes, conf.Limits.Fields = 1<<15, 1<<13, 100
+	conf.Node.State = t.TempDir()
+	conf.Pool["app"].Balance, conf.Pool["app"].HashKey = "hash", "header:X-Key"
+	conf.Pool["app"].Sticky = &config.Sticky{Cookie: "srv"}
+	p, _ := start(t, conf)
+	e, err := p.Explain(Question{Method: "GET", URL: "h/", Header: []string{"X-Key: 1", "Cookie: srv=1"}})
+	if err != nil || !strings.HasSuffix(e.Hash, ", of header X-Key") || !strings.HasPrefix(e.Cookie, "srv counts for nothing") {
+		t.Errorf("Explain() = %+v, %v", e, err)
+	}
+}
+
 // Programs read the JSON of an explanation: every key is in docs/ROUTING.md, with its kind.
 func TestExplanationIsDocumentedKeyByKey(t *testing.T) {
 	text, err := os.ReadFile("../../../docs/ROUTING.md")
@@ -151,7 +269,7 @@ func explanationKeys(prefix string, typ reflect.Type) map[string]string {
 		switch f.Type.Kind() {
 		case reflect.String:
 			kind = "text"
-		case reflect.Int, reflect.Int64:
+		case reflect.Int, reflect.Int64, reflect.Uint64:
 			kind = "number"
 		case reflect.Bool:
 			kind = "true or false"

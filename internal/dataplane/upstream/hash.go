@@ -85,6 +85,7 @@ func (r *hashed) overloaded(s *slot) bool {
 type hashKey struct {
 	of   func(k *hashKey, q *dataplane.Request) (hash uint64, found bool) // nil: nothing, or the client's address
 	name string                                                           // of the field or cookie
+	text string                                                           // what is hashed, in words
 	on   bool
 }
 
@@ -97,11 +98,11 @@ func newHashKey(c *config.Pool) (hashKey, error) {
 	switch kind {
 	case "", "ip":
 	case "uri":
-		k.of = hashURI
+		k.of, k.text = hashURI, "path and query"
 	case "header":
-		k.of = hashField
+		k.of, k.text = hashField, "header "+name
 	case "cookie":
-		k.of = hashCookie
+		k.of, k.text = hashCookie, "cookie "+name
 	default:
 		return k, fmt.Errorf("hash_key %q: want ip, uri, header:NAME or cookie:NAME", c.HashKey)
 	}
