@@ -10,7 +10,7 @@ build: ## bin/proxyd and bin/hactl
 	CGO_ENABLED=0 $(BUILD) -o bin/ ./cmd/proxyd ./cmd/hactl
 
 .PHONY: test
-test: check units alerts unit worlds ## everything CI runs
+test: check units alerts unit allocs worlds ## everything CI runs
 
 .PHONY: check
 check:
@@ -35,6 +35,10 @@ W ?= 10000
 .PHONY: worlds
 worlds: ## W random worlds of the election, and every order of a few events, without the race detector
 	$(GO) test -run 'TestOneHolder|TestEveryOrder' ./internal/ha/election -worlds $(W) -depth 7
+
+.PHONY: allocs
+allocs: ## what a plain request allocates in all, without the race detector, which has caches lose what they hold
+	$(GO) test -run 'TestWholeAllocatesNothing' ./internal/dataplane/proxy
 
 T ?= 20s
 .PHONY: fuzz

@@ -26,8 +26,13 @@ type pin struct {
 
 	turns, parks uint64   // of the loop, at the last look
 	stat         *os.File // what the kernel counts of the thread, while the loop has one of its own
+	cpus         *os.File // what it counts of all processors, as long; nil: nothing
+	text         []byte   // room for what is read of both
 	in           bool
 }
+
+// cpuLine is as long as a processor's line in /proc/stat can be: ten numbers of 64 bits.
+const cpuLine = 256
 
 // newPin returns the pin for the loop with this index of so many, or one that does nothing
 // where there is not one loop to each processor.
@@ -37,14 +42,16 @@ func newPin(index, loops int) (p pin) {
 		return pin{}
 	}
 	p.all = all
-	for cpu, n := 0, 0; n <= index; cpu++ {
+	last := 0
+	for cpu, n := 0, 0; n < loops; cpu++ {
 		if all.IsSet(cpu) {
 			if n == index {
 				p.own.Set(cpu)
 			}
-			n++
+			n, last = n+1, cpu
 		}
 	}
+	p.text = make([]byte, (last+2)*cpuLine) // the sum of all comes first
 	return p
 }
 
@@ -99,6 +106,7 @@ func (p *pin) hold() bool {
 		return false
 	}
 	p.stat = f
+	p.cpus, _ = os.Open("/proc/stat")
 	p.rule.seen, p.rule.wary = 0, false // what is known is another thread's
 	return true
 }
@@ -110,27 +118,44 @@ func (p *pin) free() {
 	}
 	p.in = false
 	p.stat.Close()
-	p.stat = nil
+	if p.cpus != nil {
+		p.cpus.Close()
+	}
+	p.stat, p.cpus = nil, nil
 	runtime.UnlockOSThread()
 }
 
 // waited returns for how long in all the thread was ready and had no processor.
 func (p *pin) waited() (time.Duration, bool) {
-	var b [96]byte
-	n, _ := p.stat.ReadAt(b[:], 0)
-	fields := bytes.Fields(b[:n])
-	if len(fields) < 2 {
-		return 0, false
-	}
-	ns, err := strconv.ParseInt(string(fields[1]), 10, 64)
+	n, _ := p.stat.ReadAt(p.text, 0)
+	ns, err := strconv.ParseInt(string(wordAt(p.text[:n], 1)), 10, 64)
 	return time.Duration(ns), err == nil
 }
 
 // idle returns for how long in all the process's processors had nothing to do, added up; 0 if
 // the kernel does not say.
 func (p *pin) idle() time.Duration {
-	text, _ := os.ReadFile("/proc/stat")
-	return idleIn(text, &p.all)
+	if p.cpus == nil {
+		return 0
+	}
+	n, _ := p.cpus.ReadAt(p.text, 0)
+	return idleIn(p.text[:n], &p.all)
+}
+
+// wordAt returns the nth word of a line, from 0; nothing if there are not as many.
+func wordAt(line []byte, n int) []byte {
+	const blanks = " \n"
+	for {
+		line = bytes.TrimLeft(line, blanks)
+		end := bytes.IndexAny(line, blanks)
+		if end < 0 {
+			end = len(line)
+		}
+		if n == 0 || end == 0 {
+			return line[:end]
+		}
+		line, n = line[end:], n-1
+	}
 }
 
 // userHZ is in what part of a second /proc/stat counts, on every platform that Go has.
@@ -138,16 +163,18 @@ const userHZ = 100
 
 // idleIn adds up the idle time of these processors in the text of /proc/stat.
 func idleIn(text []byte, of *unix.CPUSet) (sum time.Duration) {
-	for line := range bytes.Lines(text) {
-		fields := bytes.Fields(line)
-		if len(fields) < 5 || !bytes.HasPrefix(fields[0], []byte("cpu")) {
+	for len(text) > 0 {
+		line, rest, _ := bytes.Cut(text, []byte("\n"))
+		text = rest
+		name, found := bytes.CutPrefix(line, []byte("cpu"))
+		if !found {
 			continue
 		}
-		cpu, err := strconv.Atoi(string(fields[0][3:]))
-		if err != nil || !of.IsSet(cpu) {
+		cpu, err := strconv.Atoi(string(wordAt(name, 0)))
+		if err != nil || name[0] == ' ' || !of.IsSet(cpu) {
 			continue // the sum of all is called cpu
 		}
-		ticks, _ := strconv.ParseInt(string(fields[4]), 10, 64)
+		ticks, _ := strconv.ParseInt(string(wordAt(name, 4)), 10, 64)
 		sum += time.Duration(ticks) * time.Second / userHZ
 	}
 	return sum

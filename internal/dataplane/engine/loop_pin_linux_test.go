@@ -147,3 +147,32 @@ func TestOnlyLoopsAreKeptOnAProcessor(t *testing.T) {
 		}
 	}
 }
+
+// Every loop looks once a second.
+func TestALookAtAPinAllocatesNothing(t *testing.T) {
+	var all unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	if all.Count() < 2 {
+		t.Skip("there is no pin on one processor")
+	}
+	allocations := make(chan float64)
+	go func() { // its thread ends with it
+		p := newPin(0, all.Count())
+		defer p.free()
+		p.look(moment(time.Second), leastTurns, 0)
+		if waited, ok := p.waited(); !ok || waited < 0 || p.idle() <= 0 {
+			t.Errorf("the thread has waited %v, %t; the processors were idle %v", waited, ok, p.idle())
+		}
+		at, turns := moment(time.Second), uint64(leastTurns)
+		allocations <- testing.AllocsPerRun(100, func() {
+			at, turns = at+moment(time.Second), turns+leastTurns
+			p.look(at, turns, 0)
+			p.idle()
+		})
+	}()
+	if n := <-allocations; n > 0 {
+		t.Errorf("%v allocations a look, want 0", n)
+	}
+}

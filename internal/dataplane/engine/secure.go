@@ -51,8 +51,12 @@ const (
 	maxSealed = 4 * bufferBytes
 )
 
-// sealed is a cache without a meaning of its own.
-var sealed = sync.Pool{New: func() any { b := make([]byte, 0, sealedBytes); return &b }}
+// sealed is a cache without a meaning of its own. shells has the pointers by which a cache holds
+// slices, while those are elsewhere: to make one for each that is given back would be garbage.
+var (
+	sealed = sync.Pool{New: func() any { b := make([]byte, 0, sealedBytes); return &b }}
+	shells = sync.Pool{New: func() any { return new([]byte) }}
+)
 
 // errNotYet is what crypto/tls is told when the socket has nothing.
 var errNotYet net.Error = notYet{}
@@ -137,7 +141,9 @@ func (s *secure) Write(b []byte) (int, error) {
 		return 0, errSealed
 	}
 	if s.out == nil {
-		s.out = *sealed.Get().(*[]byte)
+		shell := sealed.Get().(*[]byte)
+		s.out, *shell = *shell, nil
+		shells.Put(shell)
 	}
 	s.out = append(s.out, b...)
 	return len(b), nil
@@ -170,8 +176,9 @@ func (s *secure) flush(l *limit) error {
 
 func giveSealed(out []byte) {
 	if c := cap(out); c > 0 && c <= 2*sealedBytes {
-		out = out[:0]
-		sealed.Put(&out)
+		shell := shells.Get().(*[]byte)
+		*shell = out[:0]
+		sealed.Put(shell)
 	}
 }
 
