@@ -172,6 +172,7 @@ func (d *decoder) checkExpires(p path, v *Expires) {
 
 func (d *decoder) checkCompress(p path, v *Compress) {
 	within(d, p.key("min"), v.Min, 0, 1<<30)
+	within(d, p.key("padding"), v.Padding, 0, 256)
 	for i, t := range v.Types {
 		kind, sub, ok := strings.Cut(t, "/")
 		if suffix, is := strings.CutPrefix(t, "+"); is {

@@ -322,7 +322,7 @@ type Policy struct {
 	Name     string    `toml:"-"`
 	Headers  Headers   `toml:"headers"`  // fields set, added and removed
 	Expires  *Expires  `toml:"expires"`  // for how long good answers may be kept by clients and caches; nil: as the server says
-	Compress *Compress `toml:"compress"` // answers are compressed as the client accepts it: true, false, or { types, min, with }; nil: not
+	Compress *Compress `toml:"compress"` // answers are compressed as the client accepts it: true, false, or { types, min, with, padding }; nil: not
 }
 
 // Headers are fields removed, set (which replaces those of the name) and added, in this
@@ -343,12 +343,13 @@ type Expires struct {
 	CacheControl string        `toml:"cache_control"` // directives behind max-age, such as "public, immutable"; default: none
 }
 
-// Compress says what is compressed. In the file true, false or { types, min, with }.
+// Compress says what is compressed. In the file true, false or { types, min, with, padding }.
 type Compress struct {
-	Off   bool     `toml:"-"`
-	Types []string `toml:"types"` // media types, "text/*" for all of a kind, "+json" for all that end so
-	Min   Size     `toml:"min"`   // a shorter answer is left as it is, if its length is known
-	With  []string `toml:"with"`  // what is offered, best first: zstd, br, gzip
+	Off     bool     `toml:"-"`
+	Types   []string `toml:"types"`   // media types, "text/*" for all of a kind, "+json" for all that end so
+	Min     Size     `toml:"min"`     // a shorter answer is left as it is, if its length is known
+	With    []string `toml:"with"`    // what is offered, best first: zstd, br, gzip
+	Padding Size     `toml:"padding"` // each answer is made longer by a number of bytes from 0 to this, drawn anew, so that its length tells less (BREACH); at most 256; "0B": by none
 }
 
 // Trace is how one exchange is found again in the logs and traces of every hop.

@@ -80,15 +80,16 @@ func newEncoder(c coding) encoder {
 	return e
 }
 
-// open returns a writer that compresses into w.
-func (c *Coders) open(how coding, w io.WriteCloser) *packer {
+// open returns a writer that compresses into w, and adds up to most bytes of padding.
+func (c *Coders) open(how coding, most int, w io.WriteCloser) *packer {
 	c.busy.Add(1)
 	e, _ := c.pools[how].Get().(encoder)
 	if e == nil {
 		e = newEncoder(how)
 	}
-	p := &packer{coders: c, coding: how, encoder: e, to: w}
+	p := &packer{coders: c, coding: how, encoder: e, to: w, pad: draw(most)}
 	e.Reset((*counter)(p))
+	p.padHead()
 	return p
 }
 
@@ -100,6 +101,7 @@ type packer struct {
 	to      io.WriteCloser
 	in, out uint64
 	fresh   bool // something came since the last flush
+	pad     int  // bytes that hide how long the answer is
 }
 
 func (p *packer) Write(b []byte) (int, error) {
@@ -119,7 +121,7 @@ func (p *packer) Flush() error {
 }
 
 func (p *packer) Close() error {
-	err := p.encoder.Close()
+	err := p.end()
 	p.encoder.Reset(nil)
 	p.coders.pools[p.coding].Put(p.encoder)
 	p.encoder = nil

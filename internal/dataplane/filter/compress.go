@@ -18,10 +18,11 @@ type compress struct {
 	min    int64
 	offers []coding
 	coders *Coders
+	pad    int // at most so many bytes are added, so that the length tells less (G4)
 }
 
 func newCompress(c *config.Compress, coders *Coders) *compress {
-	f := &compress{min: int64(c.Min), coders: coders}
+	f := &compress{min: int64(c.Min), coders: coders, pad: int(c.Padding)}
 	for _, t := range c.Types {
 		f.types = append(f.types, strings.ToLower(t))
 	}
@@ -37,7 +38,11 @@ func (f *compress) String() string {
 	for i, c := range f.offers {
 		names[i] = codingNames[c]
 	}
-	return fmt.Sprintf("%s, of %d bytes and more: %s", strings.Join(names, ", "), f.min, strings.Join(f.types, " "))
+	text := fmt.Sprintf("%s, of %d bytes and more: %s", strings.Join(names, ", "), f.min, strings.Join(f.types, " "))
+	if f.pad > 0 {
+		text += fmt.Sprintf("; up to %d bytes longer", f.pad)
+	}
+	return text
 }
 
 // about is what the fields of an answer say that matters here.
@@ -97,7 +102,7 @@ func (f *compress) Response(x *dataplane.Exchange) dataplane.Verdict {
 	without(&r.Header, len(r.Header), ofIdentity)
 	r.Header.Add(contentEncoding.id, contentEncoding.text, []byte(codingNames[c]))
 	r.Length = -1
-	x.Filters = slices.Insert(x.Filters, 0, dataplane.BodyFilter(coded{f.coders, c}))
+	x.Filters = slices.Insert(x.Filters, 0, dataplane.BodyFilter(coded{f.coders, c, f.pad}))
 	return dataplane.Next
 }
 
@@ -197,10 +202,11 @@ func (f *compress) unchanged(x *dataplane.Exchange) {
 type coded struct {
 	coders *Coders
 	coding coding
+	pad    int
 }
 
 func (c coded) RequestBody(_ *dataplane.Exchange, r io.Reader) (io.Reader, error) { return r, nil }
 
 func (c coded) ResponseBody(_ *dataplane.Exchange, w io.WriteCloser) io.WriteCloser {
-	return c.coders.open(c.coding, w)
+	return c.coders.open(c.coding, c.pad, w)
 }

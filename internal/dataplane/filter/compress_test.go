@@ -163,6 +163,12 @@ func (s *sink) Close() error { s.closed++; return s.err }
 
 func unpack(t *testing.T, c coding, b []byte) string {
 	t.Helper()
+	out, _ := io.ReadAll(unpacker(t, c, b)) // of a flushed body there is no end
+	return string(out)
+}
+
+func unpacker(t *testing.T, c coding, b []byte) io.Reader {
+	t.Helper()
 	var r io.Reader = bytes.NewReader(b)
 	var err error
 	switch c {
@@ -176,8 +182,7 @@ func unpack(t *testing.T, c coding, b []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, _ := io.ReadAll(r) // of a flushed body there is no end
-	return string(out)
+	return r
 }
 
 func TestBodiesComeThrough(t *testing.T) {
@@ -186,7 +191,7 @@ func TestBodiesComeThrough(t *testing.T) {
 	for c := zstandard; c < codings; c++ {
 		for range 2 { // with a used encoder too
 			out := &sink{}
-			w := coded{coders, c}.ResponseBody(nil, out)
+			w := coded{coders, c, 0}.ResponseBody(nil, out)
 			io.Copy(struct{ io.Writer }{w}, strings.NewReader(text))
 			if err := w.Close(); err != nil || out.closed != 1 {
 				t.Errorf("%s: %v, closed %d times", codingNames[c], err, out.closed)
@@ -209,7 +214,7 @@ func TestBodiesComeThrough(t *testing.T) {
 func TestAFlushLetsGoOfAll(t *testing.T) {
 	for c := zstandard; c < codings; c++ {
 		out := &sink{}
-		w := coded{new(Coders), c}.ResponseBody(nil, out)
+		w := coded{new(Coders), c, 0}.ResponseBody(nil, out)
 		for _, event := range []string{"data: 1\n\n", "data: 2\n\n"} {
 			io.WriteString(w, event)
 			if err := w.(dataplane.Flusher).Flush(); err != nil {
@@ -232,13 +237,13 @@ func TestAnEncoderThatMetAnErrorIsGoodAgain(t *testing.T) {
 	coders := new(Coders)
 	for c := zstandard; c < codings; c++ {
 		bad := &sink{err: errors.New("gone")}
-		w := coded{coders, c}.ResponseBody(nil, bad)
+		w := coded{coders, c, 0}.ResponseBody(nil, bad)
 		io.WriteString(w, strings.Repeat("x y z ", 100_000))
 		if err := w.Close(); err == nil || bad.closed != 1 {
 			t.Errorf("%s: Close = %v, closed %d times", codingNames[c], err, bad.closed)
 		}
 		out := &sink{}
-		w = coded{coders, c}.ResponseBody(nil, out)
+		w = coded{coders, c, 0}.ResponseBody(nil, out)
 		io.WriteString(w, "good")
 		if err := w.Close(); err != nil || unpack(t, c, out.Bytes()) != "good" {
 			t.Errorf("%s: %v, %q", codingNames[c], err, out.Bytes())
@@ -267,7 +272,7 @@ func BenchmarkCompress(b *testing.B) {
 			b.SetBytes(int64(len(text)))
 			b.ReportAllocs()
 			for b.Loop() {
-				w := coded{coders, c}.ResponseBody(nil, &sink{})
+				w := coded{coders, c, 0}.ResponseBody(nil, &sink{})
 				w.Write(text)
 				w.Close()
 			}
@@ -284,7 +289,7 @@ func TestEachCodingShortensTextThatRepeatsNothing(t *testing.T) {
 	var coders Coders
 	for c := zstandard; c < codings; c++ {
 		var out sink
-		w := coders.open(c, &out)
+		w := coders.open(c, 0, &out)
 		if _, err := w.Write(text); err != nil {
 			t.Fatal(err)
 		}
