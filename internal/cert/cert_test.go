@@ -234,6 +234,37 @@ func TestAChangedFileIsInUseAtTheNextHandshake(t *testing.T) {
 	check("back again", 2, false)
 }
 
+// Of very many files a share is looked at each time, and all of them in turn.
+func TestManyFilesAreLookedAtInTurn(t *testing.T) {
+	p := write(t, t.TempDir(), 1, nextYear, curve(t), "h")
+	c, err := ThisDisk().Load(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stats := map[string]int{}
+	d := ThisDisk()
+	d.Stat = func(name string) (fs.FileInfo, error) {
+		stats[name]++
+		return os.Stat(p.Cert)
+	}
+	store := NewStore(d, slog.New(slog.DiscardHandler))
+	all := make([]*Certificate, 2*mostLooked+1)
+	for i := range all {
+		one := *c
+		for j := range one.stamps {
+			one.stamps[j] = stamp{fmt.Sprint(i, " ", j), c.stamps[0].info}
+		}
+		all[i] = &one
+	}
+	store.Use(NewSet(all))
+	for looks, want := range []int{0, 2 * mostLooked, 4 * mostLooked, 4*mostLooked + 2} {
+		if len(stats) != want {
+			t.Errorf("after %d looks %d files were seen, want %d", looks, len(stats), want)
+		}
+		store.Look()
+	}
+}
+
 // Tools swap files in several ways. Whatever is seen in between, the pair before serves until
 // the next one is whole.
 func TestFilesAreSwappedAsToolsDo(t *testing.T) {

@@ -90,9 +90,23 @@ func (r *Roots) revoke(der []byte) error {
 	return nil
 }
 
-// Revoked reports whether a list of the file says that c is not to be believed.
-func (r *Roots) Revoked(c *x509.Certificate) bool {
-	return len(r.revoked) > 0 && r.revoked[revocation{string(c.RawIssuer), c.SerialNumber.String()}]
+// Revoked looks for a chain that no list of the file speaks against: of which it names neither
+// the certificate itself nor one between that and the authority, which is believed since it is in
+// the file. If there is none it returns what is revoked, else nil.
+func (r *Roots) Revoked(chains [][]*x509.Certificate) (bad *x509.Certificate) {
+	if len(r.revoked) == 0 {
+		return nil
+	}
+	for _, chain := range chains {
+		i := slices.IndexFunc(chain[:len(chain)-1], func(c *x509.Certificate) bool {
+			return r.revoked[revocation{string(c.RawIssuer), c.SerialNumber.String()}]
+		})
+		if i < 0 {
+			return nil
+		}
+		bad = chain[i]
+	}
+	return bad
 }
 
 // Digest is the same for the same authorities with the same lists.

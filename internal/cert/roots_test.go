@@ -65,8 +65,27 @@ func TestAuthoritiesAndWhatTheyRevoked(t *testing.T) {
 	of := func(serial int64) *x509.Certificate {
 		return &x509.Certificate{RawIssuer: r.Certs[0].RawSubject, SerialNumber: big.NewInt(serial)}
 	}
-	if !r.Revoked(of(7)) || r.Revoked(of(8)) {
-		t.Error("7 alone is revoked")
+	chain := func(serials ...int64) (all []*x509.Certificate) {
+		for _, n := range serials {
+			all = append(all, of(n))
+		}
+		return all
+	}
+	for _, c := range []struct {
+		chains [][]*x509.Certificate
+		want   int64 // 0: none is
+	}{
+		{[][]*x509.Certificate{chain(7, 1)}, 7},
+		{[][]*x509.Certificate{chain(8, 1)}, 0},
+		{[][]*x509.Certificate{chain(8, 7)}, 0},    // the authority itself
+		{[][]*x509.Certificate{chain(8, 7, 1)}, 7}, // one in between
+		{[][]*x509.Certificate{chain(8, 7, 1), chain(8, 9, 1)}, 0},
+		{[][]*x509.Certificate{chain(7, 9, 1), chain(7, 10, 1)}, 7},
+		{nil, 0},
+	} {
+		if got := r.Revoked(c.chains); (got != nil) != (c.want != 0) || got != nil && got.SerialNumber.Int64() != c.want {
+			t.Errorf("of %v revoked is %v, want %d", c.chains, got, c.want)
+		}
 	}
 	r, err = load(late, old)
 	if err != nil || len(r.Doubts(now)) != 2 {

@@ -24,6 +24,7 @@ type Store struct {
 	files   []*Certificate
 	managed []*Certificate // that come from no file; behind those that do
 	faults  map[Pair]fault
+	next    int // at which of files the next look begins
 }
 
 // A fault is why a pair that has changed is not in use, and of which state of the files
@@ -86,8 +87,13 @@ func (s *Store) Fault(c *Certificate) string {
 	return s.faults[c.Pair].text
 }
 
-// lookEvery is how soon a changed file is in use.
-const lookEvery = time.Second
+const (
+	// lookEvery is how soon a changed file is in use.
+	lookEvery = time.Second
+	// mostLooked is how many pairs are looked at then. Ten thousand take a tenth of a second, which
+	// a node that has nothing else to do would spend all the time.
+	mostLooked = 1000
+)
 
 // Watch looks after the files until ctx ends.
 func (s *Store) Watch(ctx context.Context) {
@@ -103,14 +109,18 @@ func (s *Store) Watch(ctx context.Context) {
 	}
 }
 
-// Look reads the files that have changed since they were read. A pair that is not good, or
-// of which only one half is new, changes nothing: the one in use stays.
+// Look reads the files that have changed since they were read; of more than mostLooked pairs as
+// many, and with the next call those that follow. A pair that is not good, or of which only one
+// half is new, changes nothing: the one in use stays.
 func (s *Store) Look() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := slices.Clone(s.files)
 	changed := false
-	for i, c := range all {
+	for range min(len(all), mostLooked) {
+		i := s.next % len(all)
+		s.next = i + 1
+		c := all[i]
 		now := [2]stamp{s.stamp(c.stamps[0].name), s.stamp(c.stamps[1].name)}
 		if same(now, c.stamps) {
 			delete(s.faults, c.Pair)

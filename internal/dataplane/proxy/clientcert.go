@@ -36,7 +36,7 @@ func newClientele(base *tls.Config, l *config.Listener, roots *cert.Roots) *clie
 	c.conf.GetConfigForClient = nil // all of them are had aside
 	// Of a session that is resumed too.
 	c.conf.VerifyConnection = func(s tls.ConnectionState) error {
-		if len(s.PeerCertificates) > 0 && roots.Revoked(s.PeerCertificates[0]) {
+		if len(s.PeerCertificates) > 0 && roots.Revoked(s.VerifiedChains) != nil {
 			return errRevoked
 		}
 		return nil
@@ -61,8 +61,8 @@ func clientelesOf(c *config.Config, base *tls.Config, trust *cert.Trust) map[str
 }
 
 // good reports whether a certificate that was good in the handshake still is.
-func (c *clientele) good(shown *x509.Certificate, now time.Time) bool {
-	return !now.After(shown.NotAfter) && !c.roots.Revoked(shown)
+func (c *clientele) good(s *tls.ConnectionState, now time.Time) bool {
+	return !now.After(s.PeerCertificates[0].NotAfter) && c.roots.Revoked(s.VerifiedChains) == nil
 }
 
 // vouch judges the certificate of x's client by what the route and the listener want.
@@ -74,7 +74,7 @@ func (p *Plane) vouch(x *dataplane.Exchange, r *compiledRoute, dry bool) string 
 	var shown *x509.Certificate
 	if x.TLS != nil && len(x.TLS.PeerCertificates) > 0 {
 		shown = x.TLS.PeerCertificates[0]
-		if c := p.tls.clientele(x.Listener.Name); c == nil || !c.good(shown, p.headTime(x)) {
+		if c := p.tls.clientele(x.Listener.Name); c == nil || !c.good(x.TLS, p.headTime(x)) {
 			return "client_cert"
 		}
 	}

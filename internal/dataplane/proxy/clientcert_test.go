@@ -2,9 +2,12 @@ package proxy
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
@@ -196,6 +199,43 @@ func TestRevokedCertificates(t *testing.T) {
 	}
 	if got := ask(); got != 403 {
 		t.Errorf("on a connection that stands: %d", got)
+	}
+}
+
+// What was signed in between by one who is revoked is worth nothing, in a new handshake and in one
+// that was had before.
+func TestAuthoritiesInBetweenAreRevoked(t *testing.T) {
+	ca := newAuthority(t, "Clients CA")
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := &x509.Certificate{SerialNumber: big.NewInt(5), Subject: pkix.Name{CommonName: "Department"}, NotBefore: ca.cert.NotBefore, NotAfter: ca.cert.NotAfter,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	der, err := x509.CreateCertificate(rand.Reader, form, ca.cert, key.Public(), ca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	department := &authority{key: key}
+	if department.cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	alice := department.signs(t, "alice", someYear)
+	alice.Certificate = append(alice.Certificate, der)
+	s := mutual(t, ca, "optional", nil)
+	conf := shows(alice)
+	conf.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+	for range 2 {
+		if r, err := s.asked(t, "vault.example", "vault.example", conf); err != nil || r.StatusCode != 200 {
+			t.Fatalf("before: %v, %v", r, err)
+		}
+	}
+	ca.revokes(t, 5)
+	s.lookAtTrust()
+	for range 2 {
+		if r, err := s.asked(t, "vault.example", "vault.example", conf); err == nil {
+			t.Errorf("its department is revoked: %d", r.StatusCode)
+		}
 	}
 }
 

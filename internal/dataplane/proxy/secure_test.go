@@ -159,6 +159,8 @@ func asks(t *testing.T, p *Plane) int {
 // hactl pools and in the metrics, with the server, the certificate and the name.
 func TestServersAreVerified(t *testing.T) {
 	ca, other := newAuthority(t, "Internal CA"), newAuthority(t, "Another CA")
+	fallen := newAuthority(t, "Fallen CA")
+	fallen.revokes(t, 77)
 	for name, c := range map[string]struct {
 		shown  tls.Certificate
 		how    config.PoolTLS
@@ -171,6 +173,7 @@ func TestServersAreVerified(t *testing.T) {
 		"another authority":   {shown: other.signs(t, "127.0.0.1", someYear), how: config.PoolTLS{CA: ca.file}, status: 502, told: `by \"Another CA\") is signed by no authority of ` + ca.file},
 		"nobody it knows":     {shown: ca.signs(t, "127.0.0.1", someYear), status: 502, told: "is signed by no authority that this system trusts"},
 		"an expired one":      {shown: ca.signs(t, "127.0.0.1", time.Now().Add(-time.Hour)), how: config.PoolTLS{CA: ca.file}, status: 502, told: "has expired or is not valid yet"},
+		"a revoked one":       {shown: fallen.signs(t, "127.0.0.1", someYear), how: config.PoolTLS{CA: fallen.file}, status: 502, told: `its certificate (for 127.0.0.1, by \"Fallen CA\") is revoked by a list in ` + fallen.file},
 		"anybody":             {shown: other.signs(t, "x.example", someYear), how: config.PoolTLS{Insecure: true}, status: 200},
 		"too old a version":   {shown: ca.signs(t, "127.0.0.1", someYear), how: config.PoolTLS{CA: ca.file, Min: "1.3"}, status: 502, told: "protocol version"},
 		"a newer one is well": {shown: ca.signs(t, "127.0.0.1", someYear), how: config.PoolTLS{CA: ca.file, Min: "1.2"}, status: 200},

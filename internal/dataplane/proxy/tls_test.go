@@ -171,6 +171,15 @@ func TestWhichCertificateAClientGets(t *testing.T) {
 			t.Errorf("%q gets %v (%v), want %d", sni, state.PeerCertificates, err, want)
 		}
 	}
+	// A dot at the end is for no name in a handshake (RFC 6066, 3). Go's client takes it off.
+	raw, err := net.Dial("tcp", s.at("https"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	if err := tls.Client(dotted{raw}, &tls.Config{InsecureSkipVerify: true, ServerName: "one.example-"}).Handshake(); err == nil || !strings.Contains(err.Error(), "error decoding message") {
+		t.Errorf("a name with a dot at its end gets %v", err)
+	}
 	// A changed file is in use without a reload.
 	text, err := os.ReadFile(certFiles(t, 3, "one.example").Cert)
 	if err != nil {
@@ -186,6 +195,13 @@ func TestWhichCertificateAClientGets(t *testing.T) {
 	if got := s.Certificates(); len(got) != 2 || got[0].Serial != "3" || got[1].Subject != "*.two.example" {
 		t.Errorf("Certificates() = %v", got)
 	}
+}
+
+// dotted says a dot for a dash at the end of the name.
+type dotted struct{ net.Conn }
+
+func (d dotted) Write(b []byte) (int, error) {
+	return d.Conn.Write(bytes.ReplaceAll(b, []byte("one.example-"), []byte("one.example.")))
 }
 
 // G5, G6: what is too old, or has no protocol in common with us, is refused in the handshake.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -67,14 +68,8 @@ func (s *Secure) config(name string) *tls.Config {
 	}
 	if s.http2 {
 		c.NextProtos = []string{"h2"}
-		// One that knows nothing of ALPN lets the handshake pass.
-		c.VerifyConnection = func(state tls.ConnectionState) error {
-			if state.NegotiatedProtocol != "h2" {
-				return errNoHTTP2
-			}
-			return nil
-		}
 	}
+	c.VerifyConnection = s.verify
 	if s.conf.Min == "1.3" {
 		c.MinVersion = tls.VersionTLS13
 	}
@@ -87,6 +82,18 @@ func (s *Secure) config(name string) *tls.Config {
 		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return shown, nil }
 	}
 	return c
+}
+
+// verify judges what crypto/tls does not; of a session that is resumed too.
+func (s *Secure) verify(state tls.ConnectionState) error {
+	if s.roots != nil && !s.conf.Insecure && s.roots.Revoked(state.VerifiedChains) != nil {
+		return fmt.Errorf("its certificate (%s) is revoked by a list in %s", describe(state.PeerCertificates[0]), s.roots.File)
+	}
+	// One that knows nothing of ALPN lets the handshake pass.
+	if s.http2 && state.NegotiatedProtocol != "h2" {
+		return errNoHTTP2
+	}
+	return nil
 }
 
 var errNoHTTP2 = errors.New("it does not offer HTTP/2 (ALPN h2)")
