@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -115,6 +116,10 @@ func TestACMEOfANodeAlone(t *testing.T) {
 	p.eventually("it is counted", func() bool {
 		return p.metric(`proxyd_acme_orders_total{challenge="http-01",issuer="127.0.0.1",result="ok"}`) == 1
 	})
+	now := served(tlsAt, "example.com", roots)
+	if end := p.metric(fmt.Sprintf(`proxyd_tls_certificate_not_after_timestamp_seconds{serial="%x",source="acme",subject="example.com"}`, now.SerialNumber)); end != float64(now.NotAfter.Unix()) {
+		t.Errorf("its end is told to be %v, want %v", end, now.NotAfter)
+	}
 	if _, err := p.RenewCertificate(t.Context(), control.CertificateWish{Name: "example.org"}); err == nil || !strings.Contains(err.Error(), "example.com") {
 		t.Errorf("renewal of another name = %v", err)
 	}
@@ -144,7 +149,7 @@ func secretOnDisk(t *testing.T, p *program) {
 // would open nothing of what the one before has sealed. It is kept when there is room again.
 func TestAKeyThatCannotBeKeptHolds(t *testing.T) {
 	dir := t.TempDir()
-	s := &acmeShelf{dir: filepath.Join(dir, "acme")}
+	s := &acmeShelf{node: &node{shared: newShared("edge-1"), log: slog.New(slog.DiscardHandler)}, dir: filepath.Join(dir, "acme")}
 	if err := os.Symlink(filepath.Join(dir, "later", "acme"), s.dir); err != nil { // into nothing
 		t.Fatal(err)
 	}
@@ -158,11 +163,14 @@ func TestAKeyThatCannotBeKeptHolds(t *testing.T) {
 	if again, err := s.localKey(true); again != key || err != nil {
 		t.Errorf("the next time it is %q (%v), was %q", again, err, key)
 	}
+	if s.save(); s.behind() == nil {
+		t.Error("that the records are not kept is not known")
+	}
 	if err := os.MkdirAll(filepath.Join(dir, "later", "acme"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.keepKey(); err != nil {
-		t.Fatal(err)
+	if s.save(); s.behind() != nil {
+		t.Fatal(s.behind())
 	}
 	if kept, err := (&acmeShelf{dir: s.dir}).localKey(false); kept != key || err != nil {
 		t.Errorf("the next life has %q (%v), want %q", kept, err, key)
