@@ -66,6 +66,9 @@ func (k *cluster) now() *addresses { return k.set.Load() }
 // It returns nil and no error if there is neither. An error names what is missing on
 // this host; nothing is left open then. It goes on from where from is, if that lives.
 func startCluster(ctx context.Context, n *node, c *config.Config, from *predecessor) (_ *cluster, err error) {
+	if !from.lives() {
+		sweepLeftovers(c, n.log)
+	}
 	if len(c.VIP) == 0 && len(c.Cluster.Join) == 0 {
 		return nil, from.takeOver(n, nil)
 	}
@@ -516,32 +519,6 @@ func (a *addresses) interfaceOf(keeper *vip.Keeper) string {
 		}
 	}
 	return ""
-}
-
-// release takes this host's VIPs away without asking anyone: for after the process.
-func release(file string) error {
-	c, err := load(config.Texts{Main: file, Partial: true})
-	if err != nil {
-		return err
-	}
-	on := map[string][]netip.Prefix{}
-	for _, v := range vipsOf(c) {
-		on[v.Interface] = append(on[v.Interface], v.Address)
-	}
-	if len(on) == 0 {
-		return nil
-	}
-	if err := vip.Privileges(); err != nil {
-		return fault{exitPermission, err}
-	}
-	errs := []error{vip.Release(on)}
-	if errs[0] == nil { // an address that is still there must stay silent
-		for name := range on {
-			errs = append(errs, fence.Remove(c.Node.State, name))
-		}
-		errs = append(errs, relay.Remove(c.Node.State))
-	}
-	return errors.Join(errs...)
 }
 
 // addrs returns the addresses of prefixes.

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"proxyd/internal/vip/fence"
 )
 
 // programs builds the binaries under test, once and when the first test wants them, into a
@@ -271,6 +274,75 @@ func TestReleaseTakesTheAddressAway(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// A node that crashed as the holder, and comes back with a file that has no VIPs, takes away what is
+// left of them; so does `proxyd release` with that file.
+func TestALifeWithoutVIPsTakesAwayWhatTheOneBeforeLeft(t *testing.T) {
+	for _, kind := range []string{"ebpf", "nftables"} {
+		t.Run(kind, func(t *testing.T) {
+			p := pairPlan(t)
+			p.Fence = kind
+			r := pairOf(t, p)
+			n := r.Holder()
+			state := filepath.Join(filepath.Dir(n.Config), "state")
+			left := func() (left map[string][]netip.Addr) {
+				if err := n.Do(func() error { left = fence.Left(state); return nil }); err != nil {
+					t.Fatal(err)
+				}
+				return left
+			}
+			crash := func() {
+				if err := n.Kill(); err != nil {
+					t.Fatal(err)
+				}
+				if got := left(); len(got[hostInterface]) == 0 {
+					t.Fatalf("a holder that was killed leaves %v, want a fence of %s", got, hostInterface)
+				}
+			}
+			gone := func(what string) {
+				t.Helper()
+				err := within(t.Context(), patience, "nothing to be left", func() (bool, error) { return len(left()) == 0, nil })
+				if err != nil {
+					t.Errorf("%s leaves %v", what, left())
+				}
+			}
+			crash()
+			good, err := os.ReadFile(n.Config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, rest, _ := strings.Cut(string(good), "\n[vip.")
+			_, after, _ := strings.Cut(rest, "\n\n")
+			without := func() {
+				if err := os.WriteFile(n.Config, []byte(before+"\n"+after), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			without()
+			if err := n.Start(); err != nil {
+				t.Fatal(err)
+			}
+			gone("a start without VIPs")
+
+			if err := errors.Join(n.Kill(), os.WriteFile(n.Config, good, 0o600), n.Start(), r.Stage.Healthy(t.Context(), patience)); err != nil {
+				t.Fatal(err)
+			}
+			crash()
+			without()
+			err = n.Do(func() error {
+				out, err := exec.CommandContext(t.Context(), n.binary, "release", "-c", n.Config).CombinedOutput()
+				if err != nil {
+					return fmt.Errorf("%w: %s", err, out)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			gone("release without VIPs")
+		})
 	}
 }
 

@@ -3,8 +3,10 @@ package vip
 import (
 	"bufio"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -434,5 +436,50 @@ func TestARelayInThePlaceOfAnotherLeavesNothingOfIt(t *testing.T) {
 	ok(t, d.OpenRelay(relay.Config{Way: relay.Plain, State: "/state"}))
 	if n := tables(); n != 0 {
 		t.Errorf("%d tables are left", n)
+	}
+}
+
+// A life that has no VIPs any more must find what the one before it, which crashed, has left.
+func TestWhatAnEarlierLifeLeftIsFoundWithoutAConfiguration(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	s := newStage(t)
+	d, _ := s.open(&Sysctls{})
+	for _, c := range fences {
+		if c.Kind == fence.Lifetime {
+			continue // the addresses go by themselves
+		}
+		t.Run(string(c.Kind)+c.Means, func(t *testing.T) {
+			putUp(t, d, c) // so that what cannot be had is skipped
+			ok(t, d.Fence().Close())
+			c.State, c.Addresses = "/state", []netip.Addr{vip4, vip6}
+			ok(t, d.PutUpFence(c))
+			ok(t, d.Add(Host(vip4), time.Minute))
+			ok(t, d.Park(Host(vip6), time.Minute))
+			ok(t, d.Fence().Leave())
+			if left := fence.Left("/other"); len(left) > 0 {
+				t.Errorf("another node is said to have left %v", left)
+			}
+			left := fence.Left("/state")
+			if want := []netip.Addr{vip4, vip6}; len(left) != 1 || !slices.Equal(left["eth0"], want) {
+				t.Fatalf("Left = %v, want %v on eth0", left, want)
+			}
+			found := must(ReleaseLeft(left))(t)
+			if len(found) != 2 {
+				t.Errorf("ReleaseLeft found %v, want both addresses", found)
+			}
+			// The host may have one for good by now.
+			static := &netlink.Addr{IPNet: &net.IPNet{IP: vip4.AsSlice(), Mask: net.CIDRMask(32, 32)}}
+			ok(t, netlink.AddrAdd(must(netlink.LinkByName("eth0"))(t), static))
+			if found := must(ReleaseLeft(left))(t); len(found) > 0 || !has(t, d, d.place.Load().index, vip4) {
+				t.Errorf("ReleaseLeft took %v, which the host has for good", found)
+			}
+			ok(t, netlink.AddrDel(must(netlink.LinkByName("eth0"))(t), static))
+			ok(t, fence.Remove("/state", "eth0"))
+			if left := fence.Left("/state"); len(left) > 0 {
+				t.Errorf("after Remove there is %v", left)
+			}
+		})
 	}
 }

@@ -20,21 +20,41 @@ func (d *Device) Sweep(vips []netip.Prefix) (found []netip.Prefix, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return sweep(d.query, d.change, p.index, d.name, vips)
+	return sweep(d.query, d.change, p.index, d.name, vips, false)
 }
 
 // Release takes this host's virtual addresses away, by interface name, without any
 // process that holds them: for after its death. An interface that does not exist has
 // none.
 func Release(vips map[string][]netip.Prefix) error {
+	_, err := release(vips, false)
+	return err
+}
+
+// ReleaseLeft is Release for addresses that are no virtual ones any more, and returns those that
+// it found. One without an end is not of an earlier life: whoever runs this host has it.
+func ReleaseLeft(left map[string][]netip.Addr) (found []netip.Prefix, err error) {
+	if len(left) == 0 {
+		return nil, nil
+	}
+	vips := map[string][]netip.Prefix{}
+	for name, addrs := range left {
+		for _, a := range addrs {
+			vips[name] = append(vips[name], Host(a))
+		}
+	}
+	return release(vips, true)
+}
+
+func release(vips map[string][]netip.Prefix, mortal bool) (found []netip.Prefix, err error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
+		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	defer h.Close()
 	c, err := openChanges(life)
 	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
+		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	defer c.close()
 	var errs []error
@@ -47,18 +67,26 @@ func Release(vips map[string][]netip.Prefix) error {
 		case !errors.As(err, new(netlink.LinkNotFoundError)):
 			errs = append(errs, fmt.Errorf("find interface %q: %w", name, err))
 		}
-		_, err = sweep(h, c, index, name, ps)
-		errs = append(errs, err)
+		some, err := sweep(h, c, index, name, ps, mortal)
+		found, errs = append(found, some...), append(errs, err)
 	}
-	return errors.Join(errs...)
+	return found, errors.Join(errs...)
 }
 
-func sweep(h *netlink.Handle, c *changes, index int, name string, vips []netip.Prefix) (found []netip.Prefix, err error) {
+// sweep removes addresses from an interface and from loopback; mortal: those alone that are as a
+// keeper leaves them, and end by themselves.
+func sweep(h *netlink.Handle, c *changes, index int, name string, vips []netip.Prefix, mortal bool) (found []netip.Prefix, err error) {
 	var errs []error
 	for at, name := range map[int]string{index: name, loopback: "lo"} {
 		all, err := listAddrs(h)
 		if err != nil {
 			return found, err
+		}
+		if mortal {
+			all = slices.DeleteFunc(all, func(a netlink.Addr) bool {
+				p, _ := prefix(a.IPNet)
+				return a.Flags&unix.IFA_F_PERMANENT != 0 || !p.IsSingleIP()
+			})
 		}
 		for _, p := range on(at, all) {
 			if !contains(vips, p.Addr()) {

@@ -51,13 +51,36 @@ func OpenPins(state, device string) (*Pins, error) {
 
 // PinsOf names the pins that OpenPins opens, and touches nothing.
 func PinsOf(state, device string) (*Pins, error) {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
-		return nil, fmt.Errorf("find own network namespace: %w", err)
+	dir, err := nodeDir(state)
+	if err != nil {
+		return nil, err
 	}
 	// The kernel refuses names with dots; an interface's name has no colon.
-	device = strings.ReplaceAll(device, ".", ":")
-	return &Pins{filepath.Join(Root, fmt.Sprintf("%d-%s", st.Ino, NodeTag(state)), device)}, nil
+	return &Pins{filepath.Join(dir, strings.ReplaceAll(device, ".", ":"))}, nil
+}
+
+// PinsOfAll returns the pins that a node has in this process's network namespace, by interface.
+// What may not be looked at is not there.
+func PinsOfAll(state string) map[string]*Pins {
+	all := map[string]*Pins{}
+	dir, err := nodeDir(state)
+	if err != nil {
+		return all
+	}
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		all[strings.ReplaceAll(e.Name(), ":", ".")] = &Pins{filepath.Join(dir, e.Name())}
+	}
+	return all
+}
+
+// nodeDir returns the directory of a node's pins in this process's network namespace.
+func nodeDir(state string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+		return "", fmt.Errorf("find own network namespace: %w", err)
+	}
+	return filepath.Join(Root, fmt.Sprintf("%d-%s", st.Ino, NodeTag(state))), nil
 }
 
 // NodeTag returns what tells a node from others of this machine in the names of what it leaves
