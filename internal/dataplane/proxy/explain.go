@@ -350,11 +350,11 @@ func (r *compiledRoute) stages(conf *config.Route) []filter.Stage {
 	if r.vouched {
 		stages = append(stages, filter.Stage{Name: "client_cert", Does: "403 without a certificate by client_ca of the listener, 421 on a connection for another host"})
 	}
-	if r.slashes {
-		stages = append(stages, filter.Stage{Name: "encoded_slash", Does: "400 for a path with %2F"})
-	}
 	if c := r.closed.Load(); c != nil {
 		stages = append(stages, filter.Stage{Name: "maintenance", Does: fmt.Sprintf("%d but for those let through", c.answer.status)})
+	}
+	if r.slashes {
+		stages = append(stages, filter.Stage{Name: "encoded_slash", Does: "400 for a path with %2F"})
 	}
 	ofAnswer := slices.IndexFunc(r.filters.Stages, func(f filter.Stage) bool { return f.Answer })
 	if ofAnswer < 0 {
