@@ -64,8 +64,13 @@ type Manager struct {
 	orders   sync.WaitGroup
 }
 
-// maxOrders is how many orders are under way at once.
-const maxOrders = 4
+const (
+	// maxOrders is how many orders are under way at once.
+	maxOrders = 4
+	// maxWindows is how many there may be for the CA to be asked for a renewal window as well: it
+	// may not answer, and orders are not to wait for that.
+	maxWindows = maxOrders / 2
+)
 
 const (
 	// lookEvery is how often it is looked whether this node has the duty.
@@ -194,12 +199,16 @@ func (m *Manager) work(ctx context.Context, s Settings, b book) {
 			m.opt.Log.Error("acme: a record is sealed with a secret that this node has not; what it held is ordered anew", "record", key)
 		}
 	}
+	var rest []certified
 	for _, name := range s.Names {
 		if _, _, ok := m.due(s, b, name); ok {
 			m.begin(ctx, s, name)
 		} else if c, has := b.certs[name]; has {
-			m.askWindow(ctx, s, c)
+			rest = append(rest, c)
 		}
+	}
+	for _, c := range rest { // which is not urgent
+		m.askWindow(ctx, s, c)
 	}
 }
 

@@ -235,6 +235,36 @@ func TestRenewalsAreInTheWindowOfTheCA(t *testing.T) {
 	})
 }
 
+// A CA that does not say when to renew keeps no certificate back, neither the first nor the next.
+func TestWindowsThatNobodyGetsHoldUpNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOffice(t, 90*24*time.Hour)
+		o.window = [2]time.Time{time.Now().Add(24 * time.Hour), time.Now().Add(48 * time.Hour)}
+		o.asks(func(q *http.Request) (*http.Response, error) {
+			if strings.Contains(q.URL.Path, "/ari/") {
+				<-q.Context().Done()
+				return nil, q.Context().Err()
+			}
+			return nil, nil
+		})
+		names := []string{"a.example", "b.example", "c.example", "d.example", "e.example", "f.example"}
+		m := openTill(o, &memory{all: map[string][]byte{}}, nil, names...)
+		defer m.end()
+		time.Sleep(20 * time.Second)
+		if got := m.serials(); len(got) != len(names) {
+			t.Errorf("%d certificates after 20 s, want %d; log %s", len(got), len(names), m.log)
+		}
+		time.Sleep(70 * time.Second) // they are asked for now, and nobody answers
+		if err := m.Renew(t.Context(), "f.example"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if made, _ := o.asked(); len(made) != len(names)+1 {
+			t.Errorf("%d orders, want %d", len(made), len(names)+1)
+		}
+	})
+}
+
 // What the CA says of a certificate that has been replaced meanwhile changes nothing.
 func TestAWindowBringsNoCertificateBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"regexp"
 	"strings"
@@ -155,6 +156,19 @@ func (c *ca) newOrder(ctx context.Context, o order) (string, error) {
 		return url, nil
 	}
 	return "", errors.New("new order: the CA made one and does not say where")
+}
+
+// chain fetches a certificate. The library asks for its renewal window and for other chains as
+// well, and as long as the CA does not answer that there would be no certificate.
+func (c *ca) chain(ctx context.Context, url string) (string, error) {
+	header, text, err := c.post(ctx, url, nil)
+	if err != nil {
+		return "", err
+	}
+	if kind, _, _ := mime.ParseMediaType(header.Get("Content-Type")); kind != "application/pem-certificate-chain" {
+		return "", fmt.Errorf("%s: the CA sends %q, not a chain of certificates", url, kind)
+	}
+	return string(text), nil
 }
 
 // maxListed bounds how many orders are looked at.

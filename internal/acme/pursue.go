@@ -283,23 +283,17 @@ func (p *pursuit) finalize(ctx context.Context, at acme.Order) error {
 
 // collect fetches the certificate and keeps it.
 func (p *pursuit) collect(ctx context.Context, at acme.Order) error {
-	chains, err := p.ca.client.GetCertificateChain(ctx, p.ca.account, at.Certificate)
+	chain, err := p.ca.chain(ctx, at.Certificate)
 	if err != nil {
 		return fmt.Errorf("certificate: %w", err)
 	}
-	if len(chains) == 0 {
-		return errors.New("certificate: the CA sends none")
-	}
-	c := certified{Name: p.o.Name, Directory: p.o.Directory, Key: p.o.Key, Chain: string(chains[0].ChainPEM), Since: p.now().UTC()}
+	c := certified{Name: p.o.Name, Directory: p.o.Directory, Key: p.o.Key, Chain: chain, Since: p.now().UTC()}
 	parsed, err := cert.Parse([]byte(c.Chain), []byte(c.Key))
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: the CA sends what is of no use: %w", errEnded, err)
 	case !slices.Contains(parsed.Names, c.Name):
 		return fmt.Errorf("%w: the CA sends a certificate for %s", errEnded, strings.Join(parsed.Names, ", "))
-	}
-	if i := chains[0].RenewalInfo; i != nil && i.HasWindow() {
-		c.Renewal = renewal{i.SuggestedWindow.Start, i.SuggestedWindow.End, i.SelectedTime}
 	}
 	if err := p.put(ctx, certPrefix+mark(c.Name), c); err != nil {
 		return err

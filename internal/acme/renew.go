@@ -100,10 +100,10 @@ func (m *Manager) askWindow(ctx context.Context, s Settings, c certified) {
 	defer m.mu.Unlock()
 	due, known := m.asked[leaf.SerialNumber.String()]
 	switch now := m.now(); {
-	case !known: // it was asked for with the certificate, or by the node before
+	case !known: // it has just come, or the node before has asked
 		m.asked[leaf.SerialNumber.String()] = now.Add(windowLeast)
 		return
-	case now.Before(due), m.running[id] != nil, len(m.running) >= maxOrders:
+	case now.Before(due), m.running[id] != nil, len(m.running) >= maxWindows:
 		return
 	}
 	life, end := context.WithTimeout(ctx, replyTime)
