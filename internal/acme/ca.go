@@ -27,6 +27,8 @@ const (
 	pollEvery = time.Second
 	// pollTime is for how long.
 	pollTime = 3 * time.Minute
+	// waitTime is for how long whatever the CA says: it may say a day, and other orders wait.
+	waitTime = pollTime + time.Minute
 	// replyTime bounds one request to the CA, until the head of its answer.
 	replyTime = time.Minute
 )

@@ -39,6 +39,7 @@ type office struct {
 	requests int
 	windows  int // how often one was asked for
 	stuck    bool
+	later    string       // Retry-After of what is stuck
 	window   [2]time.Time // zero: there is no ARI
 	again    string       // Retry-After beside it
 	before   func(*http.Request) (*http.Response, error)
@@ -168,12 +169,12 @@ func (o *office) answer(q *http.Request) *http.Response {
 		if o.stuck {
 			order.status = "processing"
 		}
-		return says(200, "application/json", o.text(at, id, order), "Location", at("order/"+id))
+		return says(200, "application/json", o.text(at, id, order), "Location", at("order/"+id), "Retry-After", o.later)
 	case "order":
 		if order.status == "processing" && !o.stuck {
 			order.status = "valid"
 		}
-		return says(200, "application/json", o.text(at, id, order))
+		return says(200, "application/json", o.text(at, id, order), "Retry-After", o.later)
 	case "cert":
 		return says(200, "application/pem-certificate-chain", string(order.chain))
 	case "ari":

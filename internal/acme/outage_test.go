@@ -116,24 +116,28 @@ func TestAClosedCAIsLeftAloneWithAllNames(t *testing.T) {
 
 // A CA that never comes to an end with an order is left alone for a while, as one that fails.
 func TestAnOrderThatIsNeverDone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		o := newOffice(t, 90*24*time.Hour)
-		o.stuck = true
-		m := openTill(o, &memory{all: map[string][]byte{}}, nil, "example.com")
-		defer m.end()
-		time.Sleep(time.Hour)
-		v := m.Views()[0]
-		if v.Failures < 3 || !v.Ordering || !strings.Contains(v.Error, "processing") {
-			t.Errorf("after an hour: %+v", v)
-		}
-		o.mu.Lock()
-		o.stuck = false
-		o.mu.Unlock()
-		time.Sleep(15 * time.Minute)
-		if made, _ := o.asked(); len(m.serials()) != 1 || len(made) != 1 {
-			t.Errorf("when the CA is done: serials %v of %d orders", m.serials(), len(made))
-		}
-	})
+	for _, later := range []string{"", "86400"} { // the second has us wait for a day
+		t.Run("Retry-After "+later, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOffice(t, 90*24*time.Hour)
+				o.stuck, o.later = true, later
+				m := openTill(o, &memory{all: map[string][]byte{}}, nil, "example.com")
+				defer m.end()
+				time.Sleep(time.Hour)
+				v := m.Views()[0]
+				if v.Failures < 3 || !v.Ordering || !strings.Contains(v.Error, "processing") {
+					t.Errorf("after an hour: %+v", v)
+				}
+				o.mu.Lock()
+				o.stuck = false
+				o.mu.Unlock()
+				time.Sleep(15 * time.Minute)
+				if made, _ := o.asked(); len(m.serials()) != 1 || len(made) != 1 {
+					t.Errorf("when the CA is done: serials %v of %d orders", m.serials(), len(made))
+				}
+			})
+		})
+	}
 }
 
 // A CA that has lost what it had is told of the account anew.

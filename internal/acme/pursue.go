@@ -207,7 +207,9 @@ func (p *pursuit) answer(ctx context.Context, authz acme.Authorization) error {
 			return fmt.Errorf("%s: %w", challenge.Type, err)
 		}
 	}
-	done, err := p.ca.client.PollAuthorization(ctx, p.ca.account, authz)
+	within, cancel := context.WithTimeout(ctx, waitTime)
+	done, err := p.ca.client.PollAuthorization(within, p.ca.account, authz)
+	cancel()
 	if err == nil {
 		return nil
 	}
@@ -271,7 +273,9 @@ func (p *pursuit) finalize(ctx context.Context, at acme.Order) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errEnded, err)
 	}
-	if _, err := p.ca.client.FinalizeOrder(ctx, p.ca.account, at, csr); err != nil {
+	within, cancel := context.WithTimeout(ctx, waitTime)
+	defer cancel()
+	if _, err := p.ca.client.FinalizeOrder(within, p.ca.account, at, csr); err != nil {
 		var problem acme.Problem
 		if errors.As(err, &problem) && problem.Status >= 400 && problem.Status < 500 && problem.Status != 429 {
 			return fmt.Errorf("%w: finalize: %w", errEnded, err)
