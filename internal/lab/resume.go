@@ -133,29 +133,36 @@ const visitAtOnce = 16
 // resumed a session.
 func visit(ctx context.Context, from *Space, at netip.AddrPort, clients []*tls.Config) (resumed int, failed []error) {
 	l := newLoader(LoadSpec{Target: at.String(), Deadline: 10 * time.Second}, nil)
-	waiting := make(chan *tls.Config)
 	var mu sync.Mutex // guards the results
+	each(clients, func(conf *tls.Config) {
+		again, err := l.visit(ctx, from, conf)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			failed = append(failed, err)
+		} else if again {
+			resumed++
+		}
+	})
+	return resumed, failed
+}
+
+// each has clients do something, visitAtOnce at a time, and returns when all have.
+func each[Client any](clients []Client, do func(Client)) {
+	waiting := make(chan Client)
 	var all sync.WaitGroup
 	for range visitAtOnce {
 		all.Go(func() {
-			for conf := range waiting {
-				again, err := l.visit(ctx, from, conf)
-				mu.Lock()
-				if err != nil {
-					failed = append(failed, err)
-				} else if again {
-					resumed++
-				}
-				mu.Unlock()
+			for c := range waiting {
+				do(c)
 			}
 		})
 	}
-	for _, conf := range clients {
-		waiting <- conf
+	for _, c := range clients {
+		waiting <- c
 	}
 	close(waiting)
 	all.Wait()
-	return resumed, failed
 }
 
 // visit has one client's request, and reports whether it resumed a session.
