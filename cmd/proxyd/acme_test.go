@@ -404,4 +404,17 @@ func TestACMEWildcardByAHook(t *testing.T) {
 	if n := p.metric(`proxyd_acme_orders_total{challenge="dns-01",issuer="127.0.0.1",result="ok"}`); n != 1 {
 		t.Errorf("orders by dns-01: %v", n)
 	}
+	first := served(tlsAt, "a.example.com", ca.Issuers()).SerialNumber
+	for range 2 { // which is one order
+		if out, stderr, code := hactl("cert", "renew", "*.example.com"); code != 0 {
+			t.Errorf("cert renew of a wildcard: %s%s", out, stderr)
+		}
+	}
+	p.eventually("the wildcard is renewed", func() bool {
+		c := served(tlsAt, "a.example.com", ca.Issuers())
+		return c != nil && c.SerialNumber.Cmp(first) != 0
+	})
+	if n := len(ca.Orders()); n != 2 {
+		t.Errorf("%d orders for the wildcard, want 2", n)
+	}
 }
