@@ -73,6 +73,9 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 			if slices.Equal(only, []string{"calm"}) {
 				return lab.Calm{Plan: p, Out: cmd.OutOrStdout()}.Run(cmd.Context())
 			}
+			if slices.Equal(only, []string{"checks"}) {
+				return lab.Checks{Plan: p, Out: cmd.OutOrStdout()}.Run(cmd.Context())
+			}
 			if slices.Equal(only, []string{"browser"}) {
 				return lab.Browser{Plan: p, Out: cmd.OutOrStdout()}.Run(cmd.Context())
 			}
@@ -125,7 +128,7 @@ neighbours saw, beside what is promised. Exit code: 0 all promises kept by the m
 	f.StringVar(&fence, "fence", "", "auto, ebpf, nftables or lifetime, which does not keep all promises; default: auto")
 	f.StringVar(&relay, "handover", "", "auto, ebpf, nftables or plain; default: auto. carry and handover3 play each by themselves")
 	f.BoolVar(&six, "ipv6", false, "the client asks a VIP of IPv6, which follows the one that the watcher asks for by ARP")
-	f.StringSliceVar(&only, "only", nil, "play these faults alone; overload (one capped node), floods (attacks on HTTP/2 beside other clients), carry (200 live connections over hand-overs), handover3 (the same for HTTP/3), resume (sessions of TLS over a failover), stay (every client's server over a failover), flood3 (forged first packets of QUIC), many (50 VIPs at once), browser (Chromium, by all versions of HTTP) and calm (what an idle node takes) are drills of their own")
+	f.StringSliceVar(&only, "only", nil, "play these faults alone; overload (one capped node), floods (attacks on HTTP/2 beside other clients), carry (200 live connections over hand-overs), handover3 (the same for HTTP/3), resume (sessions of TLS over a failover), stay (every client's server over a failover), flood3 (forged first packets of QUIC), many (50 VIPs at once), browser (Chromium, by all versions of HTTP), checks (what those of 5,000 servers take) and calm (what an idle node takes) are drills of their own")
 	f.StringSliceVar(&attacks, "attacks", nil, "play these attacks of the drill floods alone")
 	f.IntVar(&vips, "vips", 50, "how many VIPs the drill many moves")
 	f.IntVarP(&rounds, "rounds", "n", 5, "times that each fault is played")
