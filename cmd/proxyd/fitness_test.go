@@ -49,7 +49,9 @@ func TestTracksDecideHowFitANodeIs(t *testing.T) {
 	if err := os.WriteFile(ready, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	const head = "[[track]]\nname = %q\ninterval = \"100ms\"\nrise = 1\nfall = 2\n%s\n"
+	// A look has the time that a busy machine takes to run a program: one that is given up is a
+	// failure too, with another reason.
+	const head = "[[track]]\nname = %q\ninterval = \"2s\"\ntimeout = \"1900ms\"\nrise = 1\nfall = 2\n%s\n"
 	all := func(tracks ...string) string { return strings.Join(tracks, "") + site("127.0.0.1:0", "one") }
 	file := fmt.Sprintf(head, "ready", fmt.Sprintf("weight = -20\ncommand = \"test -e %s || { echo not ready; exit 7; }\"", ready))
 	nodes := launchCluster(t, 2, all(file))

@@ -163,7 +163,14 @@ func (h *host) serve() {
 		lo := must(netlink.LinkByName("lo"))(h.t)
 		for _, v := range []netip.Addr{vip4, vip6} {
 			n := v.BitLen()
-			ok(h.t, netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: v.AsSlice(), Mask: net.CIDRMask(n, n)}, Flags: unix.IFA_F_NODAD}))
+			to := &net.IPNet{IP: v.AsSlice(), Mask: net.CIDRMask(n, n)}
+			ok(h.t, netlink.AddrAdd(lo, &netlink.Addr{IPNet: to, Flags: unix.IFA_F_NODAD}))
+			if v.Is6() {
+				// Linux makes the address local a while after it has it, and loses datagrams until then.
+				ok(h.t, netlink.RouteAdd(&netlink.Route{
+					LinkIndex: lo.Attrs().Index, Dst: to, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Priority: 4096,
+				}))
+			}
 		}
 		ok(h.t, os.WriteFile("/proc/sys/net/ipv4/conf/eth0/arp_ignore", []byte("1"), 0))
 		ok(h.t, os.WriteFile("/proc/sys/net/ipv4/conf/eth0/arp_announce", []byte("2"), 0))
