@@ -73,12 +73,12 @@ func (c *Checked) each() time.Duration {
 func (d Checks) Run(ctx context.Context) error {
 	d.Servers, d.For = cmp.Or(d.Servers, 5000), cmp.Or(d.For, 30*time.Second)
 	var all []*Checked
-	for i, k := range checkKinds {
+	for _, k := range checkKinds {
 		c, err := d.measure(ctx, k.check)
 		if err != nil {
 			return fmt.Errorf("checks: %s: %w", k.name, err)
 		}
-		c.Kind = checkKinds[i].name
+		c.Kind = k.name
 		fmt.Fprintf(d.Out, "%s: %d checks in %v, %.2f %% of a processor, %.1f MB\n", c.Kind, c.Passed+c.Failed, c.In.Round(time.Millisecond), 100*c.CPU, float64(c.Resident)/1e6)
 		all = append(all, c)
 	}
