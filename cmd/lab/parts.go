@@ -97,7 +97,7 @@ func paceCommand() *cobra.Command {
 	f.StringVar(&spec.Host, "host", "", "of the requests")
 	f.StringVar(&spec.Path, "path", "/", "of the requests")
 	f.IntVar(&spec.Post, "post", 0, "bytes of a body to POST; 0: GET")
-	f.DurationVar(&spec.Deadline, "deadline", 10*time.Second, "of a connection, with all that is asked on it")
+	f.DurationVar(&spec.Deadline, "deadline", 10*time.Second, "of one request")
 	f.IntVar(&pace.Conns, "conns", 64, "how many at once")
 	f.IntVar(&pace.Rate, "rate", 1000, "requests a second of all together")
 	f.DurationVar(&pace.Last, "for", time.Second, "how long")

@@ -169,7 +169,7 @@ func (n *node) RenewCertificate(ctx context.Context, w control.CertificateWish) 
 	if !slices.Contains(names, w.Name) {
 		for _, c := range n.plane.Certificates() {
 			if c.Source() == "file" && slices.Contains(c.Names, w.Name) {
-				return nil, control.Refuse(fmt.Sprintf("the certificate for %s is in the file %s: whoever writes that renews it, and it is in use within a second", w.Name, c.Cert))
+				return nil, control.Refuse(fmt.Sprintf("the certificate for %s is in the file %s: whoever writes that renews it, and it is in use soon after", w.Name, c.Cert))
 			}
 		}
 		if len(names) == 0 {

@@ -39,6 +39,7 @@ func sweepLeftovers(c *config.Config, log *slog.Logger) {
 	}
 	if err := errors.Join(errs...); err != nil {
 		log.Warn("an earlier life of this node left what cannot be removed: `proxyd release` as root does it", "error", err)
+		return
 	}
 	maps.DeleteFunc(left, func(device string, _ []netip.Addr) bool { return has[device] != nil })
 	if len(found)+len(left) > 0 {

@@ -32,7 +32,8 @@ type predecessor struct {
 	stderr *os.File // where it writes its log; nil: where this process does
 	words  socketsWords
 	legacy *baton.Legacy
-	ours   bool // it has said yours
+	ours   bool              // it has said yours
+	socket *net.UnixListener // the admin socket that it had, whose path is its to remove until then; nil: none
 
 	left    atomic.Pointer[leftWords] // what it said last of its connections; nil: nothing yet
 	ended   chan struct{}             // closed when it has ended
@@ -257,8 +258,8 @@ func (p *predecessor) listenSocket(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u, is := l.(*net.UnixListener); is {
-		u.SetUnlinkOnClose(true)
+	if u, is := l.(*net.UnixListener); is && ok {
+		p.socket = u
 	}
 	return l, nil
 }
@@ -283,7 +284,9 @@ func (p *predecessor) takeOver(n *node, take func(cluster json.RawMessage) error
 	}
 	if p.within != nil {
 		err := p.within(take)
-		p.ours = err == nil
+		if err == nil {
+			p.own()
+		}
 		return err
 	}
 	p.settle(n.plane)
@@ -312,8 +315,16 @@ func (p *predecessor) takeOver(n *node, take func(cluster json.RawMessage) error
 	if _, err := p.hear(sayYours, answerTime, nil); err != nil {
 		return err
 	}
-	p.ours = true
+	p.own()
 	return nil
+}
+
+// own is for when this process decides.
+func (p *predecessor) own() {
+	p.ours = true
+	if p.socket != nil {
+		p.socket.SetUnlinkOnClose(true)
+	}
 }
 
 // settle waits for the first round of checks, during which the other process serves. The

@@ -12,7 +12,8 @@ import (
 // life. The second is spread over a twelfth of the life by name, so that those of one day do
 // not all come due together. No CA is believed that wants it when the life is all but over; and
 // one that has come a moment ago stays for a while whatever CA and clock say, for if one of the
-// two is wrong the next one comes due at once as well.
+// two is wrong the next one comes due at once as well. The moment is believed unless it is still to
+// come: then the clock of the node that noted it was wrong.
 func (m *Manager) renewAt(c certified) time.Time {
 	leaf, err := leafOf(c.Chain)
 	if err != nil {
@@ -26,7 +27,7 @@ func (m *Manager) renewAt(c certified) time.Time {
 			at = last
 		}
 	}
-	if first := c.Since.Add(min(leastKept, life/12)); at.Before(first) {
+	if first := c.Since.Add(min(leastKept, life/12)); at.Before(first) && c.Since.Before(m.now().Add(leastKept)) {
 		at = first
 	}
 	return at

@@ -58,6 +58,7 @@ func TestRenewalIsAroundTwoThirdsUnlessTheCASays(t *testing.T) {
 		{certified{Renewal: renewal{Selected: noon.Add(life)}}, life * 11 / 12},                                       // a window behind the end
 		{certified{Renewal: renewal{Selected: noon.Add(-time.Hour)}}, -time.Hour},                                     // at once
 		{certified{Renewal: renewal{Selected: noon.Add(-time.Hour)}, Since: noon.Add(time.Minute)}, 61 * time.Minute}, // but not twice at once
+		{certified{Since: noon.AddDate(5, 0, 0), Renewal: renewal{Selected: noon.Add(time.Hour)}}, time.Hour},         // a clock was ahead
 	} {
 		of.c.Name, of.c.Chain = "example.com", c.Chain
 		if at := m.renewAt(of.c); !at.Equal(noon.Add(of.want)) {

@@ -91,15 +91,15 @@ func (r *Roots) revoke(der []byte) error {
 }
 
 // Revoked looks for a chain that no list of the file speaks against: of which it names neither
-// the certificate itself nor one between that and the authority, which is believed since it is in
-// the file. If there is none it returns what is revoked, else nil.
+// the certificate itself nor one above it. An authority that has signed itself is believed since it is
+// in the file; one that another has signed may have been revoked by that. If there is none it returns what is revoked, else nil.
 func (r *Roots) Revoked(chains [][]*x509.Certificate) (bad *x509.Certificate) {
 	if len(r.revoked) == 0 {
 		return nil
 	}
 	for _, chain := range chains {
-		i := slices.IndexFunc(chain[:len(chain)-1], func(c *x509.Certificate) bool {
-			return r.revoked[revocation{string(c.RawIssuer), c.SerialNumber.String()}]
+		i := slices.IndexFunc(chain, func(c *x509.Certificate) bool {
+			return !bytes.Equal(c.RawIssuer, c.RawSubject) && r.revoked[revocation{string(c.RawIssuer), c.SerialNumber.String()}]
 		})
 		if i < 0 {
 			return nil

@@ -77,7 +77,8 @@ func TestAuthoritiesAndWhatTheyRevoked(t *testing.T) {
 	}{
 		{[][]*x509.Certificate{chain(7, 1)}, 7},
 		{[][]*x509.Certificate{chain(8, 1)}, 0},
-		{[][]*x509.Certificate{chain(8, 7)}, 0},    // the authority itself
+		{[][]*x509.Certificate{chain(8, 7)}, 7}, // an authority that another has signed
+		{[][]*x509.Certificate{{of(8), {RawIssuer: r.Certs[0].RawSubject, RawSubject: r.Certs[0].RawSubject, SerialNumber: big.NewInt(7)}}}, 0}, // one that has signed itself
 		{[][]*x509.Certificate{chain(8, 7, 1)}, 7}, // one in between
 		{[][]*x509.Certificate{chain(8, 7, 1), chain(8, 9, 1)}, 0},
 		{[][]*x509.Certificate{chain(7, 9, 1), chain(7, 10, 1)}, 7},

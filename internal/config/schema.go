@@ -148,7 +148,7 @@ type TLS struct {
 
 // A Cert is a certificate with its key. The first is for clients that ask for no name or for
 // one that none has; of several for one name, with keys of different kinds, each client gets
-// the best that it knows. Changed files are in use within a second, without a reload.
+// the best that it knows. Changed files are in use within a second (of many, 1,000 are looked at in each), without a reload.
 type Cert struct {
 	Cert string `toml:"cert"` // absolute path of the certificate and those that lead to the root, PEM; required
 	Key  string `toml:"key"`  // absolute path of its key, PEM, which the user of proxyd must be able to read, or which systemd hands over (LoadCredential); default: the file of the certificate
@@ -349,7 +349,7 @@ type Compress struct {
 	Types   []string `toml:"types"`   // media types, "text/*" for all of a kind, "+json" for all that end so
 	Min     Size     `toml:"min"`     // a shorter answer is left as it is, if its length is known
 	With    []string `toml:"with"`    // what is offered, best first: zstd, br, gzip
-	Padding Size     `toml:"padding"` // each answer is made longer by a number of bytes from 0 to this, drawn anew, so that its length tells less (BREACH); at most 256; "0B": by none
+	Padding Size     `toml:"padding"` // each answer is made longer by a number of bytes from 0 to this, and a few more for where they lie, drawn anew, so that its length tells less (BREACH); at most 256; "0B": by none
 }
 
 // Trace is how one exchange is found again in the logs and traces of every hop.

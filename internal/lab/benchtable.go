@@ -48,6 +48,11 @@ func (r *BenchResult) Goals() (Table, error) {
 	t := Table{Head: []string{"work", "what", "best of the others", "ratio", "rounds from to", "goal", ""}}
 	var missed []error
 	add := func(work, what, best string, ratios []float64, goal float64) {
+		if len(ratios) == 0 {
+			missed = append(missed, fmt.Errorf("%s: %s: %s has nothing in any round that could be compared", work, what, best))
+			t.Add(work, what, best, "-", "-", fmt.Sprintf("%.2f", goal), "not measured")
+			return
+		}
 		verdict, ratio := "reached", Median(ratios)
 		if ratio > goal {
 			verdict = "missed"
@@ -62,11 +67,11 @@ func (r *BenchResult) Goals() (Table, error) {
 		}
 		cpu := func(name string, round int) float64 { return r.Turns[[2]string{w.name, name}][round].CPU }
 		if w.goal > 0 {
-			if name, ratios := r.best(w.name, own, others, cpu); name != "" {
+			if name, ratios := r.best(w.name, own, others, r.rounds(w.name, own), cpu); name != "" {
 				add(w.name, "CPU a request", name, ratios, w.goal)
 			}
 			for _, other := range []string{"Caddy", traefikName} {
-				if name, ratios := r.best(w.name, own, []string{other}, cpu); name != "" {
+				if name, ratios := r.best(w.name, own, []string{other}, r.rounds(w.name, own), cpu); name != "" {
 					add(w.name, "CPU a request", name, ratios, goalGo)
 				}
 			}
@@ -75,7 +80,7 @@ func (r *BenchResult) Goals() (Table, error) {
 			added := func(name string, round int) float64 {
 				return (r.Turns[[2]string{w.name, name}][round].P99 - alone[round].P99).Seconds()
 			}
-			if name, ratios := r.best(w.name, own, others, added); name != "" {
+			if name, ratios := r.best(w.name, own, others, min(len(alone), r.rounds(w.name, own)), added); name != "" {
 				add(w.name, "p99 added", name, ratios, w.goal99)
 			}
 		}
@@ -91,15 +96,17 @@ const (
 	goalIdle = 1.5
 )
 
+// rounds returns how many turns a contestant had: of a run that broke off not all have the same.
+func (r *BenchResult) rounds(work, name string) int { return len(r.Turns[[2]string{work, name}]) }
+
 // best returns which of others has the lowest median of what of says, and own's ratios to it,
-// one for each round that both had and in which there is something to divide by; no name if
-// there is none.
-func (r *BenchResult) best(work, own string, others []string, of func(name string, round int) float64) (name string, ratios []float64) {
-	rounds := func(name string) int { return len(r.Turns[[2]string{work, name}]) }
+// one for each of the first rounds that both had and in which there is something to divide by.
+// There is no name if own or all others were not measured.
+func (r *BenchResult) best(work, own string, others []string, rounds int, of func(name string, round int) float64) (name string, ratios []float64) {
 	lowest := 0.0
 	for _, o := range others {
 		var all []float64
-		for i := range rounds(o) {
+		for i := range min(rounds, r.rounds(work, o)) {
 			all = append(all, of(o, i))
 		}
 		if len(all) == 0 {
@@ -112,13 +119,10 @@ func (r *BenchResult) best(work, own string, others []string, of func(name strin
 	if name == "" {
 		return "", nil
 	}
-	for i := range min(rounds(own), rounds(name)) {
+	for i := range min(rounds, r.rounds(work, name)) {
 		if other := of(name, i); other > 0 {
 			ratios = append(ratios, of(own, i)/other)
 		}
-	}
-	if len(ratios) == 0 {
-		return "", nil
 	}
 	return name, ratios
 }

@@ -246,9 +246,11 @@ func (o Floods) beside(ctx context.Context, n *capped, at string, tls bool) (bot
 	f := &flood{to: netip.MustParseAddrPort(n.at), rate: besideHTTP1, conns: 20}
 	err = f.run(ctx, o.Last)
 	both[0] = f.between(o.Last/6, o.Last)
-	if err == nil {
-		err = json.NewDecoder(out).Decode(&both[1])
+	if err != nil {
+		return both, err
 	}
+	err = json.NewDecoder(out).Decode(&both[1])
+	<-p.Done() // its control group must be empty
 	return both, err
 }
 

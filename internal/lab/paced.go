@@ -102,6 +102,7 @@ func (l *loader) pace(ctx context.Context, every time.Duration, next, end time.T
 			}
 			r.Reset(c)
 		}
+		_ = c.SetDeadline(sent.Add(l.spec.Deadline)) // a closed connection fails right after
 		if l.exchange(c, r, last) != OK {
 			failed++
 			drop()

@@ -63,7 +63,8 @@ func (p *pin) look(t moment, turns, parks uint64) {
 	}
 	turned, parked := turns-p.turns, parks-p.parks
 	p.turns, p.parks = turns, parks
-	if turned < leastTurns || parked*turnsToPark > turned {
+	// Few turns and no park are those of a loop that has much to do in each.
+	if parked*turnsToPark > turned || turned < leastTurns && parked > 0 {
 		p.free()
 		return
 	}
@@ -87,8 +88,8 @@ func (p *pin) look(t moment, turns, parks uint64) {
 }
 
 const (
-	// leastTurns is how often a loop with a thread of its own turns between two looks, and
-	// turnsToPark how often at least for each time that it parks.
+	// leastTurns is how often a loop that parks at all, and has a thread of its own, turns between
+	// two looks, and turnsToPark how often at least for each time that it parks.
 	leastTurns  = 200
 	turnsToPark = 20
 )

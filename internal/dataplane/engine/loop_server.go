@@ -271,7 +271,7 @@ func (l *loop) serverDue(u *loopServer) {
 // sweep closes, now and then, the connections to servers that are gone, takes what waits for
 // an answer away from those that are lost, and looks after the loop's processor.
 func (l *loop) sweep(t moment) {
-	if len(l.homes) == 0 || t-l.swept < moment(l.engine.side.conf.Sweep) {
+	if t-l.swept < moment(l.engine.side.conf.Sweep) {
 		return
 	}
 	l.swept = t

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"strings"
 
 	"proxyd/internal/config"
@@ -19,19 +20,33 @@ func underscoresOf(l *config.Listener) dataplane.Underscores {
 	return dataplane.DropUnderscores
 }
 
-// ownNames are the fields that servers are told by us and that the parser does not know, in
-// lower case with hyphens. Those of policies are in their filters.
-func ownNames(c config.Trace) []string {
+// ownNames are the fields that servers are told by us and that the parser does not know, and those
+// by which a route or a server is chosen, in lower case with hyphens. Those of policies are in
+// their filters.
+func ownNames(c *config.Config) []string {
 	own := []string{"client-cert", "client-cert-chain", "early-data", "max-forwards"}
-	if c.RequestID != "" {
-		own = append(own, strings.ReplaceAll(strings.ToLower(c.RequestID), "_", "-"))
+	add := func(name string) {
+		if name = strings.ReplaceAll(strings.ToLower(name), "_", "-"); name != "" && !slices.Contains(own, name) {
+			own = append(own, name)
+		}
+	}
+	add(c.Trace.RequestID)
+	for _, r := range c.Route {
+		for name := range r.Header {
+			add(name)
+		}
+	}
+	for _, pool := range c.Pool {
+		if name, is := strings.CutPrefix(pool.HashKey, "header:"); is {
+			add(name)
+		}
 	}
 	return own
 }
 
 // dropAliases removes what a server that tells no underscore from a hyphen could take for a
-// field of ours: of the family X-Forwarded-*, or one that we or a policy of the route set, add
-// or remove (S9, B4). The parser has left out those that it knows.
+// field of ours: of the family X-Forwarded-*, or one that we choose by, or that we or a policy of
+// the route set, add or remove (S9, B4). The parser has left out those that it knows.
 func (s *snapshot) dropAliases(h *dataplane.Header, r *compiledRoute) {
 	kept := (*h)[:0]
 	for _, f := range *h {

@@ -15,7 +15,7 @@ import (
 
 // The names of fields that no client may have a server take for ours, spelt with underscores.
 var aliases = []string{"X_Forwarded_For", "X-Forwarded_Foo", "x_forwarded-prefix", "X_Real_IP", "True_Client_IP", "X_Original_URL", "Content_Length",
-	"Transfer_Encoding", "X_Request_Id", "X_Trace", "Client_Cert", "client-cert_chain", "EARLY_DATA", "Max_Forwards", "X_User", "x_added", "X_Secret", "X_Own_Set"}
+	"Transfer_Encoding", "X_Request_Id", "X_Trace", "Client_Cert", "client-cert_chain", "EARLY_DATA", "Max_Forwards", "X_User", "x_added", "X_Secret", "X_Own_Set", "X_Admin", "x_tenant"}
 
 const aliasPolicy = `
 [trace]
@@ -38,6 +38,13 @@ func TestS9B4AliasesOfOurFieldsAreNotKept(t *testing.T) {
 		c := to(t, aliasPolicy, a.witness.address)
 		c.Listener["web"].Underscores = "keep"
 		c.Route[0].Use = []string{"p"}
+		// A request must not pass a condition by a name that its server takes for the one meant.
+		admin := *c.Route[0]
+		admin.Name, admin.Header = "admin", map[string]string{"X-Admin": "*"}
+		c.Route = append(c.Route, &admin)
+		for _, pool := range c.Pool {
+			pool.Balance, pool.HashKey = "hash", "header:X-Tenant"
+		}
 		a.apply(c)
 		r := a.send(raw+"\r\n"+next, 2)
 		text, n := a.witness.saw()

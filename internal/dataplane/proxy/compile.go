@@ -43,7 +43,7 @@ func compile(c *config.Config, old *snapshot, o Steering, key []byte, listeners 
 		pools:      make(map[string]*upstream.Pool, len(c.Pool)),
 		counters:   make(map[string]*routeCounters),
 		trace:      newTracing(c.Trace),
-		own:        ownNames(c.Trace),
+		own:        ownNames(c),
 		hsts:       hstsValue(c.TLS.HSTS),
 	}
 	if old != nil {
