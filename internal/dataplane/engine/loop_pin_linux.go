@@ -24,6 +24,10 @@ type pin struct {
 	all  unix.CPUSet // the process's
 	rule pinRule
 
+	// may is asked before the goroutine gets a thread of its own or gives it away, and says whether it
+	// has nothing that must stay as it was; nil: it has not.
+	may func() bool
+
 	turns, parks uint64   // of the loop, at the last look
 	stat         *os.File // what the kernel counts of the thread, while the loop has one of its own
 	cpus         *os.File // what it counts of all processors, as long; nil: nothing
@@ -65,10 +69,12 @@ func (p *pin) look(t moment, turns, parks uint64) {
 	p.turns, p.parks = turns, parks
 	// Few turns and no park are those of a loop that has much to do in each.
 	if parked*turnsToPark > turned || turned < leastTurns && parked > 0 {
-		p.free()
+		if p.stat != nil && p.mayChange() {
+			p.free()
+		}
 		return
 	}
-	if !p.hold() {
+	if p.stat == nil && !(p.mayChange() && p.hold()) {
 		return
 	}
 	waited, ok := p.waited()
@@ -94,11 +100,10 @@ const (
 	turnsToPark = 20
 )
 
+func (p *pin) mayChange() bool { return p.may == nil || p.may() }
+
 // hold binds the loop's goroutine to its thread, and reports whether it is.
 func (p *pin) hold() bool {
-	if p.stat != nil {
-		return true
-	}
 	runtime.LockOSThread()
 	f, err := os.Open(fmt.Sprintf("/proc/self/task/%d/schedstat", unix.Gettid()))
 	if err != nil {

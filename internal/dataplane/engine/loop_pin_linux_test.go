@@ -1,8 +1,12 @@
 package engine
 
 import (
+	"crypto/tls"
+	"io"
+	"net"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -174,5 +178,90 @@ func TestALookAtAPinAllocatesNothing(t *testing.T) {
 	}()
 	if n := <-allocations; n > 0 {
 		t.Errorf("%v allocations a look, want 0", n)
+	}
+}
+
+// A heldConn sends nothing more once it has sent so often, until on is closed.
+type heldConn struct {
+	net.Conn
+	sends int
+	stuck chan<- struct{}
+	on    <-chan struct{}
+}
+
+func (c *heldConn) Write(b []byte) (int, error) {
+	if c.sends--; c.sends < 0 {
+		close(c.stuck)
+		<-c.on
+		c.sends = 1 << 20
+	}
+	return c.Conn.Write(b)
+}
+
+// A coroutine goes on only on the thread on which it was made, if that was the loop's own, and on
+// none that is if it was not. So a loop gets no thread, and gives none away, within a handshake.
+func TestALoopKeepsItsThreadWithinAHandshake(t *testing.T) {
+	s, _, _, _ := asideStage(t, nil)
+	l := s.engine.(*Loop).loops[0]
+	do := func(f func()) {
+		t.Helper()
+		done := make(chan struct{})
+		l.post(func() { f(); close(done) })
+		<-done
+	}
+	do(func() {
+		if err := unix.SchedGetaffinity(0, &l.pin.all); err != nil {
+			t.Error(err)
+		}
+		l.pin.own = l.pin.all
+		l.swept = now() + moment(time.Hour) // nobody else looks
+	})
+	look := func(busy bool) (own bool) {
+		turns, parks := uint64(leastTurns), uint64(0)
+		if !busy {
+			turns, parks = 1, 1
+		}
+		do(func() {
+			l.pin.look(now(), l.pin.turns+turns, l.pin.parks+parks)
+			own = l.pin.stat != nil
+		})
+		return own
+	}
+	fine := func(when string) {
+		t.Helper()
+		if got, err := s.fetch(&tls.Config{ServerName: "quick"}); !strings.Contains(got, "made here") || err != nil {
+			t.Errorf("%s: %q, %v", when, got, err)
+		}
+	}
+	fine("without a thread of its own")
+	for _, busy := range []bool{true, false} {
+		stuck, on := make(chan struct{}), make(chan struct{})
+		tcp, err := net.Dial("tcp", s.socket.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tcp.Close()
+		tcp.SetDeadline(time.Now().Add(patience))
+		client := tls.Client(&heldConn{tcp, 1, stuck, on}, &tls.Config{InsecureSkipVerify: true, ServerName: "quick"})
+		shaken := make(chan error)
+		go func() { shaken <- client.Handshake() }()
+		<-stuck // the server has answered, and waits
+		if own := look(busy); own == busy {
+			t.Errorf("within a handshake the loop has its own thread: %v", own)
+		}
+		close(on)
+		if err := <-shaken; err != nil {
+			t.Error(err)
+		}
+		if _, err := io.WriteString(client, askAnswer); err != nil {
+			t.Error(err)
+		}
+		if got, err := io.ReadAll(client); !strings.Contains(string(got), "made here") || err != nil {
+			t.Errorf("then it gets %q, %v", got, err)
+		}
+		if own := look(busy); own != busy {
+			t.Errorf("after it the loop has its own thread: %v", own)
+		}
+		fine("after a change")
 	}
 }

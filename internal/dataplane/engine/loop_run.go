@@ -52,8 +52,9 @@ type loop struct {
 	clients      []*loopClient
 	servers      []*loopServer
 	trays        []*tray
-	shakers      []*shaker
-	spare        [][]byte // for rsp
+	shakers      []*shaker // that have nothing to do
+	shaking      int       // shakers that have
+	spare        [][]byte  // for rsp
 	homes        map[*dataplane.Server]*home
 
 	batch batch
@@ -128,6 +129,7 @@ func (l *loop) close() {
 func (l *loop) run() {
 	defer l.close()
 	l.pin = newPin(l.index, l.engine.side.conf.Loops)
+	l.pin.may = l.dismissShakers
 	raw, err := l.file.SyscallConn()
 	for err == nil && !l.over {
 		// Read calls step when the epoll has become readable, and parks in between.

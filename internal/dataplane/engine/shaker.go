@@ -12,8 +12,8 @@ import (
 // more. There is no scheduler between the two, nor a thread to be woken; the stack has grown
 // to what a handshake needs when it is used again.
 //
-// All of it is for the loop that made it, whose thread may be its own: such a coroutine knows
-// no other.
+// All of it is for the loop that made it. A coroutine goes on only where it was made: on the loop's
+// own thread if the loop had one then, on any if it had none.
 type shaker struct {
 	next func() shakeEvent
 	stop func() // ends it, between two handshakes
@@ -98,6 +98,7 @@ func (s *secure) Aside() error {
 const mostShakers = 64
 
 func (l *loop) newShaker() *shaker {
+	l.shaking++
 	n := len(l.shakers)
 	if n == 0 {
 		return newShaker(l.engine.side.conf.Panic)
@@ -110,9 +111,23 @@ func (l *loop) newShaker() *shaker {
 
 // giveShaker takes one back that is done.
 func (l *loop) giveShaker(k *shaker) {
+	l.shaking--
 	if len(l.shakers) < mostShakers {
 		l.shakers = append(l.shakers, k)
 	} else {
 		k.stop()
 	}
+}
+
+// dismissShakers ends those that have nothing to do, and reports whether that was all.
+func (l *loop) dismissShakers() bool {
+	if l.shaking > 0 {
+		return false
+	}
+	for i, k := range l.shakers {
+		k.stop()
+		l.shakers[i] = nil
+	}
+	l.shakers = l.shakers[:0]
+	return true
 }
