@@ -178,8 +178,12 @@ func (l *loop) step(uintptr) bool {
 			wait = 0
 		case wait > 0, l.shut && n > 0, n >= busyBatch:
 			l.setGate(true)
+		case l.shut:
+			// Of what comes from now on the gate tells, of what came while it was shut perhaps not: to the
+			// kernel it may have been ready all along. So that is looked for once more.
+			l.setGate(false)
+			wait = 0
 		default:
-			l.setGate(false) // which tells of what came meanwhile
 			l.arm()
 			l.parks++
 			return false
