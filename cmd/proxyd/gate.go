@@ -61,8 +61,7 @@ func (g *gate) shut(patience time.Duration) {
 	g.mu.Unlock()
 	for _, d := range doors {
 		d.until(time.Unix(1, 0)) // whoever waits for somebody to come looks at the gate again
-		d.accepting.Lock()       // and has
-		d.accepting.Unlock()
+		d.looked()
 	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
@@ -100,6 +99,12 @@ type gated struct {
 	accepting sync.Mutex
 	closed    chan struct{}
 	once      sync.Once
+}
+
+// looked returns when nobody is within accept who has not seen the gate as it is.
+func (d *gated) looked() {
+	d.accepting.Lock()
+	defer d.accepting.Unlock()
 }
 
 // Accept implements net.Listener.
