@@ -26,7 +26,7 @@ var allowed = map[string]string{
 	"backup":              "config",
 	"notify":              "",
 	"lab":                 "control",
-	"lab/pebble":          "",
+	"lab/pebble":          "freeport",
 	"memory":              "",
 	"memory/memorytest":   "memory",
 	"track":               "config",

@@ -231,6 +231,10 @@ func TestRenewalsAreInTheWindowOfTheCA(t *testing.T) {
 		o.mu.Unlock()
 		time.Sleep(61 * time.Minute)
 		made, _ := o.asked()
+		// The next one finds the same window begun, and stays for an hour whatever the CA says.
+		if len(made) == 3 && made[2].at.Sub(made[1].at) >= leastKept {
+			made = made[:2]
+		}
 		if len(made) != 2 || made[1].at.Before(begin.Add(4*time.Hour)) || made[1].at.After(begin.Add(5*time.Hour+time.Minute)) {
 			t.Errorf("orders %+v, the second is to be between %v and an hour later", made, begin.Add(4*time.Hour))
 		} else if made[0].replaces != "" || !strings.Contains(made[1].replaces, ".") {

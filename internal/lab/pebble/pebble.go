@@ -27,6 +27,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"proxyd/internal/freeport"
 )
 
 // version of Pebble and its DNS server.
@@ -139,7 +141,7 @@ func Start(t testing.TB, root string, o Options) *CA {
 	dir := t.TempDir()
 	c := &CA{t: t, RootsFile: filepath.Join(dir, "ca.pem"), do: o.Do}
 	pair := c.certificate(dir, o.Listen)
-	at := func() string { return fmt.Sprintf("%s:%d", o.Listen, freePort(t)) }
+	at := func() string { return fmt.Sprintf("%s:%d", o.Listen, freeport.Take(t, 1)) }
 	c.direct, c.manage, c.dns, c.DNS = at(), at(), at(), at()
 	validity := o.Validity
 	if validity == 0 {
@@ -362,14 +364,4 @@ func (c *CA) waitFor() {
 		time.Sleep(50 * time.Millisecond)
 	}
 	c.t.Fatalf("the CA does not answer:\n%s", c.log.String())
-}
-
-// freePort is one of loopback that nobody had a moment ago.
-func freePort(t testing.TB) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
