@@ -34,12 +34,15 @@ func (b *Bench) pacedTurn(ctx context.Context, space *Space, w workload, c *cont
 	if slices.Contains(w.head, "Connection: close") {
 		argv = append(argv, "--each")
 	}
-	return b.load(ctx, space, c, self, argv, func(out string) (r WrkResult, err error) {
-		if err := json.Unmarshal([]byte(out), &r); err != nil {
-			return r, fmt.Errorf("read of requests at a fixed rate: %w", err)
-		}
-		return r, nil
-	})
+	return b.load(ctx, space, c, self, argv, parseOwn)
+}
+
+// parseOwn reads what a load generator of this program has written.
+func parseOwn(out string) (r WrkResult, err error) {
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		return r, fmt.Errorf("read of our own load generator: %w", err)
+	}
+	return r, nil
 }
 
 // Pace spreads requests evenly over connections and over time, and says what became of them.
@@ -61,6 +64,12 @@ func Pace(ctx context.Context, s LoadSpec, p PaceSpec) (WrkResult, error) {
 		})
 	}
 	all.Wait()
+	return summed(ctx, took, errs, began)
+}
+
+// summed says what became of requests that began at a moment: how long each of those took that were
+// answered, in any order, and how many failed.
+func summed(ctx context.Context, took []time.Duration, errs int, began time.Time) (WrkResult, error) {
 	if len(took) == 0 {
 		return WrkResult{}, errors.Join(ctx.Err(), fmt.Errorf("no request was answered, %d failed", errs))
 	}

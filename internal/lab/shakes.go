@@ -4,12 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"os"
-	"os/exec"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -24,29 +19,7 @@ func (b *Bench) shakeTurn(ctx context.Context, space *Space, w workload, c *cont
 	}
 	argv := []string{"shakes", "--target", secureOf(c.listen).String(), "--host", benchHost, "--path", w.path,
 		"--clients", strconv.Itoa(w.conns), "--for", max(b.Turn, time.Second).String()}
-	before, err := usage(c.process.PID())
-	if err != nil {
-		return Turn{}, err
-	}
-	var out []byte
-	err = space.Do(func() error {
-		var err error
-		out, err = exec.CommandContext(ctx, self, argv...).Output()
-		return err
-	})
-	if err != nil {
-		return Turn{}, fmt.Errorf("make handshakes: %w: %s", err, out)
-	}
-	after, err := usage(c.process.PID())
-	if err != nil {
-		return Turn{}, err
-	}
-	var t Turn
-	if err := json.Unmarshal(out, &t.WrkResult); err != nil {
-		return t, fmt.Errorf("read of handshakes: %w", err)
-	}
-	t.CPU = float64((after.CPU - before.CPU).Microseconds()) / float64(t.Requests)
-	return t, nil
+	return b.load(ctx, space, c, self, argv, parseOwn)
 }
 
 // Shakes has clients make one request after the other for so long, each on a connection of its
@@ -75,12 +48,7 @@ func Shakes(ctx context.Context, s LoadSpec, clients int, long time.Duration) (W
 		})
 	}
 	all.Wait()
-	if len(took) == 0 {
-		return WrkResult{}, errors.Join(ctx.Err(), fmt.Errorf("no request was answered, %d failed", errs))
-	}
-	slices.Sort(took)
-	n := len(took)
-	return WrkResult{Requests: n, PerSec: float64(n) / time.Since(began).Seconds(), P50: took[n/2], P99: took[n*99/100], Errors: errs}, nil
+	return summed(ctx, took, errs, began)
 }
 
 // shakeOnce has one request on a connection of its own.
